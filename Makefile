@@ -1,0 +1,98 @@
+# Everything a developer types. `make` or `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The first of these that runs; `make PYTHON=/path/to/python install` takes another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+    if $$python -c "" 2> /dev/null; then echo $$python; break; fi; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
+# Where `make start` and `make demo` keep their site, and the port they would like.
+INSTANCE ?= instance
+PORT ?= 8080
+# More arguments for the command behind a target, as in `make test ARGS="-k quota"`.
+ARGS ?=
+
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+XML := $(shell git ls-files "*.zcml" "*.xml" "*.pt" 2> /dev/null)
+
+.PHONY: help
+help: ## Say what can be done here
+	@echo "Usage: make TARGET [ARGS=\"...\"] [PYTHON=python3.12] [VENV=.venv] [PORT=8080]"
+	@echo
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)$$/  \1|\2/p' Makefile | column -t -s "|" 2> /dev/null \
+		|| sed -nE 's/^([a-z][a-z-]*):.*## (.*)$$/  \1: \2/p' Makefile
+
+# The environment. One stamp for what runs, one for what tests and lints: both are made anew when metadata or pins change.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11 or 3.12 (Debian: apt-get install python3 python3-venv)." >&2; exit 1; }
+	@$(PYTHON) scripts/checkpython.py
+	@echo "Making $(VENV) with $$($(PYTHON) --version)."
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	@$(BIN)/python scripts/checkpython.py
+	@echo "Installing Plone and the package into $(VENV): a minute or so."
+	@$(PIP) --upgrade pip setuptools
+	@$(PIP) --no-build-isolation --editable ".[plone,demo,cli]"
+	@touch $@
+
+$(DEV_STAMP): $(BIN)/python pyproject.toml constraints.txt
+	@$(BIN)/python scripts/checkpython.py
+	@echo "Installing Plone, the package and its tools into $(VENV): a minute or two."
+	@$(PIP) --upgrade pip setuptools
+	@$(PIP) --no-build-isolation --editable ".[test,dev]"
+	@touch $(RUN_STAMP) $@
+
+.PHONY: install
+install: $(DEV_STAMP) ## Make the environment in .venv, with all that tests and checks need
+
+.PHONY: start
+start: $(RUN_STAMP) ## Serve a Plone site with the package; made at the first run
+	@$(BIN)/python scripts/instance.py --folder $(INSTANCE) --port $(PORT) $(ARGS)
+
+.PHONY: demo
+demo: $(RUN_STAMP) ## Import a description of every installed distribution in jobs (ARGS=--exit, ARGS="--exit --kill")
+	@$(BIN)/python -m collective.zcasync.demo $(ARGS)
+
+.PHONY: test
+test: $(DEV_STAMP) ## Run all tests (ARGS="-k quota" for some)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: test-engine
+test-engine: $(DEV_STAMP) ## Run the tests of the engine, without Zope: the quick ones
+	@$(BIN)/pytest tests/engine $(ARGS)
+
+.PHONY: test-browser
+test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
+	@$(BIN)/pytest tests/browser $(ARGS)
+
+.PHONY: lint
+lint: $(DEV_STAMP) ## Check style, types of the engine, dependencies and the source distribution
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/zpretty --check $(XML)
+	@$(BIN)/mypy
+	@$(BIN)/python scripts/checkdependencies.py
+	@$(BIN)/check-manifest --no-build-isolation
+
+.PHONY: format
+format: $(DEV_STAMP) ## Bring Python, ZCML, XML and templates into shape
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+	@$(BIN)/zpretty --inplace $(XML)
+
+.PHONY: buildout
+buildout: ## Build bin/instance, bin/worker and bin/pytest with zc.buildout
+	@test -x .venv-buildout/bin/buildout || { $(PYTHON) scripts/checkpython.py && $(PYTHON) -m venv .venv-buildout \
+		&& .venv-buildout/bin/pip install --quiet --constraint constraints.txt setuptools wheel zc.buildout; }
+	@.venv-buildout/bin/buildout -N $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what was made here, but not the sites of `make start` and `make demo`
+	@rm -rf $(VENV) .venv-buildout .installed.cfg bin develop-eggs parts build dist htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
