@@ -18,7 +18,6 @@ ARGS ?=
 
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
-XML := $(shell git ls-files "*.zcml" "*.xml" "*.pt" 2> /dev/null)
 
 .PHONY: help
 help: ## Say what can be done here
@@ -75,7 +74,7 @@ test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
 lint: $(DEV_STAMP) ## Check style, types of the engine, dependencies and the source distribution
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/zpretty --check $(XML)
+	@$(BIN)/zpretty --check src
 	@$(BIN)/mypy
 	@$(BIN)/python scripts/checkdependencies.py
 	@$(BIN)/check-manifest --no-build-isolation
@@ -84,7 +83,7 @@ lint: $(DEV_STAMP) ## Check style, types of the engine, dependencies and the sou
 format: $(DEV_STAMP) ## Bring Python, ZCML, XML and templates into shape
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
-	@$(BIN)/zpretty --inplace $(XML)
+	@$(BIN)/zpretty --inplace src
 
 .PHONY: buildout
 buildout: ## Build bin/instance, bin/worker and bin/pytest with zc.buildout

@@ -1,0 +1,30 @@
+"""What all tests share. No layer is set up here, so that the engine's tests run without Zope."""
+
+from pathlib import Path
+
+import os
+import pytest
+
+#: The checkout that the tests belong to.
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def buildout() -> Path:
+    """A folder in which `make buildout` has made bin/instance: this checkout, or where ZCASYNC_BUILDOUT says."""
+    folder = Path(os.environ.get("ZCASYNC_BUILDOUT") or REPOSITORY)
+    if not (folder / "bin" / "instance").exists():
+        pytest.fail(f"There is no bin/instance in {folder}: run `make buildout` first.")
+    return folder
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    # A skipped test says nothing about the code, and nobody reads the list of them in CI.
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus == 0 and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
