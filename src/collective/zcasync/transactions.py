@@ -1,0 +1,186 @@
+"""The loops that commit until it works, and what kinds of trouble a commit can meet."""
+
+from collections.abc import Callable
+from collective.zcasync.exceptions import ReassignedError
+from collective.zcasync.failure import Failure
+from threading import Event
+from transaction.interfaces import TransactionError
+from typing import Any
+from ZODB.POSException import POSKeyError
+
+import logging
+import random
+import time
+import twisted.python.failure
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: What waits; tests put their own in its place.
+sleep: Callable[[float], Any] = time.sleep
+
+#: Seconds: the first wait, what each further one adds, and the longest.
+BACKOFF = (5.0, 5.0, 60.0)
+
+#: Tries of ``try_five_times``.
+TRIES = 5
+
+#: Classes of "the database is away", by name: neither ZEO nor RelStorage has to be installed.
+DISCONNECTS = (
+    "ZEO.Exceptions.ClientDisconnected",
+    "relstorage.storage.interfaces.StorageDisconnectedDuringCommit",
+    "relstorage.adapters.interfaces.ReplicaClosedException",
+)
+
+#: What a driver raises when its server is gone. It means the job's own database only if RelStorage was calling.
+_DRIVER_ERRORS = ("OperationalError", "InterfaceError", "AdminShutdown")
+
+
+def is_disconnect(exc: Any) -> bool:
+    """Whether the exception or failure says that the database is away.
+
+    Test this before ``is_conflict``: a disconnect of ZEO is a TransactionError as well.
+    """
+    if isinstance(exc, twisted.python.failure.Failure):
+        return exc.check(*DISCONNECTS) is not None or (
+            any(name.rpartition(".")[2] in _DRIVER_ERRORS for name in map(str, exc.parents))
+            and any("relstorage" in file for _, file, *_ in exc.frames)
+        )
+    classes = type(exc).__mro__
+    if any(f"{cls.__module__}.{cls.__qualname__}" in DISCONNECTS for cls in classes):
+        return True
+    return any(cls.__name__ in _DRIVER_ERRORS for cls in classes) and _through_relstorage(exc)
+
+
+def is_conflict(exc: Any) -> bool:
+    """Whether the same work may go through at the next try, at once."""
+    if is_disconnect(exc):
+        return False
+    if isinstance(exc, twisted.python.failure.Failure):
+        return exc.check(TransactionError) is not None
+    return isinstance(exc, TransactionError)
+
+
+def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | None = None) -> Any:
+    """Call and commit until both work; return what the call returned.
+
+    ``identifier`` names the work in the log. Once ``stop`` is set, the next trouble is raised.
+    """
+    conflicts = others = 0
+    while True:
+        try:
+            result = call()
+            tm.commit()
+            return result
+        except Exception as e:
+            tm.abort()
+            if isinstance(e, ReassignedError) or (stop is not None and stop.is_set()):
+                raise
+            if is_conflict(e):
+                conflicts += 1
+                if conflicts % 5 == 0:
+                    logger.warning("%s: %d transaction errors in a row; trying on", identifier, conflicts, exc_info=True)
+                _conflict_pause(conflicts, stop)
+            else:
+                others += 1
+                wait = backoff(others)
+                if others % 10 == 1:
+                    level = logging.ERROR if _is_system_error(e) else logging.CRITICAL
+                    logger.log(
+                        level, "%s failed (%d times); trying again in %d s", identifier, others, wait, exc_info=True
+                    )
+                pause(wait, stop)
+        except BaseException:
+            tm.abort()
+            raise
+
+
+def try_five_times(call: Callable[[], Any], identifier: str, tm: Any, commit: bool = True) -> Any:
+    """Call and commit, five times if there are transaction errors; return what the call returned, or a Failure."""
+    for count in range(1, TRIES + 1):
+        try:
+            result = call()
+            if commit:
+                tm.commit()
+            return result
+        except Exception as e:
+            tm.abort()
+            if isinstance(e, ReassignedError):
+                raise
+            if not is_conflict(e):
+                logger.critical("%s failed", identifier, exc_info=True)
+                return Failure.from_exception(e)
+            if count == TRIES:
+                logger.critical("%s: %d transaction errors in a row; giving up", identifier, count, exc_info=True)
+                return Failure.from_exception(e)
+            _conflict_pause(count, None)
+        except BaseException:
+            tm.abort()
+            raise
+    raise AssertionError("unreachable")
+
+
+def backoff(count: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    first, more, longest = BACKOFF
+    return min(longest, first + more * (count - 1))
+
+
+def pause(seconds: float, stop: Event | None = None) -> None:
+    """Wait, but no longer than until ``stop`` is set."""
+    if stop is not None:
+        stop.wait(seconds)
+    else:
+        sleep(seconds)
+
+
+def wait_for_database(db: Any, stop: Event | None = None, first: float = 1.0, longest: float = 60.0) -> bool:
+    """Wait until the database answers; false if ``stop`` was set before."""
+    wait, count = first, 0
+    while stop is None or not stop.is_set():
+        try:
+            ask(db)
+        except Exception as e:
+            count += 1
+            if count % 10 == 1:
+                logger.error("The database is away (%s: %s); asking again in %d s", type(e).__name__, e, wait)
+            pause(wait, stop)
+            wait = min(longest, wait * 2)
+            continue
+        if count:
+            logger.info("The database answers again")
+        return True
+    return False
+
+
+def ask(db: Any) -> None:
+    """Read the root from the database, not from a cache; raises whatever that raises."""
+    connected = getattr(db.storage, "is_connected", None)
+    if connected is not None and not connected():
+        raise ConnectionError("the storage is not connected")
+    connection = db.open()
+    try:
+        root = connection.root._root
+        root._p_deactivate()
+        root._p_activate()
+    finally:
+        connection.transaction_manager.abort()
+        connection.close()
+
+
+def _conflict_pause(count: int, stop: Event | None) -> None:
+    """Two that have met twice must not march in step: a random moment, growing to a fifth of a second."""
+    if count > 1:
+        pause(random.uniform(0, min(0.2, 0.005 * 2 ** min(count, 10))), stop)
+
+
+def _is_system_error(exc: Exception) -> bool:
+    return isinstance(exc, POSKeyError) or is_disconnect(exc)
+
+
+def _through_relstorage(exc: BaseException) -> bool:
+    tb = exc.__traceback__
+    while tb is not None:
+        if tb.tb_frame.f_globals.get("__name__", "").startswith("relstorage."):
+            return True
+        tb = tb.tb_next
+    return False
