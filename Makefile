@@ -56,7 +56,7 @@ start: $(RUN_STAMP) ## Serve a Plone site with the package; made at the first ru
 
 .PHONY: demo
 demo: $(RUN_STAMP) ## Import a description of every installed distribution in jobs (ARGS=--exit, ARGS="--exit --kill")
-	@$(BIN)/python -m collective.zcasync.demo $(ARGS)
+	@$(BIN)/python scripts/demo.py --folder $(INSTANCE)-demo --port $(PORT) $(ARGS)
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests (ARGS="-k quota" for some)

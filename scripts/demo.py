@@ -158,9 +158,9 @@ class Run:
     @property
     def summary(self) -> str:
         """The last line. Scripts read it."""
-        failed, seconds = len(self.status["failed"]), self.status["seconds"]
-        rate = self.ended / seconds if seconds else 0
-        return f"demo: {self.status['imported']} imported, {failed} failed, {self.put - self.ended} lost, {rate:.1f} jobs/s"
+        imported, failed = self.status["imported"], len(self.status["failed"])
+        rate = self.ended / self.status["seconds"] if self.ended else 0
+        return f"demo: {imported} imported, {failed} failed, {self.put - self.ended} lost, {rate:.1f} jobs/s"
 
 
 def make_site(folder: Path, port: int, threads: int) -> Site:
@@ -179,19 +179,14 @@ def make_site(folder: Path, port: int, threads: int) -> Site:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Import the description of every installed Python distribution in jobs."
-    )
-    parser.add_argument(
-        "--exit", action="store_true", help="stop after the last line; the exit code tells if all is well"
-    )
-    parser.add_argument("--kill", action="store_true", help="kill the server (SIGKILL) after a third and two thirds")
-    parser.add_argument("--threads", type=int, default=4, help="job threads of the server (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="import so many distributions only")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("instance-demo"), help="where its site lies (default: %(default)s)"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="the port it should have (default: %(default)s)")
+    parser = argparse.ArgumentParser(description="Import a description of each installed Python distribution in jobs.")
+    option = parser.add_argument
+    option("--exit", action="store_true", help="stop after the last line; the exit code tells whether all is well")
+    option("--kill", action="store_true", help="kill the server (SIGKILL) after a third and after two thirds")
+    option("--threads", type=int, default=4, help="job threads of the server (default: %(default)s)")
+    option("--limit", type=int, help="import so many distributions only")
+    option("--folder", type=Path, default=Path("instance-demo"), help="where the site lies (default: %(default)s)")
+    option("--port", type=int, default=8080, help="the port it should have (default: %(default)s)")
     options = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
     site = make_site(options.folder, options.port, options.threads)
