@@ -30,8 +30,9 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    interfaces events exceptions clock instanceuuid persistence transactions deferred threadlocal failure callables door
-    retry callbacks execution job quota history dispatchers queue agent wakeup threadpool neighbours pollinfo dispatcher
+    interfaces events exceptions clock instanceuuid persistence failuredata failure transactions deferred threadlocal
+    callables door configuredpolicy retry callbacks execution job quota history dispatchers queue agent wakeup
+    threadpool neighbours pollinfo dispatcher
     reactor monitor readable jobdetail monitordb actions configure tasks api testing
 """.split()
 

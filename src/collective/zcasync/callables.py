@@ -1,10 +1,11 @@
 """Callables as text: a function is stored by its name, and looked up again when it runs."""
 
+from collections.abc import Callable
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import UnknownCallableError
-from collections.abc import Callable
 from typing import Any
 
+import builtins
 import functools
 import importlib
 import types
@@ -140,11 +141,13 @@ def _names(callable: Any) -> tuple[str, str]:
     if isinstance(owner, type):
         return owner.__module__, f"{owner.__qualname__}.{callable.__name__}"
     qualname = getattr(callable, "__qualname__", None)
-    module = getattr(callable, "__module__", None) or getattr(getattr(callable, "__objclass__", None), "__module__", None)
+    defined_in = getattr(callable, "__objclass__", None)
+    # A method of a built-in class, such as str.upper, tells its class only.
+    module = getattr(callable, "__module__", None) or getattr(defined_in, "__module__", None)
     if isinstance(qualname, str) and isinstance(module, str):
         return module, qualname
     kind = _class_name(type(callable))
-    if not hasattr(callable, "__call__"):
+    if not builtins.callable(callable):
         raise InvalidJobError(f"{callable!r} (a {kind}) cannot be called; a job needs a function or a method")
     raise InvalidJobError(
         f"{callable!r} is an instance of {kind} that can be called; put one of its methods, for example"

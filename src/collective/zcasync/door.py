@@ -1,10 +1,10 @@
 """What may be stored as an argument, checked at the put: what cannot work is refused there, not in the job."""
 
-from collective.zcasync.exceptions import InvalidArgumentError
-from collective.zcasync.failure import Failure
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collective.zcasync.exceptions import InvalidArgumentError
+from collective.zcasync.failure import Failure
 from datetime import date
 from datetime import datetime
 from datetime import timedelta

@@ -168,9 +168,7 @@ class Failure(twisted.python.failure.Failure):
         self.printTraceback(out, elideFrameworkCode, detail)
         return out.getvalue()
 
-    def printTraceback(
-        self, file: TextIO | None = None, elideFrameworkCode: int = 0, detail: str = "default"
-    ) -> None:
+    def printTraceback(self, file: TextIO | None = None, elideFrameworkCode: int = 0, detail: str = "default") -> None:
         """Write the traceback to the file, or to standard error."""
         if detail not in _DETAILS:
             raise ValueError(f"detail must be one of {', '.join(_DETAILS)}, not {detail!r}")

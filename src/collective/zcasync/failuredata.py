@@ -50,7 +50,10 @@ _TOTAL_BYTES = 32 * 1024
 
 _SECRET = re.compile(r"passw|secret|token|credential|api_?key|private_?key|auth|cookie|session|pwd", re.IGNORECASE)
 
-_INSTALLED = re.compile(r"[\\/](site-packages|dist-packages)[\\/]|[\\/][^\\/]+\.egg[\\/]|[\\/]eggs[\\/]v\d+[\\/]|\.(pyx|pxi|pxd)$|^<frozen ")
+#: Packages installed by pip or buildout, sources of compiled modules, and Python's frozen ones.
+_INSTALLED = re.compile(
+    r"[\\/](site-packages|dist-packages)[\\/]|\.egg[\\/]|[\\/]eggs[\\/]v\d+[\\/]|\.(pyx|pxi|pxd)$|^<frozen "
+)
 
 _STDLIB = tuple(
     os.path.join(form(sysconfig.get_path(key)), "")
@@ -243,7 +246,8 @@ def _shortened(data: Data, bound: int) -> Data:
         missing += len(frames) - bound
         position = first
         frames = frames[:first] + frames[-last:]
-    chain = tuple((relation, _shortened(other, bound // 2)) for relation, other in data[CHAIN][:bound]) if bound > 2 else ()
+    chain = data[CHAIN][:bound] if bound > 2 else ()
+    chain = tuple((relation, _shortened(other, bound // 2)) for relation, other in chain)
     return (*data[:FRAMES], frames, (position, missing), chain, *data[PICKLE:])
 
 

@@ -11,6 +11,7 @@ from ZODB.POSException import POSKeyError
 import logging
 import random
 import time
+import transaction
 import twisted.python.failure
 
 logger = logging.getLogger("collective.zcasync.events")
@@ -78,7 +79,7 @@ def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | 
             if is_conflict(e):
                 conflicts += 1
                 if conflicts % 5 == 0:
-                    logger.warning("%s: %d transaction errors in a row; trying on", identifier, conflicts, exc_info=True)
+                    logger.warning("%s: %d transaction errors; trying on", identifier, conflicts, exc_info=True)
                 _conflict_pause(conflicts, stop)
             else:
                 others += 1
@@ -110,7 +111,7 @@ def try_five_times(call: Callable[[], Any], identifier: str, tm: Any, commit: bo
                 logger.critical("%s failed", identifier, exc_info=True)
                 return Failure.from_exception(e)
             if count == TRIES:
-                logger.critical("%s: %d transaction errors in a row; giving up", identifier, count, exc_info=True)
+                logger.critical("%s: %d transaction errors; giving up", identifier, count, exc_info=True)
                 return Failure.from_exception(e)
             _conflict_pause(count, None)
         except BaseException:
@@ -157,13 +158,14 @@ def ask(db: Any) -> None:
     connected = getattr(db.storage, "is_connected", None)
     if connected is not None and not connected():
         raise ConnectionError("the storage is not connected")
-    connection = db.open()
+    manager = transaction.TransactionManager()  # the thread's own may be in use
+    connection = db.open(manager)
     try:
-        root = connection.root._root
-        root._p_deactivate()
+        root = connection.root()
+        root._p_invalidate()
         root._p_activate()
     finally:
-        connection.transaction_manager.abort()
+        manager.abort()
         connection.close()
 
 
