@@ -15,6 +15,7 @@ from persistent.wref import WeakRef
 from twisted.internet.defer import Deferred
 from typing import Any
 from zodbpickle import pickle  # the ZODB's own: it accepts less than the standard library's
+from zoneinfo import ZoneInfo
 
 import io
 import logging
@@ -239,6 +240,8 @@ def _why_not_by_name(obj: types.FunctionType | type) -> str | None:
         return f"{name} exists only inside a function; move this {noun} to the top of a module"
     if obj.__module__ == "__main__":
         return f"{name} is part of the program that was started here; move this {noun} to a module that workers import"
+    if "." in obj.__qualname__ and obj.__module__ != "builtins":
+        return f"{name} stands inside a class, where the ZODB does not find it; move this {noun} to the top of a module"
     return None
 
 
@@ -257,5 +260,10 @@ _REFUSED: tuple[tuple[Any, str], ...] = (
         "a database connection belongs to this thread; pass a persistent object, whose _p_jar is the job's connection",
     ),
     ((types.TracebackType, types.FrameType), "it holds live frames; pass traceback.format_exc() as text"),
+    (
+        ZoneInfo,
+        "the ZODB cannot store time zones of zoneinfo; pass value.astimezone(timezone.utc), and the zone's name as text"
+        " if it matters",
+    ),
     (Deferred, "a Deferred belongs to this process; return it from a job, which then waits for it"),
 )
