@@ -1,0 +1,142 @@
+"""What Plone remembers of the caller of a put, and sets up again around each attempt. See IJobContext."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from AccessControl import SecurityManagement
+from AccessControl.SecurityManagement import newSecurityManager
+from AccessControl.SecurityManagement import noSecurityManager
+from AccessControl.SecurityManagement import setSecurityManager
+from collective.zcasync.interfaces import IJobContext
+from collective.zcasync.ploneapp import csrf
+from collective.zcasync.ploneapp import purging
+from collective.zcasync.ploneapp import references
+from collective.zcasync.ploneapp import refusals
+from collective.zcasync.ploneapp import requests
+from collective.zcasync.ploneapp import sites
+from collective.zcasync.ploneapp import users
+from Products.CMFCore.indexing import getQueue
+from Products.CMFCore.Skinnable import SKINDATA
+from zope.component.hooks import getSite
+from zope.component.hooks import setSite
+from zope.globalrequest import getRequest
+from zope.globalrequest import setRequest
+from zope.interface import implementer
+from zope.security.management import endInteraction
+from zope.security.management import newInteraction
+from zope.security.management import queryInteraction
+
+import logging
+import threading
+
+logger = logging.getLogger("collective.zcasync")
+
+
+@implementer(IJobContext)
+class JobContext:
+    """See IJobContext. It holds no state: one for the process."""
+
+    def __init__(self) -> None:
+        refusals.register()
+
+    def capture(self, job: Any, run_as: str | None = None) -> tuple[str, str, tuple[Any, ...]]:
+        site = sites.current_site()
+        request = getRequest()
+        user = users.choose(site, request, run_as, job.task)
+        facts: tuple[Any, ...] = ()
+        if request is not None:
+            facts = requests.remember(site, request)
+        if site is None:
+            return "", user, facts
+        return sites.group_of(site), user, (("site", sites.path_of(site)), *facts)
+
+    def stored(self, job: Any, records: Sequence[Any]) -> None:
+        """Called after a put, with the records that it changed: PutRefused if the request would lose them."""
+        csrf.guard(getRequest(), job.task, records)
+
+    @contextmanager
+    def enter(self, job: Any, connection: Any) -> Iterator[None]:
+        facts = dict(job.context_data or ())
+        outer = _Surroundings()
+        request = None
+        try:
+            request = self._set_up(job, connection, facts)
+            yield
+            purging.after_commit(request, outer.request)
+        finally:
+            outer.restore(request)
+
+    def shelve(self, value: Any) -> Any:
+        return references.shelve(value)
+
+    def unshelve(self, value: Any) -> Any:
+        return references.unshelve(value)
+
+    def _set_up(self, job: Any, connection: Any, facts: dict[str, Any]) -> Any:
+        app = requests.make(sites.application(connection), facts)
+        request = app.REQUEST
+        setRequest(request)
+        if queryInteraction() is None:
+            newInteraction()
+        site, was = None, facts.get("site", "")
+        if job.group:
+            site = sites.locate(app, connection, job.group, was)
+            setSite(site)
+            requests.enter_site(request, site, was, facts)
+        else:
+            setSite(None)
+        user = users.find(app, site, was, job.user)
+        newSecurityManager(request, user)
+        request["AUTHENTICATED_USER"] = user
+        return request
+
+
+class _Surroundings:
+    """What was set in this thread before the job, to be put back exactly: nothing, or an outer request's world."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.request = getRequest()
+        self.site = getSite()
+        self.security = SecurityManagement._managers.get(self.thread)  # asking for it would make one
+        self.skin = SKINDATA.pop(self.thread, None)
+        self.interaction = queryInteraction()
+        # With a request or site around it, the job shares the caller's transaction, and what waits for the index
+        # there is the caller's. Without, the thread is the job's own, and what waits was left behind by mistake.
+        self.nested = self.request is not None or self.site is not None
+        if not self.nested:
+            _clear_index_queue("before")
+
+    def restore(self, request: Any) -> None:
+        try:
+            if not self.nested:
+                _clear_index_queue("after")
+            if request is not None:
+                request.close()
+        finally:
+            SKINDATA.pop(self.thread, None)
+            if self.skin is not None:
+                SKINDATA[self.thread] = self.skin
+            if self.interaction is None:
+                endInteraction()
+            setSite(self.site)
+            setRequest(self.request)
+            noSecurityManager()
+            if self.security is not None:
+                setSecurityManager(self.security)
+
+
+def _clear_index_queue(when: str) -> None:
+    """Nothing may wait for the index outside a job's transaction: the next job would index it on a closed connection."""
+    queue = getQueue()
+    if queue.length():
+        logger.warning(
+            "%d index operations were left in this thread %s a job, outside its transaction; they are dropped, and the"
+            " catalog may be out of date for %s",
+            queue.length(),
+            when,
+            ", ".join(sorted({str(entry[1]) for entry in queue.getState()})),
+        )
+        queue.clear()

@@ -1,0 +1,71 @@
+"""Sites as jobs know them: by path, and by an oid that survives a rename."""
+
+from typing import Any
+
+from Acquisition import aq_base
+from Acquisition import aq_chain
+from Acquisition import aq_inner
+from collective.zcasync.exceptions import ContentGone
+from collective.zcasync.queue import get_queues
+from plone.base.interfaces import IPloneSiteRoot
+from zope.component.hooks import getSite
+
+
+def current_site() -> Any:
+    """The Plone site of the caller, also from within a local site below it; None at the Zope root."""
+    for item in aq_chain(aq_inner(getSite())):
+        if IPloneSiteRoot.providedBy(item):
+            return item
+    return None
+
+
+def path_of(item: Any) -> str:
+    """Physical path as text; that of the application root is ''."""
+    return "/".join(item.getPhysicalPath())
+
+
+def group_of(site: Any) -> str:
+    """The group of a site's jobs: its oid in hex. A site made in this very transaction is given one."""
+    base = aq_base(site)
+    if base._p_oid is None:
+        aq_inner(site).aq_parent._p_jar.add(base)
+    return base._p_oid.hex()
+
+
+def application(connection: Any) -> Any:
+    """Zope's application root, for a connection to its database or to one that is mounted in it."""
+    root = connection.root()
+    if "Application" in root:
+        return root["Application"]
+    for name in connection.db().databases:
+        root = connection.get_connection(name).root()
+        if "Application" in root:
+            return root["Application"]
+    raise ContentGone(
+        f"The database {connection.db().database_name!r} and those beside it hold no Zope application; jobs of a Plone"
+        " site run only where that site can be reached."
+    )
+
+
+def locate(app: Any, connection: Any, group: str, path: str) -> Any:
+    """The site that has that oid, in its acquisition chain; ``path`` is where it stood at the put."""
+    oid = bytes.fromhex(group)
+    for candidate in _candidates(app, connection, oid, group, path):
+        site = app.unrestrictedTraverse(candidate, None)
+        if site is not None and aq_base(site)._p_oid == oid:
+            return site
+    raise ContentGone(f"The site {path} of this job was removed; discard the job.")
+
+
+def _candidates(app: Any, connection: Any, oid: bytes, group: str, path: str) -> Any:
+    """Paths at which the site may stand now, the likeliest first."""
+    yield path
+    queues = get_queues(connection)
+    known = queues.sites.get(group) if queues is not None else None
+    if known is not None and known.path != path:
+        yield known.path
+    try:
+        renamed = connection.get(oid).getId()
+    except KeyError:
+        return
+    yield f"{path.rpartition('/')[0]}/{renamed}"
