@@ -1,0 +1,190 @@
+"""Settings of this process: what zope.conf says in ``<product-config collective.zcasync>``."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from difflib import get_close_matches
+from typing import Any
+
+from collective.zcasync.exceptions import ConfigurationError
+
+import os
+import re
+
+#: Name of the section in zope.conf.
+SECTION = "collective.zcasync"
+
+#: How the default queue, whose name is empty, is written in zope.conf.
+DEFAULT_QUEUE = "default"
+
+DAY = 86400.0
+YEAR = 365 * DAY
+
+_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The checked settings. Each field is a key of the section, with ``-`` for ``_``."""
+
+    #: Whether a server process runs a dispatcher.
+    dispatcher: bool = False
+    #: Which agent templates of the queues hold for this process.
+    role: str = "embedded"
+    #: Job threads of this process, at most.
+    threads: int = 1
+    #: Names of the queues that are served; None: all.
+    queues: tuple[str, ...] | None = None
+    #: Seconds between two polls; jobs do not wait for them, it is the safety net.
+    poll_interval: float = 5.0
+    #: Name of the deployment that owns the queues; "": the storage's address.
+    deployment: str = ""
+    #: File that holds the dispatcher's UUID; "": a new one at each start.
+    uuid_file: str = ""
+    #: Seconds that running jobs get at a clean stop.
+    shutdown_grace: float = 8.0
+    #: Name of the database that holds the queues; "": the main one.
+    db_name: str = ""
+    #: Seconds without any ping after which the database is taken for a copy.
+    stale_after: float = DAY
+    #: Whether PostgreSQL's NOTIFY wakes the dispatchers.
+    notify: bool = False
+    #: The keys that zope.conf gives; all others have their defaults.
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+
+
+def read_settings(section: Any) -> Settings:
+    """The settings of one section, which is a mapping of texts; ConfigurationError names everything wrong in it."""
+    if not isinstance(section, Mapping):
+        raise ConfigurationError(
+            f"The section {SECTION} in zope.conf must be a plain <product-config {SECTION}>, not {section!r}"
+        )
+    values: dict[str, Any] = {}
+    faults = []
+    for key, text in section.items():
+        parse = _PARSERS.get(key)
+        if parse is None:
+            faults.append(f"unknown key {key!r}{did_you_mean(key, _PARSERS)}; known are {', '.join(sorted(_PARSERS))}")
+            continue
+        try:
+            values[key.replace("-", "_")] = parse((text or "").strip())
+        except ValueError as error:
+            faults.append(f"{key}: {text!r} is not allowed; {error}")
+    if faults:
+        raise ConfigurationError(f"<product-config {SECTION}> in zope.conf: " + "\n".join(faults))
+    return Settings(given=frozenset(section), **values)
+
+
+def get_settings() -> Settings:
+    """The settings of this process; the defaults where there is no zope.conf, as in tests."""
+    return read_settings(_sections().get(SECTION) or {})
+
+
+def missing_section_hint() -> str:
+    """A sentence about the section, if zope.conf lacks it; else an empty text."""
+    sections = _sections()
+    if SECTION in sections:
+        return ""
+    return f"zope.conf has no <product-config {SECTION}>{did_you_mean(SECTION, sections)}"
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """A question about a similar name, to be put behind the wrong one; empty if none is similar."""
+    similar = get_close_matches(name.replace("_", "-"), list(known), n=1)
+    return f" (did you mean {similar[0]!r}?)" if similar else ""
+
+
+def shown_queue(name: str) -> str:
+    """A queue's name as people write it."""
+    return name or DEFAULT_QUEUE
+
+
+def describe_queues(settings: Settings) -> str:
+    """The queues that are served, for a log line."""
+    return "all" if settings.queues is None else ", ".join(shown_queue(name) for name in settings.queues)
+
+
+def _sections() -> Mapping[str, Any]:
+    from App.config import getConfiguration
+
+    # In test layers the attribute is missing; in Zope without a section it is an empty dict.
+    return getattr(getConfiguration(), "product_config", None) or {}
+
+
+def _switch(text: str) -> bool:
+    words = {"on": True, "off": False}
+    if text.lower() not in words:
+        raise ValueError("allowed are on and off")
+    return words[text.lower()]
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise ValueError(f"allowed is a whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = least - 1
+        # Written so that "nan", which compares with nothing, is refused too.
+        if not least <= value <= most:
+            raise ValueError(f"allowed is a number of seconds from {least:g} to {most:.0f}, without a unit")
+        return value
+
+    return parse
+
+
+def _name(text: str) -> str:
+    if not text or any(character.isspace() for character in text):
+        raise ValueError("allowed is a name without spaces")
+    return text
+
+
+def _role(text: str) -> str:
+    if not _ROLE.fullmatch(text):
+        raise ValueError("allowed is a name of letters, digits, '-', '_' and '.', for example embedded or worker")
+    return text
+
+
+def _path(text: str) -> str:
+    if not os.path.isabs(text):
+        raise ValueError("allowed is an absolute path, for example $INSTANCE/var/zcasync-uuid.txt")
+    return text
+
+
+def queue_names(text: str) -> tuple[str, ...]:
+    """Queue names as people write them: separated by spaces or commas, ``default`` for the one without a name."""
+    names = [name for name in re.split(r"[\s,]+", text) if name]
+    if not names:
+        raise ValueError("allowed are names of queues, separated by spaces or commas; without the key all are served")
+    return tuple(dict.fromkeys("" if name == DEFAULT_QUEUE else name for name in names))
+
+
+#: How many job threads a process may have, from a text.
+thread_count = _integer(1, 64)
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "dispatcher": _switch,
+    "role": _role,
+    "threads": thread_count,
+    "queues": queue_names,
+    "poll-interval": _seconds(0.1, 60),
+    "deployment": _name,
+    "uuid-file": _path,
+    "shutdown-grace": _seconds(0, 3600),
+    "db-name": _name,
+    "stale-after": _seconds(60, YEAR),
+    "notify": _switch,
+}

@@ -1,0 +1,73 @@
+"""One running dispatcher of this process, and everything that ends it in time."""
+
+from typing import Any
+
+from collective.zcasync.zopeapp.signals import StopSignals
+
+import atexit
+import logging
+import os
+import threading
+
+logger = logging.getLogger("collective.zcasync.zopeapp")
+
+#: Seconds between two looks whether the dispatcher still lives.
+LOOK = 1.0
+
+
+class Lifetime:
+    """Stops the dispatcher before the databases close.
+
+    It stands first in ``Zope2.opened``, whose members ``runwsgi`` closes one after the other at its end; ``atexit``
+    serves all other servers. A process that was forked from ours has the object, but nothing runs in it.
+    """
+
+    def __init__(self, running: Any, grace: float) -> None:
+        self.running = running
+        self.pid = os.getpid()
+        self.done = False
+        self._grace = grace
+        self._lock = threading.Lock()
+        self._look = threading.Event()
+        self._signals = StopSignals(self.close)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the dispatcher runs, in this process."""
+        return not self.done and self.pid == os.getpid()
+
+    def install(self) -> None:
+        """Be told of the end of the process."""
+        import Zope2
+
+        Zope2.opened.insert(0, self)
+        atexit.register(self.close)
+        self._signals.install()
+
+    def close(self) -> None:
+        """Stop the dispatcher; whoever comes second waits until the first is through."""
+        if self.pid != os.getpid():
+            return
+        with self._lock:
+            if self.done:
+                return
+            try:
+                self.running.stop(self._grace)
+            finally:
+                self.done = True
+                self._look.set()
+            logger.info("Dispatcher stopped")
+
+    def wait_for_end(self) -> None:
+        """Return when the dispatcher has died by itself, or was stopped by a call."""
+        while self._signals.asked or (self.alive and self.running.alive):
+            self._look.wait(LOOK)
+
+    def end(self) -> None:
+        """Stop, and forget all that ``install`` arranged. Not for ``Zope2.opened``'s own loop, which must not shrink."""
+        import Zope2
+
+        self.close()
+        atexit.unregister(self.close)
+        Zope2.opened[:] = [each for each in Zope2.opened if each is not self]
+        self._signals.uninstall()

@@ -1,0 +1,110 @@
+"""Stop signals: the first one drains while HTTP is still served, and then the process leaves as with Ctrl-C."""
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any
+
+import logging
+import os
+import signal
+import threading
+
+logger = logging.getLogger("collective.zcasync.zopeapp")
+
+
+def leave_at_once(number: int, frame: FrameType | None) -> None:
+    """Handler for the time before there is anything to drain."""
+    raise SystemExit(0)
+
+
+#: The signals, and the handlers that may stand for us to take over: what Python starts with, and our own. A server
+#: that has others, as gunicorn does, stops the dispatcher at its end.
+OURS: dict[int, tuple[Any, ...]] = {
+    signal.SIGTERM: (signal.SIG_DFL, leave_at_once),
+    signal.SIGINT: (signal.default_int_handler,),
+}
+
+
+class StopSignals:
+    """Handlers for SIGTERM and SIGINT that call ``drain`` once, in a thread, before the main thread is interrupted.
+
+    SIGTERM's default kills at once: no database is closed, and the pid file stays. Here the main thread gets
+    SystemExit, which every Python server takes as it takes Ctrl-C. A second signal does not wait for the drain's end.
+    """
+
+    def __init__(self, drain: Callable[[], None]) -> None:
+        self._drain = drain
+        self._pid = os.getpid()
+        self._previous: dict[int, Any] = {}
+        #: Whether a signal has come.
+        self.asked = False
+        self._leaving = False
+        # put() of a SimpleQueue is safe in a signal handler; locks, events and new threads are not.
+        self._signals: SimpleQueue[int | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._watch, name="zcasync-signals", daemon=True)
+
+    def install(self) -> bool:
+        """Take over what nobody has taken over; false if that is nothing. Only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        for number, replaceable in OURS.items():
+            present = self._without_inherited(number, signal.getsignal(number))
+            if present in replaceable:
+                signal.signal(number, self._handle)
+                self._previous[number] = present
+        if self._previous:
+            self._thread.start()
+        return bool(self._previous)
+
+    def uninstall(self) -> None:
+        """Restore the handlers and end the thread. Elsewhere than in the main thread only the thread ends."""
+        if not self._previous:
+            return
+        self._signals.put(None)
+        # Before the handlers are restored: a drain that has just ended still sends its signal to them.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._previous.items():
+                if signal.getsignal(number) == self._handle:
+                    signal.signal(number, handler)
+            self._previous.clear()
+
+    def _without_inherited(self, number: int, handler: Any) -> Any:
+        owner = getattr(handler, "__self__", None)
+        if isinstance(owner, StopSignals) and owner._pid != self._pid:
+            return owner._previous.get(number)
+        return handler
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._pid != os.getpid():
+            # A fork: nothing of the dispatcher runs here, so the signal means what it meant before.
+            signal.signal(number, self._previous[number])
+            os.kill(os.getpid(), number)
+        elif self.asked:
+            self._leave(number)
+        else:
+            self.asked = True
+            self._signals.put(number)
+
+    def _watch(self) -> None:
+        number = self._signals.get()
+        if number is None:
+            return
+        logger.info("Got %s: the dispatcher stops, then this process", signal.Signals(number).name)
+        try:
+            self._drain()
+        except Exception:
+            logger.exception("The dispatcher did not stop cleanly; this process ends nevertheless")
+        # Interrupts the main thread wherever it waits.
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+    def _leave(self, number: int) -> None:
+        if self._leaving:
+            # The main thread is closing the databases: an exception there would leave the pid file behind.
+            return
+        self._leaving = True
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(0)

@@ -1,0 +1,115 @@
+"""Start and stop of the dispatcher inside a Zope process."""
+
+from typing import Any
+
+from collective.zcasync import reactor
+from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.instanceuuid import new_uuid
+from collective.zcasync.zopeapp import rule
+from collective.zcasync.zopeapp.config import describe_queues
+from collective.zcasync.zopeapp.config import get_settings
+from collective.zcasync.zopeapp.config import Settings
+from collective.zcasync.zopeapp.database import get_database
+from collective.zcasync.zopeapp.database import prepare
+from collective.zcasync.zopeapp.lifetime import Lifetime
+
+import logging
+import os
+import threading
+
+logger = logging.getLogger("collective.zcasync.zopeapp")
+
+_lock = threading.Lock()
+_lifetime: Lifetime | None = None
+
+
+def process_starting(event: Any = None) -> None:
+    """Subscriber of IProcessStarting, which also consoles, exporters and test servers send."""
+    try:
+        settings = get_settings()
+        decision = rule.by_itself(settings)
+    except ConfigurationError as error:
+        logger.critical("%s", error)
+        if rule.is_server():
+            raise
+        return
+    _start_if(decision, settings)
+
+
+def start() -> Any:
+    """Start the dispatcher as zope.conf says, in a process that serves; None if zope.conf or the environment forbid it.
+
+    For servers that Zope does not recognise, and for hooks that run after a fork. Called twice it changes nothing.
+    """
+    settings = get_settings()
+    return _start_if(rule.by_call(settings), settings)
+
+
+def start_by_filter() -> Any:
+    """As ``start``, for the filter factory."""
+    settings = get_settings()
+    return _start_if(rule.by_filter(settings), settings)
+
+
+def stop() -> None:
+    """Stop the dispatcher of this process, if one runs, and leave nothing of it behind."""
+    global _lifetime
+    with _lock:
+        lifetime, _lifetime = _lifetime, None
+        if lifetime is not None and lifetime.pid == os.getpid():
+            lifetime.end()
+
+
+def running() -> Any:
+    """The RunningDispatcher of this process, or None. A fork inherits none."""
+    lifetime = _lifetime
+    return lifetime.running if lifetime is not None and lifetime.alive else None
+
+
+def wait_for_end() -> None:
+    """Return when the dispatcher of this process has died. At a clean stop, the signal's exception ends the wait."""
+    if _lifetime is not None:
+        _lifetime.wait_for_end()
+
+
+def run(settings: Settings) -> Any:
+    """Start a dispatcher with these settings, whatever the rule says; the one of this process if it runs already."""
+    global _lifetime
+    with _lock:
+        present = running()
+        if present is not None:
+            return present
+        if _lifetime is not None and _lifetime.pid == os.getpid():
+            _lifetime.end()
+        database = get_database(settings)
+        prepare(database, settings)
+        started = reactor.start(
+            database,
+            poll_interval=settings.poll_interval,
+            uuid=new_uuid(settings.uuid_file),
+            role=settings.role,
+            threads=settings.threads,
+            queues=settings.queues,
+            shutdown_grace=settings.shutdown_grace,
+        )
+        _lifetime = Lifetime(started, settings.shutdown_grace)
+        _lifetime.install()
+        return started
+
+
+def _start_if(decision: rule.Decision, settings: Settings) -> Any:
+    if decision.start and running() is not None:
+        return running()
+    if not decision.start:
+        logger.info("Dispatcher not started: %s", decision.reason)
+        return None
+    started = run(settings)
+    logger.info(
+        "Dispatcher %s started (role %s, %s, queues: %s): %s",
+        started.dispatcher.UUID,
+        settings.role,
+        "1 job thread" if settings.threads == 1 else f"{settings.threads} job threads",
+        describe_queues(settings),
+        decision.reason,
+    )
+    return started
