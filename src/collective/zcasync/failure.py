@@ -62,6 +62,11 @@ class Failure(twisted.python.failure.Failure):
         self._data = data
         return self
 
+    @staticmethod
+    def convert(obj: Any) -> "Failure":
+        """See the function ``convert``."""
+        return convert(obj)
+
     def to_data(self) -> Data:
         """Everything, as nested tuples of None, bool, int, str and bytes."""
         return self._data
