@@ -173,7 +173,7 @@ def make_site(folder: Path, port: int, threads: int) -> Site:
     slug.write_text(SLUG)
     if not instance.has_site:
         print("Making a Plone site: some seconds, once.", flush=True)
-    instances.create_site(instance)
+    instances.create_site(instance, ("collective.zcasync:default", "collective.zcasync.demo:default"))
     instances.claim_port(instance, port)
     return Site(instance)
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from collective.zcasync import api as jobs
 from collective.zcasync.demo import distributions
-from collective.zcasync.demo.tasks import EverySecond
 from collective.zcasync.demo.tasks import import_distribution
 from collective.zcasync.demo.tasks import report
 from collective.zcasync.demo.tasks import REPORT_ID
@@ -24,10 +23,11 @@ def put_all(site: Any, names: Sequence[str] = ()) -> Any:
     Folder and jobs are stored by the same commit: there is never one without the others.
     """
     folder = api.content.create(container=site, type="Folder", id="distributions", title="Distributions", safe_id=True)
-    imports = tuple((name, import_distribution.put(folder, name).id) for name in names or distributions.names())
+    wanted = sorted({distributions.canonical(name) for name in names}) or distributions.names()
+    imports = tuple((name, import_distribution.put(folder, name).id) for name in wanted)
     annotations = IAnnotations(folder)
     annotations[IMPORTS] = imports
-    annotations[REPORT] = jobs.options(policy=EverySecond).put(report, folder, imports).id
+    annotations[REPORT] = report.put(folder, imports).id
     return folder
 
 
