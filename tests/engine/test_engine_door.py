@@ -140,6 +140,13 @@ def test_what_cannot_work_is_refused_with_a_way_out(make, wrap, way_out):
             value.close()
 
 
+@pytest.mark.parametrize("make", [Nested.Inner, lambda: datetime(2026, 1, 1, tzinfo=ZoneInfo("Europe/Berlin"))])
+def test_what_is_refused_for_the_databases_sake_cannot_be_committed_there(make, connection):
+    connection.root()["value"] = PersistentMapping(value=make())
+    with pytest.raises(Exception, match="[Pp]ickle"):
+        connection.transaction_manager.commit()
+
+
 def test_the_message_names_keyword_and_type():
     with pytest.raises(InvalidArgumentError, match=r"^keyword 'doc' of addon.jobs.publish \(_thread.lock\) cannot be"):
         check(doc=threading.Lock())

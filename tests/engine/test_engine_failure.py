@@ -278,13 +278,16 @@ def test_the_text_of_the_lines_is_that_of_the_moment_of_the_error(tmp_path):
     assert "raise ValueError('as it was')" in again(failure).getTraceback()
 
 
+def credentials():
+    return "geheim", "admin"
+
+
 def test_locals_are_kept_only_if_asked_for_and_never_secrets():
     def login(password, user):
         page = "x" * 100  # noqa: F841
         raise ValueError("refused")
 
-    given = "geheim", "admin"
-    exc = caught(lambda: login(*given))
+    exc = caught(lambda: login(*credentials()))
     silent, verbose = Failure.from_exception(exc), Failure.from_exception(exc, capture_locals=True)
     assert "admin" not in repr(silent.to_data())
     text = again(verbose).getTraceback(detail="verbose")

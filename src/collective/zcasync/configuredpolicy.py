@@ -25,6 +25,9 @@ tracelog = logging.getLogger("collective.zcasync.trace")
 #: Kinds of trouble that a rule can be about.
 TROUBLES = ("conflict", "away", "interruption", "error", "commit")
 
+#: Key of a policy's ``data_cache``: true once the policy cannot give up, and a person should look at the job.
+ATTENTION = "needs_attention"
+
 #: A rule: its ``(key, value)`` pairs, which are ``trouble``, ``exception`` and the numbers that differ.
 Rule = tuple[tuple[str, Any], ...]
 
@@ -213,7 +216,8 @@ class BoundPolicy:
         if started is not None and self.data.get("first_active") is None:
             self.data["first_active"] = started
         for key, value in data_cache.items():
-            self.data[key] = value
+            if key != ATTENTION:
+                self.data[key] = value
 
     def _decide(self, trouble: str, failure: Any, data_cache: dict[str, Any]) -> Answer:
         failure = convert(failure)
@@ -226,7 +230,10 @@ class BoundPolicy:
         key = f"{trouble}:{exception}" if exception else trouble
         count = data_cache[key] = data_cache.get(key, 0) + 1
         data_cache[f"last_{trouble}"] = failure.summary
-        return self._answer(trouble, count, self.policy.numbers_for(trouble, failure), failure.summary)
+        numbers = self.policy.numbers_for(trouble, failure)
+        if trouble != "away" and numbers["attempts"] is None and count >= numbers["log_every"]:
+            data_cache[ATTENTION] = True
+        return self._answer(trouble, count, numbers, failure.summary)
 
     def _answer(self, trouble: str, count: int, numbers: dict[str, Any], why: str) -> Answer:
         attempts = numbers["attempts"]

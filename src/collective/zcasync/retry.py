@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from collective.zcasync import callables
+from collective.zcasync.configuredpolicy import ATTENTION
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import UnknownCallableError
 from collective.zcasync.failure import convert
@@ -98,7 +99,8 @@ class _Policy:
         if started is not None and self.data.get("first_active") is None:
             self.data["first_active"] = started
         for key, value in data_cache.items():
-            self.data[key] = value
+            if key != ATTENTION:
+                self.data[key] = value
 
     def _decide(self, failure: Any, data_cache: dict[str, Any], rules: Iterable[Rule], where: str) -> Answer:
         failure = convert(failure)
@@ -153,6 +155,7 @@ class RetryCommonForever(_Policy):
             return answer
         failure = convert(failure)
         count = _count(data_cache, "other", failure)
+        data_cache[ATTENTION] = True
         if count == 1 or count % self.log_every == 0:
             logger.critical(
                 "Job %s cannot be committed (%d times), and is tried on: %s\n%s",
@@ -168,6 +171,7 @@ class RetryCommonForever(_Policy):
         answer = super()._decide(failure, data_cache, rules, where)
         beyond = data_cache.get("transaction_error", 0) - self.patience
         if answer is True and beyond > 0:
+            data_cache[ATTENTION] = True
             return timedelta(seconds=min(60, beyond))
         return answer
 
