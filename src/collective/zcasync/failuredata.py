@@ -114,10 +114,9 @@ def rebuild(data: Data) -> tuple[type, BaseException]:
     if isinstance(value, BaseException):
         return type(value), value
     found = [_class(name) for name in data[NAMES]]
-    for base in [cls for cls in found if cls is not None] + [Exception]:
-        stand_in = _stand_in(base, data)
-        if stand_in is not None:
-            break
+    bases = [cls for cls in found if cls is not None]
+    made = (_stand_in(base, data) for base in [*bases, Exception])
+    stand_in = next((each for each in made if each is not None), Exception(data[MESSAGE]))
     return found[0] or type(stand_in), stand_in
 
 
@@ -236,7 +235,8 @@ def _bounded(data: Data) -> Data:
         if len(pickle.dumps(data, 4)) <= _TOTAL_BYTES:
             return data
         data = _shortened(data, bound)
-    return (*data[:CHAIN], (), *data[CHAIN + 1 :])
+    # What is left is text that was written to be long.
+    return (*data[:ARGUMENTS], (), (), *data[FRAMES:CHAIN], (), *data[CHAIN + 1 :])
 
 
 def _shortened(data: Data, bound: int) -> Data:
@@ -275,7 +275,7 @@ def _stand_in(base: type[BaseException], data: Data) -> BaseException | None:
     }
     try:
         cls = type(qualname.rpartition(".")[2], (base,), body)
-        value = cls.__new__(cls, message)
+        value: BaseException = cls.__new__(cls, message)
         value.args = (message,)
         str(value), repr(value), getattr(value, "__notes__", None)
     except Exception:  # the base has a mind of its own; one of its own bases will do
