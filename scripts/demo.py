@@ -6,6 +6,7 @@ has exactly the pages of the jobs that succeeded. The example itself is in src/c
 
 from base64 import b64encode
 from collections.abc import Sequence
+from collective.zcasync.demo.distributions import names
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -178,7 +179,7 @@ def make_site(folder: Path, port: int, threads: int) -> Site:
     return Site(instance)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Import a description of each installed Python distribution in jobs.")
     option = parser.add_argument
     option("--exit", action="store_true", help="stop after the last line; the exit code tells whether all is well")
@@ -187,7 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--limit", type=int, help="import so many distributions only")
     option("--folder", type=Path, default=Path("instance-demo"), help="where the site lies (default: %(default)s)")
     option("--port", type=int, default=8080, help="the port it should have (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = get_parser().parse_args(arguments)
     console = Console(soft_wrap=True)
     site = make_site(options.folder, options.port, options.threads)
     try:
@@ -200,8 +205,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def demonstrate(site: Site, options: argparse.Namespace, console: Console) -> int:
-    from collective.zcasync.demo.distributions import names
-
     chosen = names()[: options.limit]
     folder = site.put_all(chosen if options.limit else ())
     kills = [len(chosen) // 3, 2 * len(chosen) // 3] if options.kill else []

@@ -7,15 +7,24 @@ import re
 
 FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
+#: How a text says which file the next block is.
+FILE = re.compile(r"This is `(?P<name>[^`]+)`[^`]*\Z")
+
 
 class Block(NamedTuple):
     """One fenced block."""
 
     language: str
     text: str
+    #: The file that the block is, if the text before it says so: "This is `my/site/jobs.py`:".
+    file: str | None = None
 
 
 def blocks(path: Path, language: str | None = None) -> list[Block]:
     """The blocks of a file in their order; those of one language, if it is given."""
-    found = [Block(match["language"], match["text"]) for match in FENCE.finditer(path.read_text())]
+    text, found, end = path.read_text(), [], 0
+    for match in FENCE.finditer(text):
+        file = FILE.search(text[end : match.start()])
+        found.append(Block(match["language"], match["text"], file and file["name"]))
+        end = match.end()
     return [block for block in found if language in (None, block.language)]
