@@ -1,0 +1,96 @@
+"""The verbs that change a job or a queue: panels, command line and REST all use these, and nothing else.
+
+None of them commits. A job that somebody else changes at the same time makes the commit conflict; then the caller
+begins again, as a request does by itself.
+"""
+
+from typing import Any
+
+from collective.zcasync import monitordb
+from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.jobdetail import is_broken
+from collective.zcasync.jobdetail import oid_text
+
+import logging
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: Outcomes after which a job can be put again.
+RETRIABLE = ("failed", "cancelled")
+
+
+def cancel(job: Any) -> str:
+    """End a job that has not started, or ask a running one to stop: "cancelled", "stopping" or "finished"."""
+    if job.outcome is not None:
+        return "finished"
+    queue = job.queue
+    if queue is None:
+        raise BadStatusError(f"Job {job.id} is in no queue, so there is nothing to cancel.")
+    if monitordb.quarantine_key(queue, job) is not None:
+        raise BadStatusError(f"Job {job.id} is set aside: release it or discard it.")
+    answer: str = queue.cancel(job)
+    logger.info("Job %s (%s): %s on request", job.id, job.task, answer)
+    return answer
+
+
+def retry(job: Any) -> Any:
+    """Put a job that failed or was cancelled once more, as a new job; let one that was set aside run again.
+
+    Returns the job that waits now. It runs as the one who put the first, and its arguments are the same.
+    """
+    if is_broken(job):
+        raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
+    queue = job.queue
+    if queue is not None and monitordb.quarantine_key(queue, job) is not None:
+        return _release(queue, job)
+    if job.outcome not in RETRIABLE:
+        raise BadStatusError(f"Job {job.id} has neither failed nor been cancelled, so it cannot be retried.")
+    if job.retried_as:
+        raise BadStatusError(f"Job {job.id} was retried already, as job {job.retried_as}: retry that one.")
+    if queue is None:
+        raise BadStatusError(f"The queue of job {job.id} is gone. Create it again, or put the job anew.")
+    new = job.again()
+    job._p_jar.add(new)
+    queue.put(new)
+    job.retried_as = new.id
+    logger.info("Job %s (%s): put again as job %s on request", job.id, job.task, new.id)
+    return new
+
+
+def discard(job: Any, queues: Any = None) -> None:
+    """Remove a job that was set aside, for good and without callbacks. ``queues``: needed for a broken one."""
+    queue = job.queue if not is_broken(job) else monitordb.quarantine_of(queues, job)
+    key = monitordb.quarantine_key(queue, job) if queue is not None else None
+    if key is None:
+        raise BadStatusError(f"Job {oid_text(job)} is not set aside: cancel it, and it is removed with the finished ones.")
+    _leave_quarantine(queue, key)
+    if not is_broken(job):
+        job.parent = None
+    logger.warning("Job %s: discarded on request", oid_text(job))
+
+
+def pause_queue(queue: Any) -> None:
+    """No job of the queue begins any more; what runs goes on."""
+    queue.paused = True
+    logger.info("Queue %r: paused on request", queue.name)
+
+
+def resume_queue(queue: Any) -> None:
+    """Jobs of the queue begin again."""
+    queue.paused = False
+    logger.info("Queue %r: resumed on request", queue.name)
+
+
+def _release(queue: Any, job: Any) -> Any:
+    """Let a job that was set aside wait again, in front of all others; its process' deaths are forgotten."""
+    _leave_quarantine(queue, monitordb.quarantine_key(queue, job))
+    job.held_reason = ""
+    job.deaths = 0
+    queue.give_back(job, front=True)
+    logger.info("Job %s (%s): released on request", job.id, job.task)
+    return job
+
+
+def _leave_quarantine(queue: Any, key: Any) -> None:
+    del queue.quarantine[key]
+    queue.adjust("quarantined", -1)

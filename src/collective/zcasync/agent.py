@@ -1,0 +1,174 @@
+"""The agent: claims jobs of one queue for one dispatcher, by filter or chooser."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+from collective.zcasync import callables
+from collective.zcasync import claims
+from collective.zcasync import clock
+from collective.zcasync import events
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.history import Completed
+from collective.zcasync.interfaces import IAgent
+from collective.zcasync.interfaces import IFilterAgent
+from collective.zcasync.persistence import Base
+from zope.interface import alsoProvides
+from zope.interface import implementer
+from zope.interface import noLongerProvides
+
+import uuid
+
+#: Jobs at once, unless the template or the site says otherwise.
+DEFAULT_SIZE = 3
+
+#: Jobs that may be claimed ahead of free threads, at most; 0 switches it off.
+DEFAULT_PREFETCH = 32
+
+DEFAULT_WEIGHT = 1
+
+
+@implementer(IAgent)
+class Agent(Base):
+    """See IAgent. A finite sequence of the jobs that it holds, oldest claim first.
+
+    The record holds settings only, written by people; what runs lies in the slot of the dispatcher. Write conflicts
+    are not resolved.
+    """
+
+    name = ""
+    weight = DEFAULT_WEIGHT
+    prefetch = DEFAULT_PREFETCH
+    _chooser: str | None = None
+    _filter: str | None = None
+
+    def __init__(
+        self,
+        chooser: Callable[[Any], Any] | None = None,
+        filter: Callable[[Any], bool] | None = None,
+        size: int = DEFAULT_SIZE,
+    ) -> None:
+        if chooser is not None and filter is not None:
+            raise InvalidValueError("cannot set both chooser and filter")
+        self.size = size
+        self.chooser = chooser
+        self.filter = filter
+
+    # Functions are kept by name, so that the record stays readable when their module is gone.
+
+    @property
+    def chooser(self) -> Callable[[Any], Any] | None:
+        return None if self._chooser is None else callables.resolve(self._chooser)
+
+    @chooser.setter
+    def chooser(self, value: Callable[[Any], Any] | None) -> None:
+        if value is not None and self._filter is not None:
+            raise InvalidValueError("cannot set both chooser and filter")
+        self._chooser = None if value is None else callables.describe(value)[0]
+        if value is None:
+            alsoProvides(self, IFilterAgent)
+        elif IFilterAgent.providedBy(self):
+            noLongerProvides(self, IFilterAgent)
+
+    @property
+    def filter(self) -> Callable[[Any], bool] | None:
+        return None if self._filter is None else callables.resolve(self._filter)
+
+    @filter.setter
+    def filter(self, value: Callable[[Any], bool] | None) -> None:
+        if value is not None and self._chooser is not None:
+            raise InvalidValueError("cannot set both chooser and filter")
+        self._filter = None if value is None else callables.describe(value)[0]
+
+    @property
+    def queue(self) -> Any:
+        return None if self.parent is None else self.parent.queue
+
+    @property
+    def slot(self) -> Any:
+        return None if self.parent is None else self.parent.slot
+
+    @property
+    def completed(self) -> Completed:
+        return Completed(self)
+
+    def jobs(self) -> list[Any]:
+        """The jobs that it holds."""
+        slot = self.slot
+        return [] if slot is None else [job for job, name in slot.running.values() if name == self.name]
+
+    def __len__(self) -> int:
+        slot = self.slot
+        return 0 if slot is None else sum(1 for _job, name in slot.running.values() if name == self.name)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.jobs())
+
+    def __getitem__(self, index: int) -> Any:
+        return self.jobs()[index]
+
+    def __contains__(self, job: object) -> bool:
+        return any(held is job for held in self.jobs())
+
+    def index(self, item: Any) -> int:
+        for index, job in enumerate(self.jobs()):
+            if job is item:
+                return index
+        raise InvalidValueError(f"{item!r} is not held by this agent")
+
+    def remove(self, item: Any) -> None:
+        """Let the job go; its parent becomes None."""
+        self.index(item)
+        slot = self.slot
+        slot.running = {oid: row for oid, row in slot.running.items() if oid != item._p_oid}
+        item.parent = None
+
+    def pull(self, index: int = 0) -> Any:
+        """Let go and return the job at that place."""
+        job = self[index]
+        self.remove(job)
+        return job
+
+    def __delitem__(self, index: int) -> None:
+        self.pull(index)
+
+    def claimJob(self) -> Any:
+        """Take one job, or None if there is none, no place for it, or the dispatcher is not active."""
+        da = self.parent
+        if da.activated is None or da.dead or len(self) >= self.size:
+            return None
+        job = self._choose()
+        if job is not None:
+            self.hold(job, active=False)
+        return job
+
+    def _choose(self) -> Any:
+        """The next job, or None. Subclasses may choose otherwise."""
+        chooser = self.chooser
+        return self.queue.claim(self.filter) if chooser is None else chooser(self)
+
+    def hold(self, job: Any, active: bool) -> None:
+        """Enter a job that was taken out of the queue."""
+        if job._p_oid is None:
+            self._p_jar.add(job)
+        job._claim(self, uuid.uuid4().hex, clock.utcnow(), active)
+        slot = self.slot
+        slot.running = {**slot.running, job._p_oid: (job, self.name)}
+
+    def jobCompleted(self, job: Any) -> None:
+        """Move a finished job to ``completed``."""
+        claims.file_away(self.queue, self.slot, job)
+
+    @property
+    def batches(self) -> bool:
+        """Whether claims may take many jobs at once for this agent: it chooses by filter only."""
+        return self._chooser is None and type(self)._choose is Agent._choose
+
+
+def addMainAgentActivationHandler(event: events.DispatcherActivated) -> None:
+    """Subscriber for IDispatcherActivated: give the dispatcher an agent "main" if it has none of that name."""
+    if "main" not in event.object:
+        event.object["main"] = Agent()

@@ -1,0 +1,396 @@
+"""Taking jobs out of a queue, and filing away what has finished: what happens inside a claim's transaction."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from datetime import datetime
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+from typing import NamedTuple
+
+from BTrees.LOBTree import LOBTree
+from collective.zcasync import callables
+from collective.zcasync import clock
+from collective.zcasync import events
+from collective.zcasync import retry
+from collective.zcasync.interfaces import IJob
+from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import make_key
+from collective.zcasync.persistence import SENTINEL
+from ZODB.POSException import POSKeyError
+
+import heapq
+import logging
+import ZODB.broken
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: A claim that finds more than this in an inbox moves it to the dispatcher's backlog.
+SPILL = 64
+
+#: Rows that one claim looks at beyond those that it wants, before it leaves the rest to the next claim.
+LOOK_AT_MOST = 1000
+
+
+class Place(NamedTuple):
+    """Somewhere that jobs wait. ``kind``: inbox, overflow, backlog, later or parked; ``name``: group, quota or hold."""
+
+    kind: str
+    tree: Any
+    name: str = ""
+
+
+class Row(NamedTuple):
+    """A waiting job: its key in the queue's order, where it lies, and its key there."""
+
+    key: int
+    place: Place
+    at: Any
+    job: Any
+
+
+class Taken(NamedTuple):
+    """A job that a claim has taken out, and what its thread has to do: run, expire or resume."""
+
+    job: Any
+    kind: str
+
+
+def group_of(job: Any) -> str:
+    """The job's group; "" for a record that cannot be loaded (it is set aside when its turn comes)."""
+    try:
+        return job.group
+    except (POSKeyError, AttributeError):
+        return ""
+
+
+class Taker:
+    """Takes jobs out of one queue, in one transaction. Not persistent.
+
+    ``slot``: where backlogs go and counts are kept; None for a caller without a dispatcher.
+    ``shards``: the numbers of the inboxes to take from; None: all. ``only``: keys that may be taken (what was already
+    seen in foreign inboxes one look ago); None: all. ``skipped``: keys that this dispatcher does not take, for now.
+    """
+
+    def __init__(
+        self,
+        queue: Any,
+        slot: Any = None,
+        shards: Iterable[int] | None = None,
+        only: set[int] | None = None,
+        skipped: set[int] | None = None,
+    ) -> None:
+        self.queue = queue
+        self.slot = slot
+        self.shards = range(len(queue.inboxes)) if shards is None else shards
+        self.only = only
+        self.skipped = set() if skipped is None else skipped
+        self.now = clock.utcnow()
+        self.changed = False
+
+    def take(
+        self, want: int, accepts: Callable[[Any], bool] | None = None, needed: Callable[[Any], bool] | None = None
+    ) -> list[Taken]:
+        """Up to ``want`` jobs that may start now. ``accepts``: the agent's filter. ``needed``: false for a job that may
+        not be taken now (it stays, and is not remembered)."""
+        taken: list[Taken] = []
+        if self.queue.paused:
+            return taken
+        self.spill()
+        looked = 0
+        while len(taken) < want and looked < LOOK_AT_MOST:
+            rows = list(islice(self.rows(want - len(taken)), want - len(taken)))
+            if not rows:
+                break
+            looked += len(rows)
+            for row in rows:
+                kind = self.consider(row, accepts, needed)
+                if kind:
+                    taken.append(Taken(row.job, kind))
+        return taken
+
+    # Looking
+
+    def rows(self, limit: int) -> Iterator[Row]:
+        """Waiting jobs: the groups in turn, by key within one. ``limit``: of each place no more are looked at."""
+        by_group: dict[str, list[Iterator[Row]]] = {}
+        for place in self.queue.places(self.shards, self.slot, self.now):
+            if place.kind == "backlog":
+                by_group.setdefault(place.name, []).append(self._rows_of(place, limit))
+            else:
+                found: dict[str, list[Row]] = {}
+                for row in self._rows_of(place, limit):
+                    found.setdefault(group_of(row.job), []).append(row)
+                for group, rows in found.items():
+                    by_group.setdefault(group, []).append(iter(sorted(rows, key=lambda row: row.key)))
+        merged = [heapq.merge(*by_group[group], key=lambda row: row.key) for group in self._in_turn(by_group)]
+        while merged:
+            going = []
+            for rows in merged:
+                row = next(rows, None)
+                if row is not None:
+                    yield row
+                    going.append(rows)
+            merged = going
+
+    def _in_turn(self, groups: Iterable[str]) -> list[str]:
+        """The groups, beginning behind the one that was served last."""
+        ordered = sorted(groups)
+        last = getattr(self.queue, "_v_last_group", "")
+        later = [group for group in ordered if group > last]
+        return later + [group for group in ordered if group <= last]
+
+    def _rows_of(self, place: Place, limit: int) -> Iterator[Row]:
+        rows = (row for row in place_rows(place, self.now) if row.key not in self.skipped)
+        if self.only is not None and place.kind in ("inbox", "overflow"):
+            only = self.only
+            rows = (row for row in rows if row.key in only)
+        if place.kind == "parked" and place.name.startswith("quota:"):
+            quota = self.queue.quotas.get(place.name[6:])
+            if quota is not None:
+                limit = min(limit, quota.size - len(quota))
+        return islice(rows, limit)
+
+    # Deciding
+
+    def consider(
+        self, row: Row, accepts: Callable[[Any], bool] | None, needed: Callable[[Any], bool] | None
+    ) -> str | None:
+        """What to do with a waiting job: "run", "expire" or "resume" it; None if it was moved or stays."""
+        job = row.job
+        if not self._loads(job):
+            self.set_aside(row, f"its class {type(job).__module__}.{type(job).__name__} cannot be loaded")
+            return None
+        if job.key != row.key:
+            self.leave(row)  # moved or ended meanwhile: the entry is stale
+            return None
+        self.queue._v_last_group = job.group
+        if job._status_id == 3:
+            self.leave(row)
+            self._forget_former(job)
+            file_away(self.queue, self.slot, job)
+            return None
+        if job._status_id == 2:
+            return self._resume(row)
+        deadline = job.deadline()
+        if deadline is not None and deadline < self.now:
+            self.leave(row)
+            return "expire"
+        if job._begin_after is not None and job._begin_after > self.now:
+            self.postpone(row, job._begin_after)
+            return None
+        if job.group in self.queue.held_groups:
+            self.park(row, f"group:{job.group}")
+            return None
+        for name in job.quota_names:
+            quota = self.queue.quotas.get(name)
+            if quota is not None and quota.filled and job not in quota:
+                self.park(row, f"quota:{name}")
+                return None
+        if job.callable_name and not callables.known(job.callable_name):
+            self._unknown(row)
+            return None
+        if accepts is not None and not accepts(job):
+            self.skipped.add(row.key)
+            return None
+        if needed is not None and not needed(job):
+            self.skipped.add(row.key)
+            return None
+        self.leave(row)
+        for name in job.quota_names:
+            quota = self.queue.quotas.get(name)
+            if quota is not None:
+                quota.add(job)
+        return "run"
+
+    @staticmethod
+    def _loads(job: Any) -> bool:
+        try:
+            if isinstance(job, ZODB.broken.Broken) or not IJob.providedBy(job):
+                return False
+            job._p_activate()
+        except Exception:
+            logger.warning("The record of a waiting job cannot be loaded", exc_info=True)
+            return False
+        return True
+
+    def _resume(self, row: Row) -> str | None:
+        if row.job.resume_at is not None and row.job.resume_at > self.now:
+            self.postpone(row, row.job.resume_at)
+            return None
+        self.leave(row)
+        self._forget_former(row.job)
+        return "resume"
+
+    def _forget_former(self, job: Any) -> None:
+        if job.former_key is not None:
+            self.queue.forget_entry(job, self.slot)
+            job.former_key = None
+
+    def _unknown(self, row: Row) -> None:
+        """This process lacks the code: the job waits for another, for ``code_wait`` at most."""
+        job = row.job
+        self.skipped.add(row.key)
+        since = max(job.put_at or self.now, job._begin_after or job.put_at or self.now)
+        if self.now - since > timedelta(seconds=self.queue.code_wait):
+            self.skipped.discard(row.key)
+            self.set_aside(row, f"nobody knows its callable {job.callable_name}")
+
+    # Moving
+
+    def _count(self, kind: str, change: int) -> None:
+        self.changed = True
+        if self.slot is not None:
+            self.slot.count(kind, change)
+        else:
+            self.queue.adjust(kind, change)
+
+    def leave(self, row: Row) -> None:
+        """Take the entry out of its place."""
+        del row.place.tree[row.at]
+        self.changed = True
+        if row.place.kind in ("backlog", "later", "parked"):
+            self._count(row.place.kind, -1)
+
+    def postpone(self, row: Row, until: datetime) -> None:
+        """Move the job to the tree of jobs for later."""
+        self.leave(row)
+        self.queue.later[(clock.to_microseconds(until), row.key)] = row.job
+        self._count("later", 1)
+        self._note_deadline(row)
+
+    def park(self, row: Row, name: str) -> None:
+        """Move the job to those that wait for a quota or a release."""
+        if row.place.kind == "parked" and row.place.name == name:
+            self.skipped.add(row.key)
+            return
+        self.leave(row)
+        tree = self.queue.parked.get(name)
+        if tree is None:
+            tree = self.queue.parked[name] = LOBTree()
+        tree[row.key] = row.job
+        self._count("parked", 1)
+        self._note_deadline(row)
+
+    def _note_deadline(self, row: Row) -> None:
+        deadline = row.job.deadline()
+        if deadline is not None:
+            self.queue.deadlines[(clock.to_microseconds(deadline), row.key)] = row.job
+
+    def set_aside(self, row: Row, reason: str) -> None:
+        """Quarantine: move the reference, without writing the job (its class may be gone)."""
+        self.leave(row)
+        insert(self.queue.quarantine, make_key(), (reason, row.job))
+        self._count("quarantined", 1)
+        oid = int.from_bytes(row.job._p_oid, "big")
+        logger.error("Job %x was set aside: %s. See it in the panel or with zcasync; release or discard it.", oid, reason)
+        events.tell(events.JobHeld(f"{oid:x}", "", reason))
+
+    def spill(self) -> None:
+        """Move what lies deep in an inbox to the dispatcher's own backlogs, so that inboxes stay small."""
+        if self.slot is None or self.only is not None:
+            return
+        for shard in self.shards:
+            for kind, tree in (("inbox", self.queue.inboxes[shard]), ("overflow", self.queue.overflows[shard])):
+                rows = list(islice(place_rows(Place(kind, tree), self.now), 10 * LOOK_AT_MOST + 1))
+                if not rows or kind == "inbox" and len(rows) <= SPILL:
+                    continue
+                for row in rows:
+                    backlog = self.slot.backlog(group_of(row.job))
+                    if row.key not in backlog:  # keys are unique in a queue but for chance: then the job stays
+                        del tree[row.at]
+                        backlog[row.key] = row.job
+                        self._count("backlog", 1)
+                        if getattr(row.job, "_begin_by", None) is not None:
+                            self._note_deadline(row)
+
+    def overdue(self, limit: int) -> list[Taken]:
+        """Jobs whose begin_by has passed wherever they wait: a claim ends them, whatever holds them."""
+        found = []
+        queue = self.queue
+        for at, job in list(islice(queue.deadlines.items(None, (clock.to_microseconds(self.now),)), limit)):
+            del queue.deadlines[at]
+            self.changed = True
+            if self._loads(job) and job.key == at[1] and job._status_id == 0 and queue.take_out(job, self.slot):
+                found.append(Taken(job, "expire"))
+        return found
+
+
+def place_rows(place: Place, now: datetime | None = None) -> Iterator[Row]:
+    """The entries of one place in their order. ``now``: of the jobs for later only those that are due."""
+    if place.kind == "later":
+        end = None if now is None else (clock.to_microseconds(now), 1 << 63)
+        for at, job in place.tree.items(None, end):
+            yield Row(at[1], place, at, job)
+    else:
+        for key, job in place.tree.items(SENTINEL + 1):
+            yield Row(key, place, key, job)
+
+
+def may_run_twice(job: Any) -> bool:
+    """Whether a job may be claimed ahead: after a death nobody knows whether it had begun."""
+    return retry.retries_interruptions(job)
+
+
+def file_away(queue: Any, slot: Any, job: Any) -> None:
+    """Move a finished job to history, and out of the running jobs and its quotas."""
+    now = clock.utcnow()
+    outcome = job.outcome or "failed"
+    home = slot if slot is not None else queue.any_slot()
+    home.history.add(job, outcome, now)
+    home.count(outcome, 1)
+    if slot is not None and job._p_oid in slot.running:
+        slot.running = {oid: row for oid, row in slot.running.items() if oid != job._p_oid}
+    leave_quotas(queue, job)
+
+
+def leave_quotas(queue: Any, job: Any) -> None:
+    """Give back the job's places in quotas."""
+    for name in job.quota_names:
+        quota = queue.quotas.get(name)
+        if quota is not None:
+            quota.discard(job)
+
+
+def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
+    """File away what the threads report as done: (oid, report)."""
+    for oid, report in reports:
+        row = slot.running.get(oid)
+        if row is None:
+            continue
+        job = row[0]
+        if report in ("returned", "reassigned") and job.token is not None and job.agent is not None:
+            if job.agent.slot is slot:
+                continue  # claimed again meanwhile, or still to be interrupted: not ours to take out
+        slot.running = {other: entry for other, entry in slot.running.items() if other != oid}
+        letters = slot.open_mail(oid)
+        if report == "unreadable":
+            insert(queue.quarantine, make_key(), ("its record cannot be loaded", job))
+            slot.count("quarantined", 1)
+            continue
+        late = deliver(job, letters)
+        if report != "finished":
+            # It waits again, in an inbox. A job for a later time, and one with callbacks left, gives up its quotas.
+            if job.held_back or job._status_id >= 2:
+                leave_quotas(queue, job)
+        elif late:
+            leave_quotas(queue, job)
+            job._status_id = 2
+            queue.give_back(job)
+        else:
+            file_away(queue, slot, job)
+    slot.started = frozenset(oid for oid in slot.started if oid in slot.running)
+
+
+def deliver(job: Any, letters: Iterable[tuple[str, str, Any]]) -> bool:
+    """Move letters from a mailbox to their job; whether there was a late callback among them."""
+    late = False
+    for kind, name, value in letters:
+        if kind == "annotation":
+            job.annotations[name] = value
+        elif kind == "callback":
+            value.parent = job
+            job._callbacks = (*job._callbacks, value)
+            late = True
+    return late

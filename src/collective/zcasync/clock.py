@@ -1,0 +1,63 @@
+"""The one clock of the package: aware UTC, and settable in tests."""
+
+from collections.abc import Callable
+from datetime import datetime
+from datetime import timedelta
+from datetime import timezone
+
+from collective.zcasync.exceptions import InvalidValueError
+
+import time
+
+UTC = timezone.utc
+
+#: Offset that tests add to the machine's clock; zero in production.
+_offset = timedelta(0)
+_fixed: datetime | None = None
+
+
+def utcnow() -> datetime:
+    """Now, as an aware datetime in UTC."""
+    if _fixed is not None:
+        return _fixed
+    return datetime.now(UTC) + _offset
+
+
+def set_now(when: datetime | None) -> None:
+    """Freeze the clock at an aware datetime; None lets it run again. For tests."""
+    global _fixed
+    _fixed = None if when is None else aware(when, "when")
+
+
+def microseconds() -> int:
+    """Microseconds since the Unix epoch, by this clock."""
+    if _fixed is None and not _offset:
+        return time.time_ns() // 1000
+    return to_microseconds(utcnow())
+
+
+def to_microseconds(when: datetime) -> int:
+    """Microseconds from the Unix epoch to an aware datetime, without rounding."""
+    delta = when - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def from_microseconds(value: int) -> datetime:
+    """The aware UTC datetime of a number of microseconds since the Unix epoch."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
+
+
+def aware(when: datetime, name: str) -> datetime:
+    """``when`` in UTC; InvalidValueError, naming ``name``, for anything but an aware datetime."""
+    if not isinstance(when, datetime):
+        raise InvalidValueError(f"{name} must be a datetime, not {when!r}")
+    if when.tzinfo is None or when.utcoffset() is None:
+        raise InvalidValueError(
+            f"{name}: {when!r} is timezone-naive; say which zone is meant, for example"
+            " datetime.now(timezone.utc)"
+        )
+    return when.astimezone(UTC)
+
+
+#: Type of what tests may hand in as a clock.
+Clock = Callable[[], datetime]

@@ -1,0 +1,256 @@
+"""Who works for a queue: registration, pings, life and death of dispatchers."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+from BTrees.OOBTree import OOBTree
+from collective.zcasync import clock
+from collective.zcasync import events
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.interfaces import IAgent
+from collective.zcasync.interfaces import IDispatcherAgents
+from collective.zcasync.interfaces import IDispatchers
+from collective.zcasync.persistence import Base
+from collective.zcasync.slot import Slot
+from persistent import Persistent
+from zope.interface import implementer
+
+import logging
+import uuid as uuidlib
+import zope.event
+
+logger = logging.getLogger("collective.zcasync.events")
+
+PING_INTERVAL = timedelta(seconds=30)
+PING_DEATH_INTERVAL = timedelta(seconds=60)
+
+
+class Ping(Persistent):
+    """``da.last_ping``: when the dispatcher said that it is alive.
+
+    Written by its own ping thread only; in a conflict the later ``value`` would win, since only its owner writes.
+    """
+
+    value: datetime | None = None
+    #: Counts pings. Observers watch it stand still by their own monotonic clock; no wall clock decides on death.
+    count = 0
+
+    def _p_resolveConflict(self, old: dict[str, Any], saved: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        latest = max(saved, new, key=lambda state: state.get("count", 0))
+        return {**latest, "count": max(saved.get("count", 0), new.get("count", 0)) + 1}
+
+
+@implementer(IDispatcherAgents)
+class DispatcherAgents(Base):
+    """See IDispatcherAgents. Written at activation, leaving and deactivation; write conflicts are not resolved."""
+
+    ping_interval = PING_INTERVAL
+    ping_death_interval = PING_DEATH_INTERVAL
+    activated: datetime | None = None
+    #: Since when it takes no more jobs and ends what runs.
+    leaving: datetime | None = None
+    slot: Slot | None = None
+
+    def __init__(self, uuid: uuidlib.UUID) -> None:
+        self.UUID = uuid
+        self.last_ping = Ping()
+        #: host, boot id, pid namespace, pid, start, version, role of the process; plain data.
+        self.process: dict[str, Any] = {}
+        self._agents: Any = OOBTree()
+
+    @property
+    def name(self) -> str:
+        return str(self.UUID)
+
+    @property
+    def queue(self) -> Any:
+        return None if self.parent is None else self.parent.parent
+
+    @property
+    def dead(self) -> bool:
+        """Whether the last ping is too long ago by this clock. For display: takeovers go by pings that stand still."""
+        newest = max((when for when in (self.last_ping.value, self.activated) if when is not None), default=None)
+        return newest is not None and newest + self.ping_death_interval < clock.utcnow()
+
+    # The agents, as a mapping
+
+    def __getitem__(self, name: str) -> Any:
+        return self._agents[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._agents.get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._agents
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._agents)
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def keys(self) -> list[str]:
+        return list(self._agents.keys())
+
+    def values(self) -> list[Any]:
+        return list(self._agents.values())
+
+    def items(self) -> list[tuple[str, Any]]:
+        return list(self._agents.items())
+
+    def __setitem__(self, name: str, agent: Any) -> None:
+        if not IAgent.providedBy(agent):
+            raise InvalidValueError(f"{agent!r} under {name!r}: an agent is wanted")
+        if len(agent):
+            raise InvalidValueError(f"the agent for {name!r} holds jobs already")
+        self._without_jobs(name)
+        agent.name = name
+        agent.parent = self
+        self._agents[name] = agent
+
+    def __delitem__(self, name: str) -> None:
+        agent = self._agents[name]
+        self._without_jobs(name)
+        agent.parent = None
+        del self._agents[name]
+
+    def _without_jobs(self, name: str) -> None:
+        agent = self._agents.get(name)
+        if agent is not None and len(agent):
+            raise InvalidValueError(f"the agent {name!r} holds {len(agent)} jobs; wait until they have ended")
+
+    # Life
+
+    def activate(self) -> None:
+        if self.activated is not None:
+            raise InvalidValueError(f"the dispatcher {self.UUID} is active already")
+        if self.slot is None or self.slot.owner != self.name:
+            self.slot = self.queue.free_slot()
+            self.slot.owner = self.name
+        self.activated = clock.utcnow()
+        self.leaving = None
+        zope.event.notify(events.DispatcherActivated(self))
+
+    def deactivate(self, died: bool = False) -> None:
+        """End: sweep what has finished, then give back or end what runs. The slot becomes free for others."""
+        if self.activated is None:
+            raise InvalidValueError(f"the dispatcher {self.UUID} is not active")
+        self.activated = None
+        slot = self.slot
+        if slot is not None:
+            self.queue.empty_slot(slot, died)
+            slot.owner = None
+            self.slot = None
+        zope.event.notify(events.DispatcherDeactivated(self))
+
+    def reactivate(self) -> None:
+        """It was taken for dead, and lives."""
+        self.activated = clock.utcnow()
+        if self.slot is None:
+            self.slot = self.queue.free_slot()
+            self.slot.owner = self.name
+        zope.event.notify(events.DispatcherReactivated(self))
+
+    def ping(self, now: datetime) -> None:
+        """Say that it is alive."""
+        self.last_ping.value = now
+        self.last_ping.count += 1
+
+
+@implementer(IDispatchers)
+class Dispatchers(Base):
+    """See IDispatchers. Conflicts are those of its BTree: two dispatchers that register at once merge or retry."""
+
+    def __init__(self) -> None:
+        self._data: Any = OOBTree()
+
+    def register(self, uuid: uuidlib.UUID) -> None:
+        if str(uuid) in self._data:
+            raise InvalidValueError(f"the dispatcher {uuid} is registered already")
+        da = DispatcherAgents(uuid)
+        da.parent = self
+        self._data[str(uuid)] = da
+        zope.event.notify(events.DispatcherRegistered(da))
+
+    def unregister(self, uuid: uuidlib.UUID) -> DispatcherAgents:
+        da = self[uuid]
+        if da.activated is not None:
+            raise InvalidValueError(f"the dispatcher {uuid} is active; deactivate it first")
+        del self._data[str(uuid)]
+        da.parent = None
+        zope.event.notify(events.DispatcherUnregistered(da))
+        return da
+
+    def ping(self, uuid: uuidlib.UUID) -> None:
+        """Write a ping if one is due; bring a dispatcher back that was wrongly taken for dead."""
+        da = self[uuid]
+        now = clock.utcnow()
+        if da.activated is None:
+            logger.critical("The dispatcher %s was taken for dead, and pings: it is active again", uuid)
+            da.reactivate()
+        last = da.last_ping.value
+        if last is None or last + da.ping_interval <= now:
+            da.ping(now)
+
+    def active(self) -> list[DispatcherAgents]:
+        """The active ones, in the order of their UUIDs."""
+        return [da for da in self.values() if da.activated is not None]
+
+    def __getitem__(self, uuid: uuidlib.UUID) -> DispatcherAgents:
+        return self._data[str(uuid)]
+
+    def get(self, uuid: uuidlib.UUID, default: Any = None) -> Any:
+        return self._data.get(str(uuid), default)
+
+    def __contains__(self, uuid: object) -> bool:
+        return str(uuid) in self._data
+
+    def __iter__(self) -> Iterator[uuidlib.UUID]:
+        return iter([da.UUID for da in self._data.values()])
+
+    def keys(self) -> list[uuidlib.UUID]:
+        return list(self)
+
+    def values(self) -> list[DispatcherAgents]:
+        return list(self._data.values())
+
+    def items(self) -> list[tuple[uuidlib.UUID, DispatcherAgents]]:
+        return [(da.UUID, da) for da in self._data.values()]
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class Observer:
+    """Finds dead siblings: their ping counters stand still by this process' monotonic clock. Not persistent.
+
+    Only time counts in which this process' own pings were committed without a gap: after its start, a disconnect or a
+    gap it counts anew. Else an outage of a minute would make all bury all.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def forget(self) -> None:
+        """Count anew."""
+        self._seen.clear()
+
+    def dead(self, siblings: list[DispatcherAgents], now: float) -> list[DispatcherAgents]:
+        """Those whose counter has not moved for their death interval. ``now``: this process' monotonic seconds."""
+        found = []
+        for da in siblings:
+            count = da.last_ping.count
+            seen = self._seen.get(da.name)
+            if seen is None or seen[0] != count:
+                self._seen[da.name] = (count, now)
+            elif now - seen[1] > da.ping_death_interval.total_seconds():
+                found.append(da)
+        return found

@@ -1,0 +1,177 @@
+"""What the engine tells: one event for each fact.
+
+The events about dispatchers and queues are fired inside the transaction that makes the change, as in zc.async. Those
+about jobs (``JobEvent``) are fired after the commit, in the process concerned, and no subscriber can break a job.
+"""
+
+from typing import Any
+
+from zope.interface import Attribute
+from zope.interface import implementer
+from zope.interface import Interface
+from zope.interface.interfaces import IObjectEvent
+
+import logging
+import zope.event
+
+logger = logging.getLogger("collective.zcasync.events")
+
+
+class IDispatcherRegistered(IObjectEvent):
+    """A dispatcher was registered in a queue."""
+
+
+class IDispatcherUnregistered(IObjectEvent):
+    """A dispatcher was removed from a queue."""
+
+
+class IDispatcherActivated(IObjectEvent):
+    """A dispatcher begins to work for a queue; agents are added here."""
+
+
+class IDispatcherDeactivated(IObjectEvent):
+    """A dispatcher has ended its work for a queue."""
+
+
+class IDispatcherReactivated(IObjectEvent):
+    """A dispatcher that was taken for dead has pinged again."""
+
+
+class IObjectAdded(IObjectEvent):
+    """The queues, or a queue, were created."""
+
+    parent = Attribute("The container")
+    name = Attribute("The key in the container")
+
+
+class IDatabaseOpenedEvent(Interface):
+    """A database was opened; for use without an application framework."""
+
+    database = Attribute("The ZODB.DB")
+
+
+class IJobEvent(IObjectEvent):
+    """Something happened to a job, and is committed. ``id`` names the job, ``task`` its task."""
+
+    id = Attribute("The job's id")
+    task = Attribute("The name of its task or callable")
+
+
+class IJobPut(IJobEvent):
+    """A job was put, and that is committed."""
+
+
+class IJobStarted(IJobEvent):
+    """A job thread begins with a job."""
+
+
+class IJobFinished(IJobEvent):
+    """A job ended well."""
+
+
+class IJobFailed(IJobEvent):
+    """A job ended with a Failure."""
+
+
+class IJobHeld(IJobEvent):
+    """A job was set aside until a person decides."""
+
+
+class ObjectEvent:
+    """Base of the events: ``object`` is what it is about."""
+
+    def __init__(self, object: Any) -> None:
+        self.object = object
+
+
+@implementer(IDispatcherRegistered)
+class DispatcherRegistered(ObjectEvent):
+    """See IDispatcherRegistered."""
+
+
+@implementer(IDispatcherUnregistered)
+class DispatcherUnregistered(ObjectEvent):
+    """See IDispatcherUnregistered."""
+
+
+@implementer(IDispatcherActivated)
+class DispatcherActivated(ObjectEvent):
+    """See IDispatcherActivated."""
+
+
+@implementer(IDispatcherDeactivated)
+class DispatcherDeactivated(ObjectEvent):
+    """See IDispatcherDeactivated."""
+
+
+@implementer(IDispatcherReactivated)
+class DispatcherReactivated(ObjectEvent):
+    """See IDispatcherReactivated."""
+
+
+@implementer(IObjectAdded)
+class ObjectAdded(ObjectEvent):
+    """See IObjectAdded."""
+
+    def __init__(self, object: Any, parent: Any, name: str) -> None:
+        super().__init__(object)
+        self.parent = parent
+        self.name = name
+
+
+@implementer(IDatabaseOpenedEvent)
+class DatabaseOpened:
+    """See IDatabaseOpenedEvent."""
+
+    def __init__(self, database: Any) -> None:
+        self.database = database
+
+
+class JobEvent(ObjectEvent):
+    """Base of the events about jobs. ``object`` is None: the job may belong to a closed connection by then."""
+
+    def __init__(self, id: str | None, task: str) -> None:
+        super().__init__(None)
+        self.id = id
+        self.task = task
+
+
+@implementer(IJobPut)
+class JobPut(JobEvent):
+    """See IJobPut."""
+
+
+@implementer(IJobStarted)
+class JobStarted(JobEvent):
+    """See IJobStarted."""
+
+
+@implementer(IJobFinished)
+class JobFinished(JobEvent):
+    """See IJobFinished."""
+
+
+@implementer(IJobFailed)
+class JobFailed(JobEvent):
+    """See IJobFailed. ``error``: one line, type and message."""
+
+    def __init__(self, id: str | None, task: str, error: str = "") -> None:
+        super().__init__(id, task)
+        self.error = error
+
+
+@implementer(IJobHeld)
+class JobHeld(JobEvent):
+    """See IJobHeld. ``reason``: one line."""
+
+    def __init__(self, id: str | None, task: str, reason: str = "") -> None:
+        super().__init__(id, task)
+        self.reason = reason
+
+
+def tell(event: Any) -> None:
+    """Notify the subscribers of a job event; what they raise is logged, never passed on."""
+    try:
+        zope.event.notify(event)
+    except Exception:
+        logger.exception("A subscriber of %s failed; the job is not affected", type(event).__name__)

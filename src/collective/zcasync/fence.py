@@ -1,0 +1,60 @@
+"""The fence: no transaction of an attempt commits once the job has another owner, whatever the job's code does."""
+
+from typing import Any
+
+from collective.zcasync.exceptions import ReassignedError
+from transaction.interfaces import ISynchronizer
+from zope.interface import implementer
+
+
+class Refuse:
+    """A data manager that lets a transaction abort, but not commit.
+
+    It refuses in ``commit``: refusing in ``tpc_begin`` would make other connections log errors in ``tpc_abort``.
+    """
+
+    def __init__(self, why: Exception) -> None:
+        self.why = why
+
+    def sortKey(self) -> str:
+        return ""  # before any storage gets work
+
+    def commit(self, txn: Any) -> None:
+        raise self.why
+
+    def abort(self, txn: Any) -> None:
+        """Nothing was done."""
+
+    tpc_begin = tpc_vote = tpc_finish = tpc_abort = abort
+
+
+@implementer(ISynchronizer)
+class Guard:
+    """Watches the manager of an attempt's thread.
+
+    Every commit, also those of the job's own code, writes the job's record: a takeover since the transaction's
+    snapshot then conflicts. A takeover before the snapshot (the job's code had committed or aborted meanwhile) shows
+    in the token. A read check on the record would save writing it, but does nothing in a transaction that changes
+    other databases only.
+    """
+
+    def __init__(self, job: Any, token: str | None) -> None:
+        self.job = job
+        self.token = token
+        #: Whether the commit that comes is the engine's own.
+        self.finishing = False
+        #: Commits by the job's code: such a job is no longer all or nothing.
+        self.commits = 0
+
+    def beforeCompletion(self, txn: Any) -> None:
+        # Called before aborts too, and cannot tell: it must not raise here, hence the data manager.
+        self.job._p_changed = True
+        if self.job.token != self.token:
+            txn.join(Refuse(ReassignedError(f"the job {self.job.id} belongs to another claim now")))
+
+    def afterCompletion(self, txn: Any) -> None:
+        if not self.finishing and txn.status == "Committed":
+            self.commits += 1
+
+    def newTransaction(self, txn: Any) -> None:
+        """Nothing to do."""

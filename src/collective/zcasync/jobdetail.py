@@ -1,0 +1,201 @@
+"""All that the database knows of one job, as plain data: timeline, arguments, result, traceback."""
+
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from collective.zcasync.failure import Failure
+from collective.zcasync.interfaces import _
+from collective.zcasync.readable import argument_lines
+from collective.zcasync.readable import shorten
+from collective.zcasync.readable import text_of
+from ZODB.interfaces import IBroken
+
+#: Characters of a traceback; its end says most, so the beginning is cut.
+TRACEBACK_LIMIT = 64_000
+
+#: What the timeline calls each entry of a job's attempt log.
+EVENTS = {
+    "put": _("event_put", default="Put"),
+    "due": _("event_due", default="To start not before"),
+    "started": _("event_started", default="Started"),
+    "ended": _("event_ended", default="Call ended"),
+    "finished": _("event_finished", default="Finished"),
+    "failed": _("event_failed", default="Failed"),
+    "cancelled": _("event_cancelled", default="Cancelled"),
+    "stop": _("event_stop", default="Asked to stop"),
+    "conflict": _("event_conflict", default="Write conflict"),
+    "error": _("event_error", default="Error in the job"),
+    "interruption": _("event_interruption", default="Interrupted"),
+    "away": _("event_away", default="Database was away"),
+    "commit": _("event_commit", default="Error at commit"),
+    "reschedule": _("event_reschedule", default="Put back for later"),
+    "committed": _("event_committed", default="Committed by itself"),
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a job's timeline."""
+
+    when: datetime
+    what: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a traceback."""
+
+    file: str
+    line: int
+    function: str
+    source: str = ""
+    #: Whether it belongs to an installed package or to Python, and not to code under development.
+    framework: bool = False
+
+
+@dataclass(frozen=True)
+class JobDetail:
+    """One job, for the page about it. ``row`` is its line in the lists."""
+
+    row: Any
+    arguments: tuple[tuple[str, str], ...] = ()
+    result: str = ""
+    error_type: str = ""
+    error_message: str = ""
+    traceback: str = ""
+    frames: tuple[Frame, ...] = ()
+    timeline: tuple[Event, ...] = ()
+    policy: str = ""
+    priority: int = 0
+    quotas: tuple[str, ...] = ()
+    stop_requested: bool = False
+    retried_as: str = ""
+    retry_of: str = ""
+    #: Ids, names and states of the callbacks.
+    callbacks: tuple[tuple[str, str, str], ...] = ()
+    can_cancel: bool = False
+    can_retry: bool = False
+    #: Broken, or set aside: only to be discarded.
+    can_discard: bool = False
+    #: What could not be read, and why.
+    problems: tuple[str, ...] = field(default=())
+
+
+def is_broken(job: Any) -> bool:
+    """Whether the job's class cannot be loaded in this process."""
+    return bool(IBroken.providedBy(job))
+
+
+def class_name(job: Any) -> str:
+    """Dotted name of the job's class, also of a broken one."""
+    return f"{type(job).__module__}.{type(job).__qualname__}"
+
+
+def oid_text(job: Any) -> str:
+    """The id of a stored job, from its oid alone."""
+    return f"{int.from_bytes(job._p_oid, 'big'):x}"
+
+
+def group_of(job: Any) -> str:
+    """The site of a job; that of a broken one is read from its raw state."""
+    if not is_broken(job):
+        return job.group or ""
+    job._p_activate()
+    state = job.__Broken_state__
+    found = state.get("group", "") if isinstance(state, dict) else ""
+    return found if isinstance(found, str) else ""
+
+
+def job_detail(job: Any, row: Any) -> JobDetail:
+    """All about a job. What cannot be loaded is told in ``problems`` and left out."""
+    brief = brief_detail(job, row)
+    if is_broken(job):
+        return brief
+    problems: list[str] = []
+    failure = job.result if job.failed else None
+    return replace(
+        brief,
+        arguments=_arguments(job, problems),
+        result=_result(job, problems),
+        problems=tuple(problems),
+        **_failure(failure),
+    )
+
+
+def brief_detail(job: Any, row: Any) -> JobDetail:
+    """What may be told of a job without its arguments, its result and its traceback, which are not loaded."""
+    if is_broken(job):
+        return JobDetail(row=row, can_discard=True)
+    return JobDetail(
+        row=row,
+        timeline=timeline(job),
+        policy=job.retry_policy_factory or job.policy or "",
+        priority=job.priority,
+        quotas=tuple(job.quota_names),
+        stop_requested=bool(job.stop_requested),
+        retried_as=job.retried_as or "",
+        retry_of=job.retry_of or "",
+        can_cancel=job.outcome is None,
+        can_retry=job.outcome in ("failed", "cancelled"),
+        can_discard=bool(job.held_reason),
+    )
+
+
+def timeline(job: Any) -> tuple[Event, ...]:
+    """What happened to the job, oldest first."""
+    events = [
+        Event(when, what, text)
+        for when, what, text in (
+            (job.put_at, "put", job.user or ""),
+            (job.begin_after, "due", ""),
+            (job.active_start, "started", ""),
+            (job.finished_at or job.active_end, _end_of(job), job.error or ""),
+        )
+        if when is not None
+    ]
+    events.extend(Event(when, kind, text) for when, kind, text in job.attempt_log)
+    return tuple(sorted(events, key=lambda event: event.when))
+
+
+def _end_of(job: Any) -> str:
+    ends = {"succeeded": "finished", "failed": "failed", "cancelled": "cancelled"}
+    return ends.get(job.outcome or "", "ended")
+
+
+def _arguments(job: Any, problems: list[str]) -> tuple[tuple[str, str], ...]:
+    try:
+        return tuple(argument_lines(job.callable_name, tuple(job.args), dict(job.kwargs)))
+    except Exception as error:
+        problems.append(f"{type(error).__name__}: {error}")
+        return ()
+
+
+def _result(job: Any, problems: list[str]) -> str:
+    if job.outcome != "succeeded":
+        return ""
+    try:
+        return text_of(job.result)
+    except Exception as error:
+        problems.append(f"{type(error).__name__}: {error}")
+        return ""
+
+
+def _failure(failure: Any) -> dict[str, Any]:
+    """The fields of JobDetail that a Failure fills."""
+    if not isinstance(failure, Failure):
+        return {}
+    traceback = failure.getTraceback()
+    return {
+        "error_type": failure.type_name,
+        "error_message": shorten(failure.message),
+        "traceback": traceback[-TRACEBACK_LIMIT:],
+        "frames": tuple(_frames(failure)),
+    }
+
+
+def _frames(failure: Failure) -> list[Frame]:
+    return [Frame(file, line, function, source, installed) for function, file, line, source, installed in failure.frames_data]

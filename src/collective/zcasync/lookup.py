@@ -1,0 +1,63 @@
+"""Finding a job by its id."""
+
+from typing import Any
+
+from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.interfaces import IJob
+from ZODB.POSException import POSKeyError
+from ZODB.utils import get_pickle_metadata
+
+import re
+import sys
+
+_ID = re.compile(r"([0-9a-f]{1,16})(?:@(\S+))?")
+
+
+def parse(id: Any) -> tuple[bytes, str | None]:
+    """(oid, database name or None) of a job's id; JobNotFound if it is not one."""
+    found = _ID.fullmatch(id) if isinstance(id, str) else None
+    if found is None:
+        raise JobNotFound(f"{id!r} is not the id of a job: a job's id is a text of hex digits, as job.id gives it")
+    return int(found[1], 16).to_bytes(8, "big"), found[2]
+
+
+def stored_class(connection: Any, oid: bytes) -> tuple[str, str] | None:
+    """(module, name) of the class of a record, without loading it; None if there is no such record."""
+    added = connection._added.get(oid)
+    if added is not None:
+        return type(added).__module__, type(added).__name__
+    try:
+        data = connection._storage.load(oid)[0]
+    except POSKeyError:
+        return None
+    return get_pickle_metadata(data)
+
+
+def find(connection: Any, id: str) -> Any:
+    """The job with that id, seen from a connection; JobNotFound for anything else, whatever it may be.
+
+    The class of the record is looked at before the record is loaded: ids come from outside.
+    """
+    oid, database = parse(id)
+    if database is not None:
+        try:
+            connection = connection.get_connection(database)
+        except KeyError:
+            raise JobNotFound(f"there is no database {database!r} here, which the id {id!r} names") from None
+    if stored_class(connection, oid) is None:
+        raise JobNotFound(f"no job has the id {id!r}; finished jobs are kept for the queue's retention time only")
+    if not is_job_class(stored_class(connection, oid)):
+        raise JobNotFound(f"{id!r} is not the id of a job")
+    return connection.get(oid)
+
+
+def is_job_class(name: tuple[str, str] | None) -> bool:
+    """Whether records of that class are jobs. A subclass is looked up in loaded modules only: nothing is imported."""
+    if name is None:
+        return False
+    if name == ("collective.zcasync.job", "Job"):
+        return True
+    found: Any = sys.modules.get(name[0])
+    for part in name[1].split("."):
+        found = getattr(found, part, None)
+    return isinstance(found, type) and IJob.implementedBy(found)

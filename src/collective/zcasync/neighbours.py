@@ -1,0 +1,110 @@
+"""How many jobs of one group and task run at once in this process: learned from their conflicts.
+
+Jobs that write the same objects conflict nearly always, and several threads then do less than one. So the number that
+may run at once is halved at a conflict and grows by one after some attempts without; and an attempt after a conflict
+runs alone in its group: first attempts share a lock, later ones hold it. Tasks that do not conflict keep all threads.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import threading
+
+#: Attempts without a conflict after which one more may run at once.
+GROW_AFTER = 50
+
+Neighbour = tuple[str, str]  # group and task
+
+
+class _Limit:
+    """What is known of one group and task."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.limit = float(most)
+        self.running = 0
+        self.smooth = 0
+
+    def admits(self) -> bool:
+        return self.running < max(1, int(self.limit))
+
+    def learn(self, conflict: bool) -> None:
+        if conflict:
+            self.limit = max(1.0, min(self.limit, self.most) / 2)
+            self.smooth = 0
+            return
+        self.smooth += 1
+        if self.smooth >= GROW_AFTER:
+            self.smooth = 0
+            self.limit = min(float(self.most), self.limit + 1)
+
+
+class Neighbours:
+    """The limits and locks of one dispatcher. All methods may be called from any thread."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.changed = threading.Condition()
+        self._limits: dict[Neighbour, _Limit] = {}
+        self._sharers: dict[str, int] = {}
+        self._alone: dict[str, int] = {}  # group -> threads that wait to be alone, or are
+        self._holder: set[str] = set()
+        #: (group, task) -> class of the object that collided last; for the panels.
+        self.collisions: dict[Neighbour, str] = {}
+
+    def _limit(self, who: Neighbour) -> _Limit:
+        limit = self._limits.get(who)
+        if limit is None:
+            limit = self._limits[who] = _Limit(self.most)
+        return limit
+
+    def enter(self, who: Neighbour) -> bool:
+        """Take a place for a job if one is free; call with ``changed`` held. Each entered job must ``leave``."""
+        limit = self._limit(who)
+        if not limit.admits() or self._alone.get(who[0]):
+            return False
+        limit.running += 1
+        return True
+
+    def leave(self, who: Neighbour) -> None:
+        """Give the place back."""
+        with self.changed:
+            self._limit(who).running -= 1
+            self.changed.notify_all()
+
+    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> None:
+        """Tell how an attempt ended. ``collided``: name of the class of the object."""
+        with self.changed:
+            self._limit(who).learn(conflict)
+            if conflict:
+                self.collisions[who] = collided
+            self.changed.notify_all()
+
+    def limits(self) -> dict[Neighbour, int]:
+        """How many may run at once now, where that is less than the number of threads."""
+        with self.changed:
+            return {who: max(1, int(limit.limit)) for who, limit in self._limits.items() if limit.limit < self.most}
+
+    @contextmanager
+    def attempt(self, group: str, again: bool) -> Iterator[None]:
+        """Around one attempt: the first shares the group with others, a later one has it for itself."""
+        with self.changed:
+            if again:
+                self._alone[group] = self._alone.get(group, 0) + 1
+                while group in self._holder or self._sharers.get(group, 0):
+                    self.changed.wait()
+                self._holder.add(group)
+            else:
+                while group in self._holder or self._alone.get(group, 0):
+                    self.changed.wait()
+                self._sharers[group] = self._sharers.get(group, 0) + 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                if again:
+                    self._holder.discard(group)
+                    self._alone[group] -= 1
+                else:
+                    self._sharers[group] -= 1
+                self.changed.notify_all()

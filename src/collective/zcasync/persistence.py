@@ -1,0 +1,181 @@
+"""Building blocks of what is stored: keys, payloads, and views that look like collections."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import MutableMapping
+from collections.abc import MutableSequence
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from BTrees.LOBTree import LOBucket
+from collective.zcasync import clock
+from persistent import Persistent
+
+import random
+import threading
+
+#: First key of each bucket that putters and claims share. It is never removed, so that such a bucket is never emptied
+#: and never loses its first key: then all that putters and claims do to it at once can be merged (also by a ZEO
+#: server that does not know this package).
+SENTINEL = -(2**63)
+
+#: 2023-01-01 in microseconds since 1970: 56 bits count from here for 2,283 years.
+EPOCH = 1_672_531_200_000_000
+
+#: The bit of a key that says "was not put back": what was put back comes first.
+NOT_PUT_BACK = 1 << 62
+
+#: Microseconds that one step of priority is worth: ten minutes. Waiting makes up for priority, so nothing starves.
+PRIORITY_STEP = 600_000_000
+
+PRIORITIES = range(-16, 16)
+
+_last = 0
+_lock = threading.Lock()
+
+
+def make_key(when: datetime | None = None, priority: int = 0, put_back: bool = False) -> int:
+    """A key for one waiting job: smaller is earlier.
+
+    ``when``: the job's begin_after; the key holds the later of it and now. In one process no moment is used twice,
+    so jobs keep the order in which they were put; six random bits keep processes apart.
+    """
+    global _last
+    with _lock:
+        now = max(clock.microseconds(), _last + 1)
+        _last = now
+    moment = now if when is None else max(clock.to_microseconds(when), now)
+    moment = max(moment - EPOCH - priority * PRIORITY_STEP, 0) & ((1 << 56) - 1)
+    return (0 if put_back else NOT_PUT_BACK) | (moment << 6) | random.getrandbits(6)
+
+
+def is_put_back(key: int) -> bool:
+    """Whether the key was given by a put back."""
+    return not key & NOT_PUT_BACK
+
+
+def make_inbox() -> LOBucket:
+    """A bare bucket with its sentinel; see SENTINEL."""
+    bucket = LOBucket()
+    bucket[SENTINEL] = None
+    return bucket
+
+
+def insert(place: Any, key: int, job: Any) -> int:
+    """Enter the job under the next free key of ``place``, and return that key."""
+    while key in place:
+        key += 1
+    place[key] = job
+    return key
+
+
+class Base(Persistent):
+    """Something with a parent. Write conflicts are not resolved."""
+
+    parent: Any = None
+    _explicit_parent: Any = None
+
+    @property
+    def __parent__(self) -> Any:
+        """What security code climbs: the parent, unless another one was set here."""
+        return self.parent if self._explicit_parent is None else self._explicit_parent
+
+    @__parent__.setter
+    def __parent__(self, value: Any) -> None:
+        self._explicit_parent = value
+
+
+class Payload(Persistent):
+    """What is not plain in a job: arguments, owner of a method, result. Written once; write conflicts not resolved.
+
+    Only the thread that runs the job loads it (and whoever asks for ``job.args`` or ``job.result``), so that a class
+    that is gone harms nobody else.
+    """
+
+    owner: Any = None
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    result: Any = None
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+class SequenceView(MutableSequence):  # type: ignore[type-arg]
+    """A list that reads from and writes to a place of its own, without being a record."""
+
+    def __init__(self, get: Callable[[], Sequence[Any]], set: Callable[[list[Any]], None]) -> None:
+        self._get = get
+        self._set = set
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self._get())[index]
+
+    def __len__(self) -> int:
+        return len(self._get())
+
+    def _change(self, change: Callable[[list[Any]], None]) -> None:
+        values = list(self._get())
+        change(values)
+        self._set(values)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._change(lambda values: values.__setitem__(index, value))
+
+    def __delitem__(self, index: Any) -> None:
+        self._change(lambda values: values.__delitem__(index))
+
+    def insert(self, index: int, value: Any) -> None:
+        self._change(lambda values: values.insert(index, value))
+
+    def __eq__(self, other: object) -> bool:
+        return list(self._get()) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __repr__(self) -> str:
+        return repr(list(self._get()))
+
+
+class MappingView(MutableMapping):  # type: ignore[type-arg]
+    """A mapping that reads from and writes to a place of its own, without being a record."""
+
+    def __init__(self, get: Callable[[], Mapping[Any, Any]], set: Callable[[dict[Any, Any]], None]) -> None:
+        self._get = get
+        self._set = set
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._get()[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        values = dict(self._get())
+        values[key] = value
+        self._set(values)
+
+    def __delitem__(self, key: Any) -> None:
+        values = dict(self._get())
+        del values[key]
+        self._set(values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(dict(self._get()))
+
+    def __len__(self) -> int:
+        return len(self._get())
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self._get()) == dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __repr__(self) -> str:
+        return repr(dict(self._get()))
+
+
+def walk(value: Any, change: Callable[[Any], Any]) -> Any:
+    """``value`` with ``change`` applied to it and to all that plain lists, tuples, sets and dicts in it hold."""
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset):
+        return kind(walk(item, change) for item in value)
+    if kind is dict:
+        return {key: walk(item, change) for key, item in value.items()}
+    return change(value)

@@ -1,0 +1,590 @@
+"""The queue: where jobs are put and wait, and the mapping of all queues."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+from BTrees.IOBTree import IOBTree
+from BTrees.Length import Length
+from BTrees.LOBTree import LOBTree
+from BTrees.OOBTree import OOBTree
+from collective.zcasync import claims
+from collective.zcasync import clock
+from collective.zcasync import events
+from collective.zcasync import execution
+from collective.zcasync.dispatchers import Dispatchers
+from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import CancelledError
+from collective.zcasync.exceptions import InvalidJobError
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.exceptions import ZCAsyncError
+from collective.zcasync.failure import Failure
+from collective.zcasync.history import merged
+from collective.zcasync.interfaces import IJobContext
+from collective.zcasync.interfaces import IQueue
+from collective.zcasync.interfaces import KEY
+from collective.zcasync.interfaces import NEW
+from collective.zcasync.interfaces import SCHEMA
+from collective.zcasync.job import Job
+from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import make_inbox
+from collective.zcasync.persistence import make_key
+from collective.zcasync.quota import Quotas
+from collective.zcasync.slot import COUNTS
+from collective.zcasync.slot import Slot
+from persistent import Persistent
+from zope.component import queryUtility
+from zope.interface import implementer
+
+import heapq
+import itertools
+import logging
+import random
+import threading
+import time
+import zope.event
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: Inboxes of a queue. Two threads on one do no harm; 16 keep the records small.
+SHARDS = 16
+
+#: A put that finds more than this in its inbox goes to the overflow: no dispatcher is at work.
+INBOX_FULL = 256
+
+#: Puts after which a thread draws its inbox anew.
+SAME_SHARD = 100
+
+#: Seconds that a job whose code nobody has waits before it is set aside.
+CODE_WAIT = 3600.0
+
+#: Seconds between two warnings that nobody serves a queue.
+WARN_EVERY = 60.0
+
+_thread = threading.local()
+_warned: dict[str, float] = {}
+
+
+def my_shard(count: int) -> int:
+    """The number of the inbox that this thread puts into, for now."""
+    left = getattr(_thread, "left", 0)
+    if left <= 0 or _thread.shard >= count:
+        _thread.shard, left = random.randrange(count), SAME_SHARD
+    _thread.left = left - 1
+    return _thread.shard
+
+
+class Site(Persistent):
+    """What the queues know of one group: a site. Written by people's changes only; conflicts are not resolved."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.paused = False
+
+
+class Template(Persistent):
+    """What an agent of one role begins with. Written by people's changes only; conflicts are not resolved."""
+
+    def __init__(self, size: int, weight: int, prefetch: int) -> None:
+        self.size = size
+        self.weight = weight
+        self.prefetch = prefetch
+
+
+@implementer(IQueue)
+class Queue(Base):
+    """See IQueue.
+
+    The record itself is written by people's changes only. A put writes an inbox (which always merges, see
+    persistence.SENTINEL) or its overflow; no caller's transaction ever writes a tree that claims also write. All
+    other trees are written by claims.
+    """
+
+    name = ""
+    paused = False
+    retention_days = 7
+    failed_days = 30
+    code_wait = CODE_WAIT
+    owner = ""
+    #: Groups whose jobs are kept from running until a person releases them.
+    held_groups: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.inboxes = tuple(make_inbox() for _ in range(SHARDS))
+        self.overflows = tuple(LOBTree() for _ in range(SHARDS))
+        self.slots: Any = IOBTree()
+        #: (microseconds, key) -> job: jobs whose begin_after has not come.
+        self.later: Any = OOBTree()
+        #: (microseconds, key) -> job: jobs with a begin_by, wherever they wait.
+        self.deadlines: Any = OOBTree()
+        #: "quota:NAME" or "group:GROUP" -> key -> job: jobs that wait for a quota or for a release.
+        self.parked: Any = OOBTree()
+        #: Jobs that wait for a job; used by the engine for jobs that return jobs.
+        self.waiting_for: Any = LOBTree()
+        #: key -> (reason, job)
+        self.quarantine: Any = LOBTree()
+        self.owners: Any = OOBTree()
+        #: role -> agent name -> Template
+        self.templates: Any = OOBTree()
+        #: Corrections of the slots' counts by those who are no dispatchers; they merge.
+        self.adjustments = {kind: Length() for kind in COUNTS}
+        self.quotas = Quotas()
+        self.quotas.parent = self
+        self.dispatchers = Dispatchers()
+        self.dispatchers.parent = self
+
+    # Putting
+
+    def put(
+        self,
+        item: Any,
+        begin_after: datetime | None = None,
+        begin_by: timedelta | None = None,
+        failure_log_level: int | None = None,
+        retry_policy_factory: Any = None,
+        run_as: str | None = None,
+    ) -> Any:
+        """See IQueue. Raises InvalidJobError, InvalidArgumentError, InvalidValueError, QuotaNotFound or PutRefused,
+        all before anything is stored."""
+        job = Job.adapt(item)
+        if job.status != NEW or job.parent is not None:
+            raise InvalidValueError(f"only a NEW job that nobody holds can be put; {job!r} is {job.status}")
+        job.check_quotas(job.quota_names, self)
+        if begin_after is not None:
+            job.begin_after = begin_after
+        if begin_by is not None:
+            job.begin_by = begin_by
+        if failure_log_level is not None:
+            job.failure_log_level = failure_log_level
+        if retry_policy_factory is not None:
+            job.retry_policy_factory = retry_policy_factory
+        connection = self._p_jar
+        job.seal(None if connection is None else connection.db().database_name, run_as)
+        job.put_at = clock.utcnow()
+        if job._begin_after is None and job._begin_by is not None:
+            job._begin_after = job.put_at
+        job.parent = self
+        if connection is not None and job._p_jar is None:
+            connection.add(job)
+        place = self._enter(job, make_key(job._begin_after, job.priority))
+        if connection is not None:
+            context = queryUtility(IJobContext)
+            if context is not None and hasattr(context, "stored"):
+                context.stored(job, [job, place, *([job._payload] if job._payload is not None else [])])
+            connection.transaction_manager.get().addAfterCommitHook(_told, (job.id, job.task, self.name, self._served()))
+        return job
+
+    def _served(self) -> bool:
+        return any(da.activated is not None for da in self.dispatchers.values())
+
+    def _enter(self, job: Any, key: int) -> Any:
+        """Enter the job into this thread's inbox, or its overflow when nobody empties it; return the place."""
+        shard = my_shard(len(self.inboxes))
+        place = self.inboxes[shard]
+        if len(place) > INBOX_FULL:
+            place = self.overflows[shard]
+        job.key = insert(place, key, job)
+        job.shard = shard
+        return place
+
+    def give_back(self, job: Any, front: bool = False) -> None:
+        """A claimed job waits again (or has callbacks left, or is to be filed away): through an inbox, like a put.
+
+        ``front``: before all others. Job threads and takeovers use it; a caller's tree is never written.
+        """
+        job._wait_in(self)
+        self._enter(job, make_key(job.not_before(), job.priority, put_back=front))
+
+    def putBack(self, item: Any) -> None:
+        """See IQueue."""
+        if item._status_id != 0:
+            raise BadStatusError(f"only a job that does not run can be put back, this one is {item.status}")
+        self.give_back(item, front=True)
+
+    # Looking
+
+    def places(self, shards: Any, slot: Any, now: datetime | None) -> Iterator[claims.Place]:
+        """Where jobs wait that may be taken: the given inboxes, the slot's backlogs and those of free slots, what is
+        due, and what is parked for a quota that has room or a group that was released. ``now`` None: all places."""
+        for shard in shards:
+            if len(self.inboxes[shard]) > 1:
+                yield claims.Place("inbox", self.inboxes[shard])
+            if self.overflows[shard]:
+                yield claims.Place("overflow", self.overflows[shard])
+        for other in self.slots.values():
+            if now is None or other is slot or other.owner is None:
+                for group, tree in other.backlogs.items():
+                    if tree:
+                        yield claims.Place("backlog", tree, group)
+        if self.later:
+            yield claims.Place("later", self.later)
+        for name, tree in self.parked.items():
+            if tree and (now is None or self._open(name)):
+                yield claims.Place("parked", tree, name)
+
+    def _open(self, name: str) -> bool:
+        """Whether what is parked under ``name`` may go on."""
+        kind, _, value = name.partition(":")
+        if kind == "group":
+            return value not in self.held_groups
+        quota = self.quotas.get(value)
+        return quota is None or not quota.filled
+
+    def _all_rows(self) -> Iterator[claims.Row]:
+        rows = [
+            sorted(claims.place_rows(place), key=lambda row: row.key) if place.kind == "later" else claims.place_rows(place)
+            for place in self.places(range(len(self.inboxes)), None, None)
+        ]
+        return heapq.merge(*rows, key=lambda row: row.key)
+
+    def waiting(self, after: int | None = None) -> Iterator[tuple[int, Any]]:
+        """(key, job) of the jobs that may be claimed as soon as a thread is free, in the order offered."""
+        places = self.places(range(len(self.inboxes)), None, None)
+        rows = [claims.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog")]
+        for row in heapq.merge(*rows, key=lambda row: row.key):
+            if after is None or row.key > after:
+                yield row.key, row.job
+
+    def later_jobs(self) -> Iterator[tuple[datetime, Any]]:
+        """(time, job) of the jobs that wait for their time."""
+        for (moment, _key), job in self.later.items():
+            yield clock.from_microseconds(moment), job
+
+    def parked_jobs(self) -> Iterator[tuple[str, Any]]:
+        """(why, job) of the jobs that wait for a quota ("quota:NAME") or for the release of a group ("group:GROUP")."""
+        for name, tree in self.parked.items():
+            for job in tree.values():
+                yield name, job
+
+    def running(self) -> Iterator[tuple[Any, str, str]]:
+        """(job, UUID of the dispatcher, agent name) of what is claimed; also what finished a moment ago."""
+        for slot in self.slots.values():
+            for job, agent in slot.running.values():
+                yield job, slot.owner or "", agent
+
+    def quarantined(self) -> Iterator[tuple[str, Any]]:
+        """(reason, job) of the jobs that were set aside."""
+        yield from self.quarantine.values()
+
+    def finished(self, outcome: str | None = None, group: str | None = None) -> Iterator[Any]:
+        """Finished jobs, newest first. ``outcome``: succeeded, failed or cancelled."""
+        return merged([slot.history for slot in self.slots.values()], outcome, group)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are where: waiting, later, parked, running, quarantined, succeeded, failed, cancelled."""
+        totals = {kind: self.adjustments[kind].value for kind in COUNTS}
+        running = 0
+        for slot in self.slots.values():
+            running += len(slot.running)
+            for kind, number in slot.counts.items():
+                totals[kind] += number
+        waiting = sum(len(inbox) - 1 for inbox in self.inboxes) + sum(len(tree) for tree in self.overflows)
+        waiting += totals.pop("backlog")
+        return {"waiting": waiting, "running": running, **totals}
+
+    def __len__(self) -> int:
+        counts = self.counts()
+        return counts["waiting"] + counts["later"] + counts["parked"]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return (row.job for row in self._all_rows() if row.job.key == row.key and row.job._status_id == 0)
+
+    def __getitem__(self, index: int) -> Any:
+        if index < 0:
+            jobs = list(self)
+            return jobs[index]
+        for job in itertools.islice(self, index, None):
+            return job
+        raise IndexError(index)
+
+    # Taking out
+
+    def claim(self, filter: Callable[[Any], bool] | None = None, default: Any = None) -> Any:
+        """See IQueue. Dispatchers claim in batches (claims.Taker); this takes one, for choosers and tests.
+
+        A job whose begin_by has passed comes wrapped: a job that calls its ``fail``.
+        """
+        taken = claims.Taker(self).take(1, filter)
+        if not taken:
+            return default
+        job, kind = taken[0]
+        job.parent = None
+        if kind == "expire":
+            return Job(execution.expire_waiting, job)
+        return job
+
+    def pull(self, index: int = 0) -> Any:
+        """See IQueue."""
+        job = self[index]
+        self.remove(job)
+        return job
+
+    def remove(self, item: Any) -> None:
+        """See IQueue."""
+        if not self.take_out(item):
+            raise JobNotInQueue("item not in queue", item)
+        item.parent = None
+        item.assignerUUID = None
+
+    def take_out(self, job: Any, slot: Any = None) -> bool:
+        """Take the job's entry out of wherever it waits; whether it was there."""
+        row = self._find(job)
+        if row is None:
+            return False
+        claims.Taker(self, slot).leave(row)
+        return True
+
+    def forget_entry(self, job: Any, slot: Any = None) -> None:
+        """Take out the entry that a cancelled job left where it had waited."""
+        row = self._find(job, job.former_key)
+        if row is not None:
+            claims.Taker(self, slot).leave(row)
+
+    def _find(self, job: Any, key: int | None = None) -> claims.Row | None:
+        key = job.key if key is None else key
+        if key is None:
+            return None
+        for place in self.places(range(len(self.inboxes)), None, None):
+            if place.kind == "later":
+                until = job.not_before()
+                at = (clock.to_microseconds(until), key) if until is not None else None
+                if at is not None and place.tree.get(at) is job:
+                    return claims.Row(key, place, at, job)
+            elif place.tree.get(key) is job:
+                return claims.Row(key, place, key, job)
+        return None
+
+    def cancel(self, job: Any) -> str:
+        """End a waiting job with a Failure of CancelledError; ask a running one to stop.
+
+        Answers "cancelled", "stopping" or "finished". Writes the job's record and an inbox; the claim that finds it
+        there takes the old entry out of the trees, which callers never write.
+        """
+        if job._status_id >= 2:
+            return "finished"
+        if job.token is not None and job.agent is not None and job.agent.slot is not None:
+            job.agent.slot.send(job, ("stop", ""), True)
+            return "stopping"
+        old = self._find(job)
+        job._finish(Failure.from_exception(CancelledError(CancelledError.__doc__)), clock.utcnow(), "cancelled")
+        if old is not None and old.place.kind in ("inbox", "overflow"):
+            del old.place.tree[old.at]
+        elif old is not None:
+            job.former_key = old.key
+        self.give_back(job)
+        return "cancelled"
+
+    def adjust(self, kind: str, change: int) -> None:
+        """Correct a count from outside a dispatcher."""
+        self.adjustments[kind].change(change)
+
+    # Slots
+
+    def free_slot(self) -> Slot:
+        """A slot that nobody owns, with what lies in it, or a new one."""
+        for slot in self.slots.values():
+            if slot.owner is None:
+                return slot
+        number = self.slots.maxKey() + 1 if self.slots else 0
+        slot = self.slots[number] = Slot(number)
+        return slot
+
+    def any_slot(self) -> Slot:
+        """A slot to file something away in, for callers without a dispatcher."""
+        return next(iter(self.slots.values()), None) or self.free_slot()
+
+    def empty_slot(self, slot: Slot, died: bool) -> None:
+        """What a dispatcher leaves: file away what has finished, give back what had not begun, interrupt the rest."""
+        ended = [(oid, "finished") for oid, (job, _a) in slot.running.items() if _status(job) == 3]
+        claims.sweep(self, slot, ended)
+        for oid, (job, _agent) in list(slot.running.items()):
+            slot.running = {other: row for other, row in slot.running.items() if other != oid}
+            if _status(job) is None:
+                insert(self.quarantine, make_key(), ("its class or record cannot be loaded", job))
+                slot.count("quarantined", 1)
+                continue
+            if job.agent is None or job.agent.slot is not slot:
+                continue  # it waits again already, in an inbox
+            claims.deliver(job, slot.open_mail(oid))
+            if job._status_id == 0 and oid not in slot.started:
+                self.give_back(job, front=True)
+                claims.leave_quotas(self, job)
+                continue
+            if job._status_id == 0:
+                job._status_id = 1
+            if job._status_id == 1 and execution.interrupt(job, died) == execution.RETURNED:
+                claims.leave_quotas(self, job)
+                if died and job.deaths >= execution.DEADLY:
+                    self._set_aside_killer(job, slot)
+                continue
+            claims.leave_quotas(self, job)
+            if job._status_id == 3:
+                claims.file_away(self, slot, job)
+            else:
+                self.give_back(job, front=True)
+        slot.started = frozenset()
+
+    def _set_aside_killer(self, job: Any, slot: Slot) -> None:
+        self.take_out(job, slot)
+        job.held_reason = f"its process died {job.deaths} times under it"
+        insert(self.quarantine, make_key(), (job.held_reason, job))
+        slot.count("quarantined", 1)
+        logger.critical("Job %s was set aside: %s", job.id, job.held_reason)
+        events.tell(events.JobHeld(job.id, job.task, job.held_reason))
+
+    # Settings
+
+    def set_template(self, role: str, name: str, size: int = 3, weight: int = 1, prefetch: int = 32) -> None:
+        """What an agent ``name`` of dispatchers in ``role`` begins with; existing agents of that role follow."""
+        for what, value, least in (("size", size, 1), ("weight", weight, 1), ("prefetch", prefetch, 0)):
+            if type(value) is not int or value < least:
+                raise InvalidValueError(f"{what} of agent {name!r} must be a whole number from {least}, not {value!r}")
+        if role not in self.templates:
+            self.templates[role] = OOBTree()
+        self.templates[role][name] = Template(size, weight, prefetch)
+        for da in self.dispatchers.active():
+            if da.process.get("role") == role and name in da:
+                da[name].size, da[name].weight, da[name].prefetch = size, weight, prefetch
+
+    def remove_template(self, role: str, name: str) -> None:
+        """Forget a template; running agents stay until their dispatcher stops."""
+        if name in self.templates.get(role, {}):
+            del self.templates[role][name]
+            if not self.templates[role]:
+                del self.templates[role]
+
+    def hold_group(self, group: str) -> None:
+        """Keep a group's waiting jobs from running until it is released; what runs goes on."""
+        if group not in self.held_groups:
+            self.held_groups = (*self.held_groups, group)
+
+    def release_group(self, group: str) -> None:
+        """Let a held group's jobs run again."""
+        if group in self.held_groups:
+            self.held_groups = tuple(held for held in self.held_groups if held != group)
+
+
+class JobNotInQueue(ZCAsyncError, LookupError):
+    """The job does not wait in this queue: it was claimed, has ended, or was never put here."""
+
+
+def _status(job: Any) -> int | None:
+    """The stored status, or None if the job cannot be loaded."""
+    try:
+        job._p_activate()
+        return int(job._status_id)
+    except Exception:
+        logger.warning("The record of a claimed job cannot be loaded", exc_info=True)
+        return None
+
+
+def _told(committed: bool, id: str, task: str, queue: str, served: bool) -> None:
+    """After the put's commit."""
+    if not committed:
+        return
+    if not served and time.monotonic() - _warned.get(queue, -WARN_EVERY) >= WARN_EVERY:
+        _warned[queue] = time.monotonic()
+        logger.warning(
+            "Job %s (%s) waits in queue %r, which no dispatcher serves. Switch one on in zope.conf, or run zcasync worker.",
+            id,
+            task,
+            queue,
+        )
+    events.tell(events.JobPut(id, task))
+
+
+class Queues(Base):
+    """``root[KEY]``: name -> Queue, and what all queues share. Written by people's changes only."""
+
+    def __init__(self) -> None:
+        self.schema = SCHEMA
+        self.deployment: str | None = None
+        self.policies: Any = OOBTree()
+        self.schedules: Any = OOBTree()
+        #: group -> Site
+        self.sites: Any = OOBTree()
+        self._queues: Any = OOBTree()
+
+    def __getitem__(self, name: str) -> Queue:
+        return self._queues[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._queues.get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._queues
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._queues)
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def keys(self) -> list[str]:
+        return list(self._queues.keys())
+
+    def values(self) -> list[Queue]:
+        return list(self._queues.values())
+
+    def items(self) -> list[tuple[str, Queue]]:
+        return list(self._queues.items())
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if not IQueue.providedBy(value):
+            raise InvalidValueError(f"value must be IQueue, not {value!r}")
+        if name in self._queues:
+            del self[name]
+        value.name = name
+        value.parent = self
+        self._queues[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        queue = self._queues[name]
+        queue.parent = None
+        queue.name = ""
+        del self._queues[name]
+
+
+def get_queues(connection: Any) -> Queues | None:
+    """The queues of the connection's database, or None if none were installed."""
+    return connection.root().get(KEY)
+
+
+def get_queue(connection: Any, name: str = "") -> Queue:
+    """A queue by name; QueueNotFound, naming those that exist, if there is none."""
+    queues = get_queues(connection)
+    if queues is None:
+        raise QueueNotFound(
+            "this database has no queues yet: import the add-on's profile, or start a dispatcher on it"
+        )
+    if name not in queues:
+        raise QueueNotFound(f"no queue is named {name!r}; there are: {', '.join(map(repr, queues.keys()))}")
+    return queues[name]
+
+
+def install(connection: Any, names: tuple[str, ...] = ("",)) -> Queues:
+    """Create what is missing, in the present transaction: the mapping, and a queue for each name."""
+    root = connection.root()
+    queues = root.get(KEY)
+    if queues is None:
+        queues = root[KEY] = Queues()
+        connection.add(queues)
+        zope.event.notify(events.ObjectAdded(queues, root, KEY))
+        logger.info("queues added to the database %r", connection.db().database_name)
+    for name in names:
+        if name not in queues:
+            queues[name] = queue = Queue()
+            connection.add(queue)
+            zope.event.notify(events.ObjectAdded(queue, queues, name))
+            logger.info("queue %r added", name)
+    return queues

@@ -1,0 +1,68 @@
+"""A slot: what one dispatcher holds in one queue, written by its claims only."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from BTrees.LOBTree import LOBTree
+from BTrees.OOBTree import OOBTree
+from collective.zcasync.history import History
+from persistent import Persistent
+
+#: What a slot counts. A count may be negative in one slot: only the sum over a queue's slots means something.
+COUNTS = ("backlog", "later", "parked", "quarantined", "succeeded", "failed", "cancelled")
+
+
+class Slot(Persistent):
+    """The record that each claim writes, and the trees beside it.
+
+    One dispatcher owns it at a time; a takeover frees it, with all that lies in it, for the next. So there is nothing
+    to resolve: two writers would be two owners, and the later one loses. A changed dict is always a copy that is
+    assigned: an abort must not leave a changed dict in the cache.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        #: UUID of the dispatcher that owns the slot, as text; None: free.
+        self.owner: str | None = None
+        #: group -> key -> job: what claims found beyond the first 64 of an inbox.
+        self.backlogs: Any = OOBTree()
+        #: oid -> (job, agent name): claimed and not yet swept.
+        self.running: dict[bytes, tuple[Any, str]] = {}
+        #: oids of jobs that were claimed ahead and have started since.
+        self.started: frozenset[bytes] = frozenset()
+        #: (oid, kind, name) -> value: what others tell running jobs. The owner reads it; tellers write it, and merge.
+        self.mailbox: Any = OOBTree()
+        self.counts: dict[str, int] = {}
+        self.history = History()
+
+    def count(self, kind: str, change: int) -> None:
+        """Add to one of COUNTS."""
+        if change:
+            self.counts = {**self.counts, kind: self.counts.get(kind, 0) + change}
+
+    def backlog(self, group: str) -> Any:
+        """The backlog of one group, made if it is missing."""
+        tree = self.backlogs.get(group)
+        if tree is None:
+            tree = self.backlogs[group] = LOBTree()
+        return tree
+
+    def send(self, job: Any, subject: tuple[str, str], value: Any) -> None:
+        """Put a letter for a running job into the mailbox.
+
+        The read check makes the sender conflict, and try again, if the job ends meanwhile: a letter is never lost.
+        """
+        job._p_jar.readCurrent(job)
+        self.mailbox[(job._p_oid, *subject)] = value
+
+    def letters(self, oid: bytes, kind: str) -> Iterator[tuple[str, Any]]:
+        """(name, value) of the letters of one kind for one job."""
+        for (_oid, _kind, name), value in self.mailbox.items((oid, kind), (oid, kind + "\0")):
+            yield name, value
+
+    def open_mail(self, oid: bytes) -> list[tuple[str, str, Any]]:
+        """Take all letters for a job out: (kind, name, value). For the claim that sweeps it."""
+        found = [(key, value) for key, value in self.mailbox.items((oid,), (oid + b"\0",))]
+        for key, _value in found:
+            del self.mailbox[key]
+        return [(key[1], key[2], value) for key, value in found]

@@ -1,0 +1,208 @@
+"""Tasks: functions registered for jobs by name, with their defaults; and how they are put."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
+
+from collective.zcasync import callables
+from collective.zcasync import clock
+from collective.zcasync.exceptions import InvalidJobError
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import PutRefused
+from collective.zcasync.exceptions import TaskNotFound
+from collective.zcasync.interfaces import IConnectionSource
+from collective.zcasync.job import Job
+from collective.zcasync.queue import get_queue
+from collective.zcasync.threadlocal import local
+from zope.component import queryUtility
+
+import functools
+import itertools
+
+#: The tasks of this process, by name.
+registry: dict[str, "Task"] = {}
+
+
+def connection() -> Any:
+    """The ZODB connection of the caller: of the running job, else of what IConnectionSource knows; PutRefused if none."""
+    if local.job is not None and local.job._p_jar is not None:
+        return local.job._p_jar
+    source = queryUtility(IConnectionSource)
+    found = None if source is None else source()
+    if found is None:
+        raise PutRefused(
+            "no database connection is known here: call from a request, a site or a job, or put into a queue yourself:"
+            " collective.zcasync.queue.get_queue(connection).put(...)"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Options:
+    """How jobs are put, apart from their own arguments, so that the two never collide.
+
+    ``queue``: name. ``begin_after``: aware datetime, or timedelta from now. ``begin_by``: timedelta from begin_after.
+    ``priority``: -16..15, higher first. ``quotas``: names. ``policy``: name of a retry policy. ``run_as``: user id.
+    """
+
+    queue: str | None = None
+    begin_after: datetime | timedelta | None = None
+    begin_by: timedelta | None = None
+    priority: int = 0
+    quotas: tuple[str, ...] = ()
+    policy: str | None = None
+    run_as: str | None = None
+    bound: Any = None
+
+    def put(self, *args: Any, **kwargs: Any) -> Job:
+        """``put(task, *args, **kwargs)``; on a task's own options just ``put(*args, **kwargs)``. Returns the job.
+
+        Raises InvalidJobError, InvalidArgumentError, InvalidValueError, QueueNotFound, QuotaNotFound, TaskNotFound or
+        PutRefused, all before anything is stored.
+        """
+        if self.bound is not None:
+            return self.put_job(make_job(self.bound, args, kwargs))
+        if not args:
+            raise InvalidJobError("put needs something to call: put(task, *args, **kwargs)")
+        return self.put_job(make_job(args[0], args[1:], kwargs))
+
+    def put_job(self, job: Job) -> Job:
+        """Put a job that was made already."""
+        task = registry.get(job._task)
+        if isinstance(self.quotas, str):
+            raise InvalidJobError(f"quotas must be a tuple of names, not the text {self.quotas!r}: write ({self.quotas!r},)")
+        name = self.queue if self.queue is not None else task.queue if task is not None else ""
+        queue = get_queue(connection(), name)
+        job.set_priority(self.priority)
+        job.quota_names = tuple(self.quotas)
+        job.policy = self.policy or (task.policy if task is not None else None)
+        return queue.put(job, self._moment(), self.begin_by, run_as=self.run_as)
+
+    def _moment(self) -> datetime | None:
+        if isinstance(self.begin_after, timedelta):
+            return clock.utcnow() + self.begin_after
+        return self.begin_after
+
+
+class Task:
+    """A function that is known to jobs by name. It can be called directly, as the function that it is."""
+
+    def __init__(
+        self,
+        handler: Callable[..., Any],
+        name: str | None = None,
+        title: str | None = None,
+        queue: str = "",
+        policy: str | None = None,
+        permission: str | None = None,
+        transactional: bool = True,
+        groupable: bool = False,
+        timeout: float | None = None,
+        safe_in_get: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, handler)
+        self.handler = handler
+        self.handler_name = f"{handler.__module__}:{handler.__qualname__}"
+        self.name = name or callables.dotted(self.handler_name)
+        self.title = title or self.name
+        self.queue = queue
+        self.policy = policy or (None if transactional else "NeverRetry")
+        self.permission = permission
+        self.transactional = transactional
+        self.groupable = groupable
+        self.timeout = timeout
+        self.safe_in_get = safe_in_get
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidValueError(f"a task's name must be a text, not {name!r}")
+        if timeout is not None and not timeout > 0:
+            raise InvalidValueError(f"timeout of task {self.name!r} must be a number of seconds above 0, not {timeout!r}")
+
+    @property
+    def __zcasync_task__(self) -> "Task":
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.handler(*args, **kwargs)
+
+    def put(self, *args: Any, **kwargs: Any) -> Job:
+        """Put a job for this task; see Options.put."""
+        return Options(bound=self).put(*args, **kwargs)
+
+    def options(self, **options: Any) -> Options:
+        """``task.options(begin_after=...).put(...)``; see Options."""
+        return Options(**options, bound=self)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+def register(task: Task) -> Task:
+    """Make a task known by its name; InvalidValueError if another function has that name."""
+    other = registry.get(task.name)
+    if other is not None and other.handler_name != task.handler_name:
+        raise InvalidValueError(
+            f"two tasks are named {task.name!r}: {other.handler_name} and {task.handler_name}; rename one of them"
+        )
+    registry[task.name] = task
+    return task
+
+
+def task(handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Decorator: ``@task`` or ``@task(name=..., title=..., queue=..., policy=..., ...)``; see Task for the options.
+
+    ``timeout``: seconds. ``transactional=False``: the job has effects outside the database and is never run twice
+    (policy NeverRetry, unless another is named). ``safe_in_get``: it may be put in a GET request.
+    """
+    if handler is not None:
+        return register(Task(handler, **options))
+    return lambda function: register(Task(function, **options))
+
+
+def get_task(name: str) -> Task:
+    """A task by name; TaskNotFound, naming similar ones, if there is none."""
+    try:
+        return registry[name]
+    except KeyError:
+        raise TaskNotFound(
+            f"no task is registered as {name!r} in this process; there are: {', '.join(sorted(registry)) or 'none'}"
+        ) from None
+
+
+def make_job(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+    """A job for a task, the name of one, or anything else that can be called."""
+    if isinstance(call, str):
+        call = get_task(call)
+    if isinstance(call, Job):
+        raise InvalidJobError("this is a job already: queue.put(job), or Options.put_job(job)")
+    return Job(call, *args, **kwargs)
+
+
+def put_many(task: Any, items: Iterable[Any], *, batch: int = 1000, commit: bool = False) -> int:
+    """Put a job for each item (a tuple of positional or a dict of keyword arguments); return how many.
+
+    ``batch``: jobs between two savepoints, or with ``commit=True`` between two commits (then an error later on leaves
+    the batches before it). Without it all belongs to the caller's transaction.
+    """
+    if type(batch) is not int or batch < 1:
+        raise InvalidValueError(f"batch must be a whole number of at least 1, not {batch!r}")
+    options, manager, count = Options(), connection().transaction_manager, 0
+    rest = iter(items)
+    while chunk := list(itertools.islice(rest, batch)):
+        for item in chunk:
+            if isinstance(item, dict):
+                options.put(task, **item)
+            elif isinstance(item, tuple):
+                options.put(task, *item)
+            else:
+                raise InvalidJobError(
+                    f"item {count} of put_many must be a tuple (positional) or a dict (keywords), not {item!r}"
+                )
+            count += 1
+        if commit:
+            manager.commit()
+        else:
+            manager.savepoint(optimistic=True)
+    return count

@@ -1,0 +1,192 @@
+"""The job threads of one agent, and the jobs that were claimed for them."""
+
+from collections import deque
+from typing import Any
+from typing import NamedTuple
+
+from collective.zcasync import execution
+from collective.zcasync.threadlocal import local
+
+import itertools
+import logging
+import threading
+import time
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: Seconds of work that may be claimed ahead.
+AHEAD = 0.05
+
+_numbers = itertools.count(1)
+
+
+class Item(NamedTuple):
+    """A claimed job for a thread. ``active``: whether the claim wrote ACTIVE."""
+
+    oid: bytes
+    kind: str
+    token: str
+    who: tuple[str, str]
+    active: bool
+    since: float
+
+
+class AgentThreadPool:
+    """Threads of one (queue, agent). ``dispatcher``: where to report, and what surrounds the runs."""
+
+    def __init__(self, dispatcher: Any, queue: str, name: str, size: int) -> None:
+        self.dispatcher = dispatcher
+        self.queue_name = queue
+        self.name = name
+        self.size = 0
+        self.threads: list[threading.Thread] = []
+        #: thread -> oid of the job it runs, or None.
+        self.jobids: dict[threading.Thread, bytes | None] = {}
+        self.waiting: deque[Item] = deque()
+        self.mean: float | None = None
+        self._started: set[bytes] = set()
+        #: Held by the neighbours' limits, so that choosing a job and taking its place is one step.
+        self._changed = dispatcher.neighbours.changed
+        self.setSize(size)
+
+    def getSize(self) -> int:
+        return self.size
+
+    def setSize(self, size: int) -> int:
+        """Have so many threads; return the difference. Threads beyond that end after their job."""
+        with self._changed:
+            difference = size - self.size
+            self.size = size
+            while len(self.threads) < size:
+                self._start()
+            self._changed.notify_all()
+        return difference
+
+    def _start(self) -> None:
+        name = f"zcasync-{self.name}-{next(_numbers)}"
+        thread = threading.Thread(target=self._perform, name=name, daemon=True)
+        self.threads.append(thread)
+        self.jobids[thread] = None
+        thread.start()
+
+    # For the dispatcher's claims
+
+    def wants(self, prefetch: int) -> tuple[int, int]:
+        """(free, ahead): for how many jobs there is a thread, and how many more may be claimed ahead."""
+        with self._changed:
+            busy = sum(1 for oid in self.jobids.values() if oid is not None)
+            waiting = len(self.waiting)
+        free = self.size - busy - waiting
+        ahead = 0
+        if prefetch and self.mean is not None and self.mean < AHEAD and self.size:
+            ahead = min(prefetch, int(AHEAD / max(self.mean, 1e-5)) * self.size)
+            if waiting > ahead // 2:
+                return 0, 0
+            ahead = min(ahead, self.size + ahead - busy - waiting - max(free, 0))
+        return max(free, 0), max(ahead, 0)
+
+    def give(self, items: list[Item]) -> None:
+        with self._changed:
+            self.waiting.extend(items)
+            self._changed.notify_all()
+
+    def take_back(self, older_than: float = 0.0) -> list[Item]:
+        """Take away what no thread has begun; ``older_than`` seconds since its claim."""
+        now = time.monotonic()
+        with self._changed:
+            back = [item for item in self.waiting if now - item.since >= older_than]
+            self.waiting = deque(item for item in self.waiting if now - item.since < older_than)
+        return back
+
+    def pop_started(self) -> set[bytes]:
+        """oids of the jobs claimed ahead that have begun since the last call."""
+        with self._changed:
+            started, self._started = self._started, set()
+        return started
+
+    def idle(self) -> bool:
+        with self._changed:
+            return not self.waiting and all(oid is None for oid in self.jobids.values())
+
+    def active(self) -> list[bytes]:
+        """oids of the jobs that run now."""
+        with self._changed:
+            return [oid for oid in self.jobids.values() if oid is not None]
+
+    # In the threads
+
+    def _take(self) -> Item | None:
+        """The first job whose neighbours allow it; None: this thread ends."""
+        me = threading.current_thread()
+        with self._changed:
+            while True:
+                if len(self.threads) > self.size:
+                    self._forget(me)
+                    return None
+                for item in self.waiting:
+                    if self.dispatcher.neighbours.enter(item.who):
+                        self.waiting.remove(item)
+                        self.jobids[me] = item.oid
+                        if not item.active:
+                            self._started.add(item.oid)
+                        return item
+                self._changed.wait()
+
+    def _forget(self, thread: threading.Thread) -> None:
+        if thread in self.threads:
+            self.threads.remove(thread)
+        self.jobids.pop(thread, None)
+        self._changed.notify_all()
+
+    def _perform(self) -> None:
+        local.dispatcher = self.dispatcher
+        local.name = self.name
+        item = self._take()
+        while item is not None:
+            if not self._run(item):
+                return
+            item = self._take()
+
+    def _run(self, item: Item) -> bool:
+        """Run one job; whether the thread can go on."""
+        me, began = threading.current_thread(), time.perf_counter()
+        around, database = self.dispatcher.around, self.dispatcher.db
+        goes_on = True
+        try:
+            report = execution.perform(database, item.oid, item.kind, item.token, around)
+        except BaseException as error:
+            goes_on = False
+            if not around.stopping.is_set():
+                explosive = isinstance(error, SystemExit | KeyboardInterrupt)
+                log = logger.error if explosive else logger.critical
+                log("A job thread ends: unexpected error in job %s; it counts as interrupted", item.oid.hex(), exc_info=True)
+            report = self._interrupted(item)
+        took = time.perf_counter() - began
+        self.mean = took if self.mean is None else 0.9 * self.mean + 0.1 * took
+        self.dispatcher.neighbours.leave(item.who)
+        with self._changed:
+            if goes_on:
+                self.jobids[me] = None
+            else:
+                self._forget(me)
+                if self.dispatcher.activated and len(self.threads) < self.size:
+                    self._start()
+        self.dispatcher.report(self.queue_name, item.oid, report)
+        return goes_on
+
+    def _interrupted(self, item: Item) -> str:
+        """The thread dies under its job: an interruption, dealt with at once."""
+        try:
+            return execution.interrupted_here(self.dispatcher.db, item.oid, item.token, self.dispatcher.around)
+        except BaseException:
+            # Still ACTIVE in the database: the end or death of this dispatcher will interrupt it.
+            logger.critical("Job %s could not be given back by its dying thread", item.oid.hex(), exc_info=True)
+            return execution.REASSIGNED
+
+
+def execution_items(taken: list[Any], active: bool) -> list[Item]:
+    """Items for jobs that a claim has taken."""
+    now = time.monotonic()
+    return [
+        Item(job._p_oid, kind, job.token, (job.group, job.task), active or kind != "run", now) for job, kind in taken
+    ]
