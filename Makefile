@@ -23,8 +23,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 help: ## Say what can be done here
 	@echo "Usage: make TARGET [ARGS=\"...\"] [PYTHON=python3.12] [VENV=.venv] [PORT=8080]"
 	@echo
-	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)$$/  \1|\2/p' Makefile | column -t -s "|" 2> /dev/null \
-		|| sed -nE 's/^([a-z][a-z-]*):.*## (.*)$$/  \1: \2/p' Makefile
+	@awk -F ":.*## " '/^[a-z-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' Makefile
 
 # The environment. One stamp for what runs, one for what tests and lints: both are made anew when metadata or pins change.
 $(BIN)/python:
@@ -49,6 +48,7 @@ $(DEV_STAMP): $(BIN)/python pyproject.toml constraints.txt
 
 .PHONY: install
 install: $(DEV_STAMP) ## Make the environment in .venv, with all that tests and checks need
+	@echo "$(VENV) is ready."
 
 # Some tests start bin/instance, so `make test` builds it once. ZCASYNC_BUILDOUT names a folder that has one already.
 BUILDOUT_STAMP := .installed.cfg
@@ -92,6 +92,7 @@ format: $(DEV_STAMP) ## Bring Python, ZCML, XML and templates into shape
 
 .PHONY: buildout
 buildout: $(BUILDOUT_STAMP) ## Build bin/instance, bin/worker and bin/pytest with zc.buildout
+	@echo "bin/instance is ready."
 
 .venv-buildout/bin/buildout: constraints.txt
 	@$(PYTHON) scripts/checkpython.py
