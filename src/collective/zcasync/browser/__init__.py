@@ -1,0 +1,1 @@
+"""Pages of Site Setup: background jobs that people can see and steer."""

@@ -1,0 +1,229 @@
+"""What the pages of Site Setup → Background jobs have in common: navigation, rights, times, links."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import tzinfo
+from functools import cached_property
+from typing import Any
+from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfoNotFoundError
+
+from AccessControl import getSecurityManager
+from Acquisition import aq_inner
+from Acquisition import aq_parent
+from collective.zcasync import clock
+from collective.zcasync.interfaces import _
+from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
+from collective.zcasync.ploneapp.permissions import VIEW_JOBS
+from collective.zcasync.ploneapp.sites import group_of
+from collective.zcasync.queue import get_queues
+from plone import api
+from plone.protect import CheckAuthenticator
+from plone.protect import PostOnly
+from plone.z3cform.layout import FormWrapper
+from Products.Five.browser import BrowserView
+from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
+from zope.i18n import translate
+
+#: View name, label and permission of each page that the navigation leads to.
+PAGES = (
+    ("zcasync-jobs", _("nav_jobs", default="Jobs"), VIEW_JOBS),
+    ("zcasync-queues", _("nav_queues", default="Queues"), VIEW_JOBS),
+    ("zcasync-policies", _("nav_policies", default="Retry policies"), MANAGE_JOBS),
+    ("zcasync-settings", _("nav_settings", default="Settings"), MANAGE_JOBS),
+)
+
+#: The configlet's own name, shown above every page.
+TITLE = _("panel_title", default="Background jobs")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link of the navigation."""
+
+    url: str
+    label: str
+    current: bool = False
+    count: str = ""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time for people, and exactly."""
+
+    text: str
+    iso: str
+
+
+class Panel:
+    """Mixed into every page of the panel; wants ``context`` (the site) and ``request``."""
+
+    context: Any
+    request: Any
+
+    #: Name of the page of the navigation to which this one belongs.
+    section = ""
+    description = ""
+
+    @property
+    def site_url(self) -> str:
+        """URL of the site."""
+        return str(self.context.absolute_url())
+
+    def page_url(self, name: str) -> str:
+        """URL of one of the panel's pages."""
+        return f"{self.site_url}/@@{name}"
+
+    def navigation(self) -> list[Link]:
+        """Links to the pages that the user may see."""
+        user = getSecurityManager()
+        return [
+            Link(self.page_url(name), label, name == self.section)
+            for name, label, permission in PAGES
+            if user.checkPermission(permission, self.context)
+        ]
+
+    def breadcrumbs(self) -> list[Link]:
+        """The way back to Site Setup; the last one is this page."""
+        links = [Link(self.page_url("overview-controlpanel"), _("site_setup", default="Site Setup"))]
+        links.append(Link(self.page_url("zcasync-jobs"), TITLE))
+        section = next((label for name, label, _permission in PAGES if name == self.section), "")
+        if section and section != self.label:
+            links.append(Link(self.page_url(self.section), section))
+        links.append(Link("", self.label, current=True))
+        return links
+
+    @property
+    def label(self) -> Any:
+        """The page's heading."""
+        return TITLE
+
+    @cached_property
+    def queues(self) -> Any:
+        """The queues of the site's database, or None where nothing is installed."""
+        return get_queues(self.context._p_jar)
+
+    @cached_property
+    def own_group(self) -> str:
+        """This site, as the jobs' group."""
+        return group_of(self.context)
+
+    @cached_property
+    def group(self) -> str | None:
+        """The site whose jobs are shown; None: those of all sites."""
+        return None if self.all_sites else self.own_group
+
+    @cached_property
+    def all_sites(self) -> bool:
+        """Whether the jobs of all sites are asked for, by one who may see them."""
+        return self.may_see_all and bool(self.request.form.get("all_sites"))
+
+    @cached_property
+    def may_see_all(self) -> bool:
+        """Whether the user is a Manager of the root's own user folder."""
+        return is_root_manager()
+
+    @cached_property
+    def may_manage(self) -> bool:
+        """Whether the user may change jobs, and read arguments and tracebacks."""
+        return bool(getSecurityManager().checkPermission(MANAGE_JOBS, self.context))
+
+    def may_edit(self, owner: str) -> bool:
+        """Whether the user may change what belongs to that owner (a site, or '' for the root)."""
+        return self.may_see_all or (self.may_manage and owner == self.own_group)
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        """The reader's time zone, else the site's."""
+        member = api.user.get_current()
+        for name in (member.getProperty("timezone", ""), api.portal.get_registry_record("plone.portal_timezone", default="")):
+            try:
+                return ZoneInfo(name)
+            except (TypeError, ValueError, ZoneInfoNotFoundError):
+                continue
+        return clock.UTC
+
+    def moment(self, when: datetime | None) -> Moment | None:
+        """A time in the reader's locale and zone, with the exact one."""
+        if when is None:
+            return None
+        when = when.astimezone(self.zone)
+        return Moment(
+            text=api.portal.get_localized_time(datetime=when, long_format=True),
+            iso=when.isoformat(timespec="milliseconds"),
+        )
+
+    def translate(self, text: Any) -> str:
+        """The text in the reader's language."""
+        return str(translate(text, context=self.request))
+
+    def say(self, text: Any, kind: str = "info") -> None:
+        """Show a status message on the next page."""
+        api.portal.show_message(text, request=self.request, type=kind)
+
+    def check_post(self) -> None:
+        """Refuse everything but a POST from one of our own forms."""
+        PostOnly(self.request)
+        CheckAuthenticator(self.request)
+
+
+class PanelView(Panel, BrowserView):
+    """A page made from a template."""
+
+
+class PanelForm(Panel):
+    """A z3c.form form of the panel. Mixed in before the form's own class."""
+
+    #: Else z3c.form would put the title above the form once more.
+    enable_form_tabbing = False
+
+
+class PanelFormWrapper(Panel, FormWrapper):
+    """The frame around a form; subclasses name the form's class as ``form``."""
+
+    index = ViewPageTemplateFile("templates/form.pt")
+    form_instance: Any
+
+    @property
+    def section(self) -> str:  # type: ignore[override]
+        """The page of the navigation."""
+        return str(self.form_instance.section)
+
+    @property
+    def label(self) -> Any:
+        """The form's heading."""
+        return self.form_instance.label
+
+    @property
+    def description(self) -> Any:  # type: ignore[override]
+        """The text below the heading."""
+        return self.form_instance.description
+
+
+class PanelMacros(BrowserView):
+    """Gives the templates their frame: heading, navigation, messages."""
+
+    template = ViewPageTemplateFile("templates/panel.pt")
+
+    @property
+    def macros(self) -> Any:
+        """The macros of the frame's template."""
+        return self.template.macros
+
+    def __getitem__(self, name: str) -> Any:
+        return self.macros[name]
+
+
+def is_root_manager() -> bool:
+    """Whether the current user is a Manager, and comes from the user folder at the root."""
+    user = getSecurityManager().getUser()
+    if "Manager" not in user.getRoles():
+        return False
+    folder = aq_parent(aq_inner(user))
+    home = aq_parent(aq_inner(folder)) if folder is not None else None
+    return home is not None and tuple(home.getPhysicalPath()) == ("",)
+
+
+def number_or_more(count: Any) -> str:
+    """A count as text; with a plus where it stopped counting."""
+    return f"{count.number}+" if count.more else str(count.number)

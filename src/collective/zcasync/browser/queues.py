@@ -1,0 +1,169 @@
+"""The queues: what waits in them, and who works for them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from collective.zcasync import actions
+from collective.zcasync import monitordb
+from collective.zcasync.browser.panel import Moment
+from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.interfaces import _
+from zExceptions import Forbidden
+
+#: Counts of the table, in its order: key in QueueRow.counts, label, state of the list that it leads to.
+COLUMNS = (
+    ("waiting", _("state_waiting", default="Waiting"), monitordb.WAITING),
+    ("parked", _("state_parked", default="Quota full"), monitordb.WAITING),
+    ("later", _("state_scheduled", default="Scheduled"), monitordb.SCHEDULED),
+    ("running", _("state_running", default="Running"), monitordb.RUNNING),
+    ("failed", _("state_failed", default="Failed"), monitordb.FAILED),
+    ("succeeded", _("state_finished", default="Finished"), monitordb.FINISHED),
+    ("cancelled", _("state_cancelled", default="Cancelled"), monitordb.CANCELLED),
+    ("quarantined", _("state_quarantined", default="Quarantined"), monitordb.QUARANTINED),
+)
+
+
+@dataclass(frozen=True)
+class QueueLine:
+    """One queue, as the template shows it."""
+
+    name: str
+    label: str
+    numbers: tuple[int, ...]
+    paused: bool
+    problem: str
+    may_pause: bool
+    row: monitordb.QueueRow
+
+
+@dataclass(frozen=True)
+class DispatcherLine:
+    """One dispatcher of a queue."""
+
+    uuid: str
+    queue: str
+    state: str
+    css: str
+    running: int
+    activated: Moment | None
+    ping: Moment | None
+    place: str
+
+
+class QueuesPage(PanelView):
+    """See the module."""
+
+    section = "zcasync-queues"
+    label = _("nav_queues", default="Queues")
+    description = _(
+        "queues_description",
+        default="Where jobs wait, and the dispatchers that run them. The numbers are those of all sites of the database.",
+    )
+
+    def __call__(self) -> Any:
+        if self.request.method == "POST":
+            return self._act()
+        return self.index()
+
+    @property
+    def installed(self) -> bool:
+        """Whether the database has queues."""
+        return self.queues is not None
+
+    @property
+    def columns(self) -> list[Any]:
+        """Headings of the columns with counts."""
+        return [label for _key, label, _state in COLUMNS]
+
+    @cached_property
+    def rows(self) -> tuple[monitordb.QueueRow, ...]:
+        """The queues as data."""
+        return monitordb.queues(self.queues) if self.installed else ()
+
+    @cached_property
+    def lines(self) -> list[QueueLine]:
+        """The queues for the template."""
+        return [
+            QueueLine(
+                name=row.name,
+                label=self.queue_label(row.name),
+                numbers=tuple(row.counts[key] for key, _label, _state in COLUMNS),
+                paused=row.paused,
+                problem=self._problem(row),
+                may_pause=self.may_edit(row.owner),
+                row=row,
+            )
+            for row in self.rows
+        ]
+
+    @cached_property
+    def dispatchers(self) -> list[DispatcherLine]:
+        """The dispatchers of all queues, one line for each queue that they serve."""
+        return [self._dispatcher(row, one) for row in self.rows for one in row.dispatchers]
+
+    @property
+    def has_quotas(self) -> bool:
+        """Whether any queue has a quota."""
+        return any(row.quotas for row in self.rows)
+
+    @property
+    def has_agents(self) -> bool:
+        """Whether any queue has an agent template."""
+        return any(row.agents for row in self.rows)
+
+    def queue_label(self, name: str) -> str:
+        """What a queue is called on the screen."""
+        return name or self.translate(_("default_queue", default="Default queue"))
+
+    def list_url(self) -> str:
+        """URL that the forms of this page are sent to."""
+        return self.page_url("zcasync-queues")
+
+    def _problem(self, row: monitordb.QueueRow) -> str:
+        if row.served or not (row.counts["waiting"] + row.counts["parked"] + row.counts["later"]):
+            return ""
+        return self.translate(
+            _(
+                "queue_not_served",
+                default="Jobs wait here, but no dispatcher serves this queue. Set “dispatcher on” in zope.conf, or"
+                " start a worker.",
+            )
+        )
+
+    def _dispatcher(self, row: monitordb.QueueRow, one: monitordb.DispatcherRow) -> DispatcherLine:
+        if one.dead:
+            state, css = _("dispatcher_dead", default="No sign of life"), "text-bg-danger"
+        elif one.leaving:
+            state, css = _("dispatcher_leaving", default="Stopping"), "text-bg-warning"
+        elif one.activated is None:
+            state, css = _("dispatcher_stopped", default="Stopped"), "text-bg-secondary"
+        else:
+            state, css = _("dispatcher_active", default="At work"), "text-bg-success"
+        return DispatcherLine(
+            uuid=one.uuid,
+            queue=self.queue_label(row.name),
+            state=self.translate(state),
+            css=css,
+            running=one.running,
+            activated=self.moment(one.activated),
+            ping=self.moment(one.last_ping),
+            place=" · ".join(text for text in (one.role, one.host, one.pid and f"pid {one.pid}", one.version) if text),
+        )
+
+    def _act(self) -> Any:
+        """Pause or resume the queue that was named."""
+        self.check_post()
+        name = str(self.request.form.get("queue", ""))
+        queue = self.queues.get(name) if self.installed else None
+        if queue is None:
+            self.say(_("queue_gone", default="There is no queue of that name; it may have been removed."), "error")
+        elif not self.may_edit(queue.owner):
+            raise Forbidden("This queue is shared by all sites; only a Manager of the Zope root can pause it.")
+        elif "pause" in self.request.form:
+            actions.pause_queue(queue)
+            self.say(_("queue_paused", default="The queue is paused: running jobs end, and no new one begins."))
+        else:
+            actions.resume_queue(queue)
+            self.say(_("queue_resumed", default="The queue is at work again."))
+        return self.request.response.redirect(self.list_url())
