@@ -13,7 +13,7 @@ from Products.CMFCore.interfaces import ISiteRoot
 from Products.CMFCore.MemberDataTool import MemberAdapter
 from Products.CMFCore.utils import UniqueObject
 from Products.ZCatalog.interfaces import ICatalogBrain
-from Products.ZCatalog.Lazy import Lazy
+from ZTUtils.Lazy import Lazy
 from z3c.form.interfaces import IForm
 from zope.interface import providedBy
 from zope.publisher.interfaces import IRequest

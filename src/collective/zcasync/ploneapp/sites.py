@@ -6,14 +6,16 @@ from Acquisition import aq_base
 from Acquisition import aq_chain
 from Acquisition import aq_inner
 from collective.zcasync.exceptions import ContentGone
+from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.queue import get_queues
 from plone.base.interfaces import IPloneSiteRoot
-from zope.component.hooks import getSite
+from zope.component import getUtility
+from zope.component import hooks
 
 
 def current_site() -> Any:
     """The Plone site of the caller, also from within a local site below it; None at the Zope root."""
-    for item in aq_chain(aq_inner(getSite())):
+    for item in aq_chain(aq_inner(hooks.getSite())):
         if IPloneSiteRoot.providedBy(item):
             return item
     return None
@@ -29,7 +31,13 @@ def group_of(site: Any) -> str:
     base = aq_base(site)
     if base._p_oid is None:
         aq_inner(site).aq_parent._p_jar.add(base)
-    return base._p_oid.hex()
+    return f"{int.from_bytes(base._p_oid, 'big'):x}"
+
+
+def connection_of(site: Any) -> Any:
+    """The connection to the database that holds the queues for a site."""
+    with hooks.site(site):
+        return getUtility(IConnectionSource)()
 
 
 def application(connection: Any) -> Any:
@@ -49,7 +57,7 @@ def application(connection: Any) -> Any:
 
 def locate(app: Any, connection: Any, group: str, path: str) -> Any:
     """The site that has that oid, in its acquisition chain; ``path`` is where it stood at the put."""
-    oid = bytes.fromhex(group)
+    oid = int(group, 16).to_bytes(8, "big")
     for candidate in _candidates(app, connection, oid, group, path):
         site = app.unrestrictedTraverse(candidate, None)
         if site is not None and aq_base(site)._p_oid == oid:
@@ -64,8 +72,8 @@ def _candidates(app: Any, connection: Any, oid: bytes, group: str, path: str) ->
     known = queues.sites.get(group) if queues is not None else None
     if known is not None and known.path != path:
         yield known.path
-    try:
-        renamed = connection.get(oid).getId()
-    except KeyError:
-        return
-    yield f"{path.rpartition('/')[0]}/{renamed}"
+    folder = path.rpartition("/")[0]
+    container = app.unrestrictedTraverse(folder, None) if folder else app
+    for name, item in container.objectItems() if container is not None else ():
+        if aq_base(item)._p_oid == oid:
+            yield f"{folder}/{name}"

@@ -1,0 +1,25 @@
+"""The Plone layers, each as a fixture that has the layer's resources: layer["portal"]."""
+
+from collective.zcasync.ploneapp.testing import ACCEPTANCE_TESTING
+from collective.zcasync.ploneapp.testing import FILESTORAGE_TESTING
+from collective.zcasync.ploneapp.testing import FUNCTIONAL_TESTING
+from collective.zcasync.ploneapp.testing import INTEGRATION_TESTING
+from pytest_plone import fixtures_factory
+
+import pytest
+
+globals().update(
+    fixtures_factory(
+        (
+            (INTEGRATION_TESTING, "integration"),
+            (FUNCTIONAL_TESTING, "functional"),
+            (ACCEPTANCE_TESTING, "acceptance"),
+            (FILESTORAGE_TESTING, "filestorage"),
+        ),
+    )
+)
+
+
+@pytest.fixture(scope="session")
+def package_name() -> str:
+    return "collective.zcasync"
