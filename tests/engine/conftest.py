@@ -1,0 +1,93 @@
+"""Databases, queues and dispatchers for the engine's tests: real storages, no Zope."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import install
+from collective.zcasync.reactor import RunningDispatcher
+from collective.zcasync.reactor import start
+from ZODB.FileStorage import FileStorage
+
+import pytest
+import transaction
+import ZEO
+import ZODB
+
+
+@pytest.fixture
+def open_database(tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Open the test's database; on FileStorage all calls give the same one."""
+    databases: list[Any] = []
+
+    def open_one() -> Any:
+        if not databases:
+            databases.append(ZODB.DB(FileStorage(str(tmp_path / "Data.fs")), pool_size=20))
+        return databases[0]
+
+    yield open_one
+    for database in databases:
+        database.close()
+
+
+@pytest.fixture
+def zeo_database(tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Open another client of the test's ZEO server at each call, as another process would."""
+    address, stop = ZEO.server(str(tmp_path / "Data.fs"))
+    databases: list[Any] = []
+
+    def open_one() -> Any:
+        databases.append(ZODB.DB(ZEO.client(address, wait_timeout=10), pool_size=20))
+        return databases[-1]
+
+    yield open_one
+    for database in databases:
+        database.close()
+    stop()
+
+
+@pytest.fixture(params=["filestorage", "zeo"])
+def clients(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    """The conformance run: opens the database once as FileStorage, once as clients of a ZEO server."""
+    return request.getfixturevalue("open_database" if request.param == "filestorage" else "zeo_database")
+
+
+@pytest.fixture
+def db(clients: Callable[[], Any]) -> Any:
+    database = clients()
+    with database.transaction() as connection:
+        install(connection)
+    return database
+
+
+@pytest.fixture
+def connection(db: Any) -> Iterator[Any]:
+    transaction.abort()
+    connection = db.open()
+    yield connection
+    transaction.abort()
+    connection.close()
+
+
+@pytest.fixture
+def queue(connection: Any) -> Any:
+    return get_queue(connection)
+
+
+@pytest.fixture
+def dispatch(clients: Callable[[], Any], db: Any) -> Iterator[Callable[..., RunningDispatcher]]:
+    """Start dispatchers; on ZEO each is a client of its own. The first one shares the test's database."""
+    running: list[RunningDispatcher] = []
+
+    def begin(**options: Any) -> RunningDispatcher:
+        database = db if not running else clients()
+        running.append(start(database, **{"threads": 3, **options}))
+        running[-1].dispatcher.polls.wait_for(0, 6)
+        return running[-1]
+
+    yield begin
+    for one in running:
+        if one.reactor is not None and one.dispatcher.activated:
+            one.stop(grace=0)

@@ -1,0 +1,166 @@
+"""Functions and classes that the engine's tests put as jobs. Jobs find them under this module's name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from collective.zcasync import local
+from collective.zcasync.failure import Failure
+from collective.zcasync.job import Job
+from persistent import Persistent
+from persistent.mapping import PersistentMapping
+from ZEO.Exceptions import ClientDisconnected
+from ZODB.POSException import ConflictError
+
+import threading
+import transaction
+
+#: Signals between a test and its jobs, by name; ``fresh`` makes them anew.
+started: dict[str, threading.Event] = {}
+released: dict[str, threading.Event] = {}
+calls: list[Any] = []
+
+
+def fresh() -> None:
+    started.clear()
+    released.clear()
+    calls.clear()
+    for name in ("a", "b", "c"):
+        started[name] = threading.Event()
+        released[name] = threading.Event()
+
+
+def root() -> Any:
+    return local.getJob()._p_jar.root()
+
+
+def add(*numbers: float) -> float:
+    return sum(numbers)
+
+
+def note(value: Any) -> Any:
+    calls.append(value)
+    return value
+
+
+def count(key: str = "count") -> int:
+    data = root()
+    data[key] = data.get(key, 0) + 1
+    return data[key]
+
+
+def count_in(mapping: Any) -> int:
+    """A change that only this job's mapping sees: no conflict with others."""
+    mapping["count"] = mapping.get("count", 0) + 1
+    return mapping["count"]
+
+
+def change_and_raise() -> None:
+    root()["changed"] = True
+    raise ValueError("on purpose")
+
+
+def change_and_return_failure() -> Any:
+    root()["changed"] = True
+    try:
+        raise ValueError("returned")
+    except ValueError as error:
+        return Failure.from_exception(error)
+
+
+def wait(name: str = "a") -> str:
+    """Tell that the job runs, and wait until the test lets it go."""
+    calls.append(name)
+    started[name].set()
+    assert released[name].wait(20)
+    return name
+
+
+def wait_and_count(name: str = "a") -> int:
+    number = count()
+    wait(name)
+    return number
+
+
+def conflict_times(times: int) -> int:
+    calls.append("conflict")
+    if len(calls) <= times:
+        raise ConflictError()
+    return len(calls)
+
+
+def disconnect_times(times: int) -> int:
+    calls.append("away")
+    if len(calls) <= times:
+        raise ClientDisconnected("no server")
+    return len(calls)
+
+
+def exit_once() -> str:
+    calls.append("exit")
+    if len(calls) == 1:
+        raise SystemExit
+    return "second time"
+
+
+def commit_and_wait(name: str = "a") -> str:
+    """A job that commits by itself: once before the test does something, once after."""
+    root()["first"] = root().get("first", 0) + 1
+    transaction.commit()
+    started[name].set()
+    assert released[name].wait(20)
+    root()["second"] = root().get("second", 0) + 1
+    transaction.commit()
+    return "old owner"
+
+
+def annotate_and_wait(name: str = "a") -> str:
+    local.setLiveAnnotation("step", "half")
+    return wait(name)
+
+
+def failing_hook() -> str:
+    def hook() -> None:
+        raise RuntimeError("the hook says no")
+
+    transaction.get().addBeforeCommitHook(hook)
+    return "never stored"
+
+
+def unpicklable() -> Any:
+    return threading.Lock()
+
+
+def make(factory: Callable[[], BaseException]) -> None:
+    raise factory()
+
+
+class TwoArguments(Exception):
+    """Its instances pickle, and never load again."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class Counter(Persistent):
+    """Something with a method that can be a job."""
+
+    value = 0
+
+    def increase(self, by: int = 1) -> int:
+        self.value += by
+        return self.value
+
+
+class Hooked(Job):
+    """A job with hooks of its own."""
+
+    def setUp(self) -> str:
+        calls.append("set up")
+        return "info"
+
+    def tearDown(self, setup_info: Any) -> None:
+        calls.append(("torn down", setup_info))
+
+
+def mapping() -> PersistentMapping:
+    return PersistentMapping()
