@@ -89,7 +89,8 @@ def _find(reference: ContentReference) -> Any:
             paths.insert(0, current)
     for path in paths:
         content = _traverse(site, path)
-        if content is not None and aq_base(content)._p_oid == base._p_oid:
+        # A name that nobody has any more may find something else, even a view.
+        if getattr(aq_base(content), "_p_oid", None) == base._p_oid:
             return content
     if IPloneSiteRoot.providedBy(base) and base._p_oid == aq_base(site)._p_oid:
         return site

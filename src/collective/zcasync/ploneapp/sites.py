@@ -60,7 +60,8 @@ def locate(app: Any, connection: Any, group: str, path: str) -> Any:
     oid = int(group, 16).to_bytes(8, "big")
     for candidate in _candidates(app, connection, oid, group, path):
         site = app.unrestrictedTraverse(candidate, None)
-        if site is not None and aq_base(site)._p_oid == oid:
+        # A name that nobody has any more may find something else, even a view.
+        if getattr(aq_base(site), "_p_oid", None) == oid:
             return site
     raise ContentGone(f"The site {path} of this job was removed; discard the job.")
 
