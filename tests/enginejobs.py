@@ -12,6 +12,7 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
 import threading
+import time
 import transaction
 
 #: Signals between a test and its jobs, by name; ``fresh`` makes them anew.
@@ -164,3 +165,13 @@ class Hooked(Job):
 
 def mapping() -> PersistentMapping:
     return PersistentMapping()
+
+
+def catch_up(connections: list[Any]) -> None:
+    """Begin anew in each connection, with all that any of them committed: ZEO tells other clients a moment later."""
+    newest = max(connection.db().lastTransaction() for connection in connections)
+    end = time.monotonic() + 6
+    for connection in connections:
+        while connection.db().lastTransaction() < newest:
+            assert time.monotonic() < end, "a client does not hear of the newest transaction"
+        connection.transaction_manager.begin()

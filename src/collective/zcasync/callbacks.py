@@ -4,7 +4,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICallbackProxy
 from collective.zcasync.interfaces import NEW
@@ -60,24 +59,7 @@ def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_fac
         job.agent.slot.send(job, ("callback", uuid.uuid4().hex), callback)
         return callback
     job._callbacks = (*job._callbacks, callback)
-    if job.status == COMPLETED:
-        _run_late(job, callback)
     return callback
-
-
-def _run_late(job: Any, callback: Any) -> None:
-    """A callback on a finished job: at once if this transaction holds nothing else, otherwise as a job."""
-    from collective.zcasync import execution  # the one place where a model calls the engine
-
-    queue = job.queue
-    connection = job._p_jar
-    clean = connection is None or not any(other is not job for other in connection._registered_objects)
-    if clean or queue is None:
-        job._status_id = 2
-        execution.resume_callbacks(job)
-        return
-    job._status_id = 2
-    queue.give_back(job)
 
 
 @implementer(ICallbackProxy)
@@ -164,7 +146,3 @@ class SuccessFailureCallbackProxy(Base):
         callback.parent = self.parent
         self._callbacks = (*self._callbacks, callback)
         return callback
-
-
-#: Statuses in which a callback has nothing more to do, or others see to it.
-ENDED = (CALLBACKS, COMPLETED)

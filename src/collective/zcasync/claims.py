@@ -150,6 +150,8 @@ class Taker:
             quota = self.queue.quotas.get(place.name[6:])
             if quota is not None:
                 limit = min(limit, quota.size - len(quota))
+        if place.kind in ("inbox", "overflow"):
+            limit = max(limit, SPILL)  # of several groups: one must not hide another's first jobs
         return islice(rows, limit)
 
     # Deciding

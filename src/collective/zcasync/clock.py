@@ -15,6 +15,9 @@ UTC = timezone.utc
 _offset = timedelta(0)
 _fixed: datetime | None = None
 
+#: Counts the changes by tests: what must not go back in time begins anew with each.
+epoch = 0
+
 
 def utcnow() -> datetime:
     """Now, as an aware datetime in UTC."""
@@ -25,7 +28,8 @@ def utcnow() -> datetime:
 
 def set_now(when: datetime | None) -> None:
     """Freeze the clock at an aware datetime; None lets it run again. For tests."""
-    global _fixed
+    global _fixed, epoch
+    epoch += 1
     _fixed = None if when is None else aware(when, "when")
 
 

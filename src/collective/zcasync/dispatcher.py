@@ -126,6 +126,7 @@ class Dispatcher:
         self._due: dict[str, float] = {}
         self._foreign: set[bytes] = set()
         self._look_again = 0.0
+        self._abroad = threading.Event()
         self._wake = threading.Event()
         self._full = threading.Event()
         self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
@@ -214,11 +215,8 @@ class Dispatcher:
 
     def _committed(self, oids: set[bytes] | None) -> None:
         """A watched record changed. Called with locks of the storage held: only sets events."""
-        if oids is not None and oids <= self._foreign:
-            if not self._look_again:
-                self._look_again = time.monotonic() + SECOND_LOOK * (0.75 + random.random() / 2)
-                self._wake.set()
-            return
+        if oids is None or not oids.isdisjoint(self._foreign):
+            self._abroad.set()
         self._wake.set()
 
     def _tick(self) -> None:
@@ -316,11 +314,20 @@ class Dispatcher:
         look = full or bool(self._look_again) and time.monotonic() >= self._look_again
         if look:
             self._look_again = 0.0
+            self._abroad.clear()
         poll = PollInfo()
         for name in list(self._homes):
             poll[name] = self._claim(name, full, look)
+        self._plan_look()
         if full:
             self._remember(poll)
+
+    def _plan_look(self) -> None:
+        """Look at foreign inboxes soon if something may lie there and a thread is free for it."""
+        if self._look_again or not (self._abroad.is_set() or any(self._seen.values())):
+            return
+        if any(sum(pool.wants(0)) for pool in self._pools()):
+            self._look_again = time.monotonic() + SECOND_LOOK * (0.75 + random.random() / 2)
 
     def _remember(self, poll: PollInfo) -> None:
         before = self.polls.first() if self.polls else None
@@ -398,6 +405,8 @@ class Dispatcher:
             given = self._claim_for_agents(name, da, taker, info, limit, full)
             if look and not given:
                 given = self._second_look(name, da, queue, slot, info, limit)
+            elif look:
+                self._abroad.set()  # the threads got jobs from home: look again when one is free
         stale = self._stale(name, queue, slot) if full else False
         if full:
             dropped = slot.history.drop_before(clock.utcnow(), queue.retention_days, queue.failed_days)
@@ -480,8 +489,6 @@ class Dispatcher:
         taker = claims.Taker(queue, slot, foreign)
         places = [place for place in queue.places(foreign, None, taker.now) if place.kind in ("inbox", "overflow")]
         self._seen[name] = {row.key for place in places for row in claims.place_rows(place)}
-        if self._seen[name] and any(sum(pool.wants(0)) for pool in self.queues.get(name, {}).values()):
-            self._look_again = time.monotonic() + SECOND_LOOK * (0.75 + random.random() / 2)
         return given
 
     def _stale(self, name: str, queue: Any, slot: Any) -> bool:

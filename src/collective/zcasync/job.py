@@ -477,9 +477,7 @@ class Job(Base):
         self, callback: Any, failure_log_level: int | None = None, retry_policy_factory: Any = None
     ) -> Any:
         """See IAbstractJob. A job that runs elsewhere gets it through its mailbox, and loses nothing by it."""
-        return callbacks.add(
-            self, self.adapt(callback), failure_log_level, retry_policy_factory
-        )
+        return self._add(self.adapt(callback), failure_log_level, retry_policy_factory)
 
     def addCallbacks(
         self,
@@ -492,7 +490,24 @@ class Job(Base):
         proxy = callbacks.SuccessFailureCallbackProxy(
             None if success is None else self.adapt(success), None if failure is None else self.adapt(failure)
         )
-        return callbacks.add(self, proxy, failure_log_level, retry_policy_factory)
+        return self._add(proxy, failure_log_level, retry_policy_factory)
+
+    def _add(self, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
+        callbacks.add(self, callback, failure_log_level, retry_policy_factory)
+        if self._status_id == 3:
+            self._run_late()
+        return callback
+
+    def _run_late(self) -> None:
+        """A callback on a finished job: at once if this transaction holds nothing else, otherwise as a job."""
+        self._status_id = 2
+        connection, queue = self._p_jar, self.queue
+        mine = {id(self), *(id(callback) for callback in self._callbacks)}
+        alone = connection is None or all(id(other) in mine for other in connection._registered_objects)
+        if alone or queue is None:
+            execution.resume_callbacks(self)
+        else:
+            queue.give_back(self)
 
     # Running
 

@@ -33,6 +33,7 @@ PRIORITY_STEP = 600_000_000
 PRIORITIES = range(-16, 16)
 
 _last = 0
+_epoch = 0
 _lock = threading.Lock()
 
 
@@ -42,8 +43,10 @@ def make_key(when: datetime | None = None, priority: int = 0, put_back: bool = F
     ``when``: the job's begin_after; the key holds the later of it and now. In one process no moment is used twice,
     so jobs keep the order in which they were put; six random bits keep processes apart.
     """
-    global _last
+    global _last, _epoch
     with _lock:
+        if _epoch != clock.epoch:
+            _epoch, _last = clock.epoch, 0
         now = max(clock.microseconds(), _last + 1)
         _last = now
     moment = now if when is None else max(clock.to_microseconds(when), now)
