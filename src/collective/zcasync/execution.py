@@ -16,6 +16,7 @@ from collective.zcasync import retry
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.exceptions import UnreadableArgumentsError
@@ -29,6 +30,7 @@ from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.neighbours import Neighbours
+from collective.zcasync.persistence import walk
 from collective.zcasync.threadlocal import local
 from zope.component import queryUtility
 
@@ -104,7 +106,10 @@ def unshelve(value: Any) -> Any:
 def shelve_result(value: Any) -> Any:
     """A result as it is stored."""
     context = queryUtility(IJobContext)
-    return value if context is None else context.shelve(value)
+    try:
+        return value if context is None else context.shelve(value)
+    except InvalidArgumentError:
+        return value  # an outcome cannot fail because of the outcome: what cannot be stored is kept as text
 
 
 class Run:
@@ -193,7 +198,8 @@ class Run:
         try:
             setup = job.setUp()
             call, args, kwargs = job._resolved()
-            result = call(*args, *self.args, **{**kwargs, **self.kwargs})
+            given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
+            result = call(*args, *given, **{**kwargs, **self.kwargs})
             self.stage = "commit"
             self._store(result, guard.commits)
             guard.finishing = True

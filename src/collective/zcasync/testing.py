@@ -9,6 +9,7 @@ from collective.zcasync import clock
 from collective.zcasync import execution
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
+from collective.zcasync.persistence import walk
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadlocal import local
 
@@ -71,7 +72,8 @@ def _run_inline(job: Any, *results: Any) -> None:
             setup = job.setUp()
             try:
                 call, args, kwargs = job._resolved()
-                outcome = call(*args, *results, **kwargs)
+                given = tuple(walk(result, execution.unshelve) for result in results)
+                outcome = call(*args, *given, **kwargs)
             finally:
                 job.tearDown(setup)
     except Exception as error:
