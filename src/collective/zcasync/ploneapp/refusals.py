@@ -13,12 +13,12 @@ from Products.CMFCore.interfaces import ISiteRoot
 from Products.CMFCore.MemberDataTool import MemberAdapter
 from Products.CMFCore.utils import UniqueObject
 from Products.ZCatalog.interfaces import ICatalogBrain
-from ZTUtils.Lazy import Lazy
 from z3c.form.interfaces import IForm
 from zope.interface import providedBy
 from zope.publisher.interfaces import IRequest
-from zope.publisher.interfaces import IResponse
 from zope.publisher.interfaces.browser import IBrowserView
+from ZPublisher.BaseResponse import BaseResponse
+from ZTUtils.Lazy import Lazy
 
 _REQUEST = "it ends with the request; pass the values that the job needs, or call getRequest() in the job for its own"
 _VIEW = (
@@ -28,13 +28,13 @@ _VIEW = (
 
 _BY_INTERFACE: tuple[tuple[Any, str], ...] = (
     (IRequest, _REQUEST),
-    (IResponse, _REQUEST),
     (IForm, "a form lives as long as its request; pass its context and the values from extractData()"),
     (IBrowserView, _VIEW),
     (ICatalogBrain, "a search result is out of date when the job runs; pass brain.getObject(), or brain.UID as text"),
 )
 
 _BY_CLASS: tuple[tuple[Any, str], ...] = (
+    (BaseResponse, _REQUEST),
     (Lazy, "a search result is out of date when the job runs; pass [brain.UID for brain in ...], or search in the job"),
     ((BasicUser, MemberAdapter), "a user is known to its site only; pass user.getId(), or say run_as=... at the put"),
 )
