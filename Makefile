@@ -76,12 +76,12 @@ test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Check style, types of the engine, dependencies and the source distribution
-	@$(BIN)/ruff check
+	@$(BIN)/ruff check --output-format concise
 	@$(BIN)/ruff format --check
 	@$(BIN)/zpretty --check src
 	@$(BIN)/mypy
-	@rm -rf build dist && $(BIN)/python -m build --wheel --no-isolation > /dev/null
-	@$(BIN)/dependencychecker
+	@rm -rf build && $(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/checked/dist
+	@cp -r pyproject.toml src build/checked && $(BIN)/dependencychecker build/checked
 	@$(BIN)/check-manifest --no-build-isolation
 
 .PHONY: format
