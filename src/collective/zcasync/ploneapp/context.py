@@ -54,7 +54,7 @@ class JobContext:
 
     def stored(self, job: Any, records: Sequence[Any]) -> None:
         """Called after a put, with the records that it changed: PutRefused if the request would lose them."""
-        csrf.guard(getRequest(), job.task, records)
+        csrf.guard(getRequest(), job, records)
 
     @contextmanager
     def enter(self, job: Any, connection: Any) -> Iterator[None]:
