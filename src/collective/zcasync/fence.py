@@ -3,6 +3,7 @@
 from typing import Any
 
 from collective.zcasync.exceptions import ReassignedError
+from transaction._transaction import Status
 from transaction.interfaces import ISynchronizer
 from zope.interface import implementer
 
@@ -47,13 +48,16 @@ class Guard:
         self.commits = 0
 
     def beforeCompletion(self, txn: Any) -> None:
-        # Called before aborts too, and cannot tell: it must not raise here, hence the data manager.
+        # Called before aborts too, and cannot tell: it must not raise here, hence the data manager. A transaction that
+        # has failed takes no changes any more, and can only be aborted.
+        if txn.status != Status.ACTIVE:
+            return
         self.job._p_changed = True
         if self.job.token != self.token:
             txn.join(Refuse(ReassignedError(f"the job {self.job.id} belongs to another claim now")))
 
     def afterCompletion(self, txn: Any) -> None:
-        if not self.finishing and txn.status == "Committed":
+        if not self.finishing and txn.status == Status.COMMITTED:
             self.commits += 1
 
     def newTransaction(self, txn: Any) -> None:
