@@ -181,6 +181,16 @@ def test_the_dispatcher_stops_before_the_databases_close(lifetime: Lifetime, rec
     assert recorder.calls == [8.0, "database closed"]
 
 
+def test_a_dispatcher_that_does_not_stop_cleanly_does_not_keep_the_databases_open(
+    lifetime: Lifetime, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(Recorder, "stop")
+    for each in Zope2.opened:
+        each.close()
+    assert recorder.calls == ["database closed"]
+    assert "did not stop cleanly" in caplog.text
+
+
 def test_whoever_stops_second_waits_for_the_first(lifetime: Lifetime, recorder: Recorder) -> None:
     recorder.may_end.clear()
     first = threading.Thread(target=lifetime.close)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from collective.zcasync import callables
 from collective.zcasync import tasks
 from zope.component import queryUtility
 from zope.configuration.exceptions import ConfigurationError
@@ -14,6 +15,10 @@ from zope.schema import Float
 from zope.schema import TextLine
 from zope.security.interfaces import IPermission
 from zope.security.zcml import Permission
+
+
+#: Order of our action: after all definitions of permissions, which other packages may add later in the same run.
+LAST = 9999999
 
 
 class ITaskDirective(Interface):
@@ -64,7 +69,7 @@ def task(
         raise ConfigurationError(
             f"{handler.name} is a task already, by its decorator; give its options there, and leave out this directive"
         )
-    name = name or default_name(handler)
+    name = name or callables.dotted(f"{handler.__module__}:{handler.__qualname__}")
     _context.action(
         discriminator=("zcasync:task", name),
         callable=_register,
@@ -78,6 +83,21 @@ def task(
             "groupable": groupable,
             "safe_in_get": safe_in_get,
         },
-        # After the permissions, which other packages may define later in the same run.
-        order=PERMISSIONS_ARE_DEFINED,
+        order=LAST,
     )
+
+
+def _register(handler: Callable[..., Any], name: str, permission: str | None, **options: Any) -> None:
+    tasks.register(tasks.Task(handler, name=name, permission=_permission_title(permission), **options))
+
+
+def _permission_title(permission: str | None) -> str | None:
+    """Tasks carry what Zope's own security machinery checks: the title of a permission, not its id."""
+    if permission is None:
+        return None
+    found = queryUtility(IPermission, permission)
+    if found is None:
+        raise ConfigurationError(
+            f"permission {permission!r} cannot be checked; name one that is defined by a <permission /> directive"
+        )
+    return found.title

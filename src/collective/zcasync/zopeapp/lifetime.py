@@ -1,7 +1,6 @@
 """One running dispatcher of this process, and everything that ends it in time."""
 
-from typing import Any
-
+from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.zopeapp.signals import StopSignals
 
 import atexit
@@ -22,7 +21,7 @@ class Lifetime:
     serves all other servers. A process that was forked from ours has the object, but nothing runs in it.
     """
 
-    def __init__(self, running: Any, grace: float) -> None:
+    def __init__(self, running: RunningDispatcher, grace: float) -> None:
         self.running = running
         self.pid = os.getpid()
         self.done = False
@@ -53,14 +52,17 @@ class Lifetime:
                 return
             try:
                 self.running.stop(self._grace)
+                logger.info("Dispatcher stopped")
+            except Exception:
+                # Not passed on: the databases behind us in Zope2.opened must be closed, and the pid file must go.
+                logger.exception("The dispatcher did not stop cleanly; another one takes over what it leaves")
             finally:
                 self.done = True
                 self._look.set()
-            logger.info("Dispatcher stopped")
 
     def wait_for_end(self) -> None:
         """Return when the dispatcher has died by itself, or was stopped by a call."""
-        while self._signals.asked or (self.alive and self.running.alive):
+        while self._signals.asked or (self.alive and self.running.thread.is_alive()):
             self._look.wait(LOOK)
 
     def end(self) -> None:

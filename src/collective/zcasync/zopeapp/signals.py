@@ -1,6 +1,7 @@
 """Stop signals: the first one drains while HTTP is still served, and then the process leaves as with Ctrl-C."""
 
 from collections.abc import Callable
+from queue import Empty
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
@@ -11,6 +12,10 @@ import signal
 import threading
 
 logger = logging.getLogger("collective.zcasync.zopeapp")
+
+#: Seconds after which the main thread is interrupted again, and how often: it may be busy in a library for long.
+REPEAT_AFTER = 0.2
+REPEATS = 150
 
 
 def leave_at_once(number: int, frame: FrameType | None) -> None:
@@ -97,14 +102,24 @@ class StopSignals:
             self._drain()
         except Exception:
             logger.exception("The dispatcher did not stop cleanly; this process ends nevertheless")
-        # Interrupts the main thread wherever it waits.
-        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        self._interrupt(number)
+
+    def _interrupt(self, number: int) -> None:
+        # A signal that arrives just before the main thread begins to wait does not end that wait: so it is repeated.
+        for _ in range(REPEATS):
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+            try:
+                self._signals.get(timeout=REPEAT_AFTER)
+            except Empty:
+                continue
+            return
 
     def _leave(self, number: int) -> None:
         if self._leaving:
             # The main thread is closing the databases: an exception there would leave the pid file behind.
             return
         self._leaving = True
+        self._signals.put(None)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(0)

@@ -1,10 +1,11 @@
 """Start and stop of the dispatcher inside a Zope process."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from collective.zcasync import reactor
 from collective.zcasync.exceptions import ConfigurationError
-from collective.zcasync.instanceuuid import new_uuid
+from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.zopeapp import rule
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
@@ -21,10 +22,13 @@ logger = logging.getLogger("collective.zcasync.zopeapp")
 
 _lock = threading.Lock()
 _lifetime: Lifetime | None = None
+_held_back = False
 
 
 def process_starting(event: Any = None) -> None:
     """Subscriber of IProcessStarting, which also consoles, exporters and test servers send."""
+    if _held_back:
+        return
     try:
         settings = get_settings()
         decision = rule.by_itself(settings)
@@ -36,7 +40,18 @@ def process_starting(event: Any = None) -> None:
     _start_if(decision, settings)
 
 
-def start() -> Any:
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Zope's start does nothing of ours meanwhile: for commands that start Zope, and decide by themselves."""
+    global _held_back
+    _held_back = True
+    try:
+        yield
+    finally:
+        _held_back = False
+
+
+def start() -> RunningDispatcher | None:
     """Start the dispatcher as zope.conf says, in a process that serves; None if zope.conf or the environment forbid it.
 
     For servers that Zope does not recognise, and for hooks that run after a fork. Called twice it changes nothing.
@@ -45,7 +60,7 @@ def start() -> Any:
     return _start_if(rule.by_call(settings), settings)
 
 
-def start_by_filter() -> Any:
+def start_by_filter() -> RunningDispatcher | None:
     """As ``start``, for the filter factory."""
     settings = get_settings()
     return _start_if(rule.by_filter(settings), settings)
@@ -60,7 +75,7 @@ def stop() -> None:
             lifetime.end()
 
 
-def running() -> Any:
+def running() -> RunningDispatcher | None:
     """The RunningDispatcher of this process, or None. A fork inherits none."""
     lifetime = _lifetime
     return lifetime.running if lifetime is not None and lifetime.alive else None
@@ -72,7 +87,7 @@ def wait_for_end() -> None:
         _lifetime.wait_for_end()
 
 
-def run(settings: Settings) -> Any:
+def run(settings: Settings) -> RunningDispatcher:
     """Start a dispatcher with these settings, whatever the rule says; the one of this process if it runs already."""
     global _lifetime
     with _lock:
@@ -83,21 +98,21 @@ def run(settings: Settings) -> Any:
             _lifetime.end()
         database = get_database(settings)
         prepare(database, settings)
-        started = reactor.start(
+        started = RunningDispatcher(
             database,
             poll_interval=settings.poll_interval,
-            uuid=new_uuid(settings.uuid_file),
             role=settings.role,
             threads=settings.threads,
             queues=settings.queues,
             shutdown_grace=settings.shutdown_grace,
+            uuid_file=settings.uuid_file or None,
         )
         _lifetime = Lifetime(started, settings.shutdown_grace)
         _lifetime.install()
         return started
 
 
-def _start_if(decision: rule.Decision, settings: Settings) -> Any:
+def _start_if(decision: rule.Decision, settings: Settings) -> RunningDispatcher | None:
     if decision.start and running() is not None:
         return running()
     if not decision.start:

@@ -73,7 +73,8 @@ def zope_started(zope_conf: str) -> Iterator[Any]:
     import Zope2
 
     try:
-        make_wsgi_app({}, str(path))
+        with starting.held_back():
+            make_wsgi_app({}, str(path))
         yield Zope2
     except ZConfig.ConfigurationError as error:
         raise ConfigurationError(f"{path} cannot be used: {error}") from error

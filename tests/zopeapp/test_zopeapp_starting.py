@@ -1,0 +1,155 @@
+"""zopeapp.starting: start and stop inside one process, over and over."""
+
+from collections.abc import Iterator
+from collective.zcasync import zopeapp
+from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.zopeapp import rule
+from collective.zcasync.zopeapp import starting
+from collective.zcasync.zopeapp.config import Settings
+from collective.zcasync.zopeapp.wsgi import make_filter
+from pathlib import Path
+from typing import Any
+from ZODB.DB import DB
+from ZODB.FileStorage import FileStorage
+
+import gc
+import os
+import pytest
+import signal
+import threading
+import Zope2
+
+ON = Settings(dispatcher=True, poll_interval=0.5)
+
+
+def descriptors() -> set[str]:
+    """What the process has open, without the descriptor that this very listing needs."""
+    gc.collect()
+    links = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except FileNotFoundError:
+            continue
+    return links
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A process with an open database and a dispatcher that is switched on."""
+    db = DB(FileStorage(str(tmp_path / "Data.fs")), database_name="main")
+    monkeypatch.delenv(rule.VETO, raising=False)
+    monkeypatch.setattr(Zope2, "DB", db, raising=False)
+    monkeypatch.setattr(Zope2, "opened", [db])
+    monkeypatch.setattr(starting, "get_settings", lambda: ON)
+    yield monkeypatch
+    zopeapp.stop()
+    db.close()
+
+
+def test_twenty_starts_and_stops_leave_nothing_behind(settings: pytest.MonkeyPatch) -> None:
+    zopeapp.start()  # what is loaded or opened once, at the first start, is no leak
+    zopeapp.stop()
+    before = (
+        descriptors(),
+        set(threading.enumerate()),
+        list(Zope2.opened),
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGINT),
+    )
+    for _ in range(20):
+        assert zopeapp.start() is zopeapp.running()
+        zopeapp.stop()
+        assert zopeapp.running() is None
+    assert before == (
+        descriptors(),
+        set(threading.enumerate()),
+        list(Zope2.opened),
+        signal.getsignal(signal.SIGTERM),
+        signal.getsignal(signal.SIGINT),
+    )
+
+
+def test_the_dispatcher_gets_the_settings(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted = Settings(
+        dispatcher=True,
+        role="night",
+        threads=2,
+        queues=("",),
+        poll_interval=7,
+        shutdown_grace=3,
+        uuid_file=str(tmp_path / "uuid.txt"),
+    )
+    settings.setattr(starting, "get_settings", lambda: wanted)
+    dispatcher = zopeapp.start().dispatcher
+    assert dispatcher.role == "night"
+    assert dispatcher.max_threads == 2
+    assert dispatcher.served == {""}
+    assert dispatcher.poll_interval == 7
+    assert dispatcher.shutdown_grace == 3
+    assert (tmp_path / "uuid.txt").read_text().startswith(str(dispatcher.UUID))
+
+
+def test_a_second_start_changes_nothing(settings: pytest.MonkeyPatch) -> None:
+    first = zopeapp.start()
+    assert zopeapp.start() is first
+    assert len(Zope2.opened) == 2
+
+
+def test_a_stop_without_a_start_does_nothing(settings: pytest.MonkeyPatch) -> None:
+    zopeapp.stop()
+    assert zopeapp.running() is None
+
+
+def test_a_start_after_the_databases_were_closed_is_a_new_one(settings: pytest.MonkeyPatch) -> None:
+    first = zopeapp.start()
+    Zope2.opened[0].close()  # as a server does at its end
+    assert zopeapp.running() is None
+    assert zopeapp.start() is not first
+    assert len(Zope2.opened) == 2
+
+
+def test_the_filter_starts_it_and_returns_the_application_as_it_is(settings: pytest.MonkeyPatch) -> None:
+    application = object()
+    assert make_filter(application, {}) is application
+    assert zopeapp.running() is not None
+
+
+@pytest.mark.parametrize("start", [zopeapp.start, starting.start_by_filter])
+def test_a_vetoed_start_returns_nothing(settings: pytest.MonkeyPatch, start: Any) -> None:
+    settings.setenv(rule.VETO, "off")
+    assert start() is None
+    assert zopeapp.running() is None
+
+
+def test_wrong_settings_stop_a_start_by_call(settings: pytest.MonkeyPatch) -> None:
+    def refuse() -> Settings:
+        raise ConfigurationError("threads: '0' is not allowed")
+
+    settings.setattr(starting, "get_settings", refuse)
+    with pytest.raises(ConfigurationError):
+        zopeapp.start()
+
+
+def test_a_forked_child_inherits_no_running_dispatcher(settings: pytest.MonkeyPatch) -> None:
+    running = zopeapp.start()
+    child = os.fork()
+    if child == 0:
+        inherited = zopeapp.running()
+        zopeapp.stop()
+        os._exit(0 if inherited is None else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert zopeapp.running() is running
+    assert running.dispatcher.activated
+
+
+def test_commands_that_start_zope_decide_by_themselves(
+    settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with starting.held_back():
+        starting.process_starting()
+    assert caplog.text == ""
+    with caplog.at_level("INFO"):
+        starting.process_starting()
+    assert "Dispatcher not started" in caplog.text
