@@ -19,7 +19,7 @@ def after_commit(request: Any, outer: Any) -> None:
     """Purge what was queued under the job's request. Inside another request, hand it on: that one's end purges."""
     if hooks is None:
         return
-    paths = IAnnotations(request).get(hooks.KEY)
+    paths = IAnnotations(request, {}).get(hooks.KEY)
     if not paths:
         return
     if outer is not None:
