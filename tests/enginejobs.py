@@ -103,15 +103,31 @@ def exit_once() -> str:
     return "second time"
 
 
-def commit_and_wait(name: str = "a") -> str:
-    """A job that commits by itself: once before the test does something, once after."""
+def commit_and_wait() -> str:
+    """A job that commits by itself, before and after it waits. Its first run waits for "a", its second for "b"."""
+    name = "b" if "a" in calls else "a"
+    calls.append(name)
     root()["first"] = root().get("first", 0) + 1
     transaction.commit()
+    transaction.begin()  # this snapshot is older than a takeover that comes during the wait
+    assert root()["first"]
     started[name].set()
     assert released[name].wait(20)
-    root()["second"] = root().get("second", 0) + 1
+    root()["second"] = root().get("second", "") + name
     transaction.commit()
-    return "old owner"
+    return name
+
+
+def abort_and_wait() -> str:
+    """A job that aborts after it has waited, so that its snapshot is newer than a takeover."""
+    name = "b" if "a" in calls else "a"
+    calls.append(name)
+    started[name].set()
+    assert released[name].wait(20)
+    transaction.abort()
+    root()["second"] = root().get("second", "") + name
+    transaction.commit()
+    return name
 
 
 def annotate_and_wait(name: str = "a") -> str:
