@@ -104,16 +104,19 @@ def exit_once() -> str:
 
 
 def commit_and_wait() -> str:
-    """A job that commits by itself, before and after it waits. Its first run waits for "a", its second for "b"."""
+    """A job that commits by itself, before and after it waits. Its first run waits for "a", its second for "b".
+
+    The two commits write different objects (made by the test), so that nothing but the fence can make them conflict.
+    """
     name = "b" if "a" in calls else "a"
     calls.append(name)
-    root()["first"] = root().get("first", 0) + 1
+    root()["one"]["runs"] = name
     transaction.commit()
     transaction.begin()  # this snapshot is older than a takeover that comes during the wait
-    assert root()["first"]
+    assert "effect" not in root()["two"]
     started[name].set()
     assert released[name].wait(20)
-    root()["second"] = root().get("second", "") + name
+    root()["two"]["effect"] = name
     transaction.commit()
     return name
 
@@ -125,7 +128,7 @@ def abort_and_wait() -> str:
     started[name].set()
     assert released[name].wait(20)
     transaction.abort()
-    root()["second"] = root().get("second", "") + name
+    root()["two"]["effect"] = name
     transaction.commit()
     return name
 
