@@ -119,13 +119,13 @@ class Run:
                 if self.ended != ended:
                     ended, moved = self.ended, time.monotonic()
                 progress.update(bar, completed=self.ended)
-                if self.complete:
-                    return
                 if self.kills and self.ended >= self.kills[0]:
                     self.kills.pop(0)
                     self.console.print(f"{self.ended} have ended: SIGKILL for the server, and a new start.")
                     self.site.kill()
                     self.site.start()
+                if self.complete:
+                    return
                 time.sleep(LOOK)
 
     def look(self) -> None:

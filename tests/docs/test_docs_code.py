@@ -1,0 +1,118 @@
+"""The code of README, tutorial and guides, run in a Plone site."""
+
+from collections.abc import Iterator
+from docblocks import Block
+from docblocks import blocks
+from docblocks import run
+from pathlib import Path
+from plone import api
+from plone.app.testing import popGlobalRegistry
+from plone.app.testing import pushGlobalRegistry
+from plone.app.testing import setRoles
+from plone.app.testing import TEST_USER_ID
+from plone.namedfile.file import NamedBlobFile
+from types import ModuleType
+from typing import Any
+from zope.configuration import xmlconfig
+
+import importlib
+import pytest
+import sys
+import transaction
+
+
+@pytest.fixture
+def site(portal: Any) -> Any:
+    setRoles(portal, TEST_USER_ID, ["Manager"])
+    return portal
+
+
+@pytest.fixture
+def registry(portal: Any) -> Iterator[Any]:
+    """A component registry for what a page registers; dropped after the test."""
+    yield pushGlobalRegistry(portal)
+    popGlobalRegistry(portal)
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path for modules that a page tells to write; forgotten after the test."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def readme(repository: Path, modules: Path) -> tuple[ModuleType, Block]:
+    """The module with the README's task, and how it is put."""
+    task, put = blocks(repository / "README.md", "python")
+    (modules / "readme_jobs.py").write_text(task.text)
+    return importlib.import_module("readme_jobs"), put
+
+
+def make_folder(site: Any) -> Any:
+    """A folder with two files."""
+    setRoles(site, TEST_USER_ID, ["Manager"])
+    folder = api.content.create(site, "Folder", "folder")
+    for name, data in (("a", b"hello"), ("b", b"goodbye")):
+        api.content.create(folder, "File", name, file=NamedBlobFile(data, filename=f"{name}.txt"))
+    return folder
+
+
+@pytest.fixture
+def folder(site: Any) -> Any:
+    return make_folder(site)
+
+
+def test_the_first_task_of_the_readme_runs(site: Any, folder: Any, readme: tuple[ModuleType, Block]) -> None:
+    from collective.zcasync.testing import run_jobs
+
+    module, put = readme
+    job = run(put, "readme_put", measure=module.measure, folder=folder)["job"]
+    assert folder.description == ""
+    run_jobs(site)
+    assert folder.description == job.result == "12 bytes in 2 files"
+    (brain,) = api.content.find(site, Description="bytes")
+    assert brain.getPath() == "/plone/folder"
+
+
+def test_the_tests_of_the_guide_pass(
+    site: Any, folder: Any, readme: tuple[ModuleType, Block], repository: Path
+) -> None:
+    for test in guide_tests(repository, readme[0], 1, 2):
+        test(site)
+
+
+def test_the_test_with_a_dispatcher_passes_in_a_functional_layer(
+    functional_portal: Any, functional: Any, readme: tuple[ModuleType, Block], repository: Path
+) -> None:
+    make_folder(functional_portal)
+    transaction.commit()
+    (test,) = guide_tests(repository, readme[0], 3)
+    test(functional_portal, functional["zodbDB"])
+
+
+def guide_tests(repository: Path, module: ModuleType, *numbers: int) -> list[Any]:
+    """The tests in these blocks of the guide."""
+    found = blocks(repository / "docs" / "how-to-guides" / "test-your-addon.md", "python")
+    names = [run(found[number], "guide_tests", measure=module.measure) for number in numbers]
+    return [value for space in names for name, value in space.items() if name.startswith("test_")]
+
+
+def test_the_add_on_of_the_tutorial_works(registry: Any, site: Any, modules: Path, repository: Path) -> None:
+    page = repository / "docs" / "tutorials" / "first-job.md"
+    for block in blocks(page):
+        if block.language == "python" and block.file:
+            path = modules / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+    (modules / "my" / "site" / "__init__.py").touch()
+    (zcml,) = (block for block in blocks(page, "xml"))
+    xmlconfig.string(
+        f'<configure xmlns="http://namespaces.zope.org/zope" package="my.site">{zcml.text}</configure>',
+        context=xmlconfig.file("meta.zcml", importlib.import_module("zope.component")),
+    )
+    importlib.import_module("tests.test_words").test_a_changed_page_knows_its_words(site)
