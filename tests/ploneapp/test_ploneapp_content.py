@@ -83,6 +83,12 @@ class TestArguments:
         assert (stored.UID, stored.path) == (page.UID(), "/plone/page")
         assert stored.ref() is aq_base(page)
 
+    def test_the_job_says_where_the_content_stands(self, page):
+        assert api.put(describe, page).where == "/plone/page"
+        assert api.put(describe_all, [], by_name=page).where == "/plone/page"
+        assert api.put(page.reindexObject).where == "/plone/page"
+        assert api.put(describe_all, []).where == ""
+
     def test_content_in_lists_and_dicts_is_found_too(self, portal, page, folder):
         job = api.put(describe_all, [page, folder], by_name={"a": page})
         run_jobs(portal)

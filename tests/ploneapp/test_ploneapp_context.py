@@ -407,6 +407,16 @@ class TestThreads:
         assert result == (TEST_USER_ID, TEST_USER_ID, f"{layer['portal'].absolute_url()}/made-in-a-thread")
         assert [brain.getId for brain in plone_api.content.find(portal_type="Document")] == ["made-in-a-thread"]
 
+    def test_the_history_of_the_database_tells_who_and_what(self, kind, request):
+        layer = request.getfixturevalue(kind)
+        job = api.put(world)
+        transaction.commit()
+        with running_dispatcher(layer["zodbDB"]):
+            wait_for_result(job)
+        (entry,) = layer["zodbDB"].storage.history(job._p_oid)
+        assert entry["user_name"].decode() == f"/plone/acl_users {TEST_USER_ID}"
+        assert entry["description"].decode() == f"job {job.id} test_ploneapp_context.world"
+
     def test_a_thread_that_ran_a_messy_job_is_clean_for_the_next(self, kind, request):
         layer = request.getfixturevalue(kind)
         messy = api.put(leave_a_mess)

@@ -93,7 +93,10 @@ def test_rules_of_a_policy_are_added_changed_and_removed(portal, queues):
 
 
 def test_quotas_agents_and_queues_are_added_changed_and_removed(portal, queues):
-    source = '<zcasync><queue name="mail"{0}><quota name="smtp" size="{1}"{0}/><agent name="a" role="b" size="{1}"{0}/></queue></zcasync>'
+    source = (
+        '<zcasync><queue name="mail"{0}><quota name="smtp" size="{1}"{0}/><agent name="a" role="b" size="{1}"{0}/>'
+        "</queue></zcasync>"
+    )
     import_file(portal, source.format("", 2))
     queue = queues["mail"]
     assert (queue.quotas["smtp"].size, queue.templates["b"]["a"].size) == (2, 2)
@@ -122,10 +125,14 @@ def test_a_queue_that_holds_jobs_is_not_removed(portal, queues, caplog):
 def test_a_wrong_file_changes_nothing(portal, queues):
     before = serialize(describe(queues))
     with pytest.raises(ConfigurationError, match="line 2, attribute 'size'"):
-        import_file(portal, '<zcasync><policy name="new"/>\n<queue name=""><quota name="io" size="0"/></queue></zcasync>')
+        import_file(
+            portal, '<zcasync><policy name="new"/>\n<queue name=""><quota name="io" size="0"/></queue></zcasync>'
+        )
     with pytest.raises(ConfigurationError, match="line 2, attribute 'first-wait'"):
         # Right by itself, wrong beside the longest wait that the policy has.
-        import_file(portal, '<zcasync><policy name="new"/>\n<policy name="default" first-wait="999" update="true"/></zcasync>')
+        import_file(
+            portal, '<zcasync><policy name="new"/>\n<policy name="default" first-wait="999" update="true"/></zcasync>'
+        )
     assert serialize(describe(queues)) == before
 
 

@@ -77,7 +77,9 @@ def test_a_wrong_attribute_is_told_with_its_line(line, attribute, why):
 
 
 def test_all_faults_are_told_at_once():
-    faults = faults_of('<zcasync>\n<policy name="a" attempts="0"/>\n<queue name="">\n<quota size="1"/>\n</queue>\n</zcasync>')
+    faults = faults_of(
+        '<zcasync>\n<policy name="a" attempts="0"/>\n<queue name="">\n<quota size="1"/>\n</queue>\n</zcasync>'
+    )
     assert [fault.split(",")[1] for fault in faults] == [" line 2", " line 4"]
 
 
@@ -106,6 +108,8 @@ def test_what_does_not_belong_into_the_file_is_told(source, fault):
 
 
 def test_entities_are_not_resolved():
-    source = '<!DOCTYPE zcasync [<!ENTITY x SYSTEM "file:///etc/hostname">]><zcasync><policy name="a">&x;</policy></zcasync>'
+    source = (
+        '<!DOCTYPE zcasync [<!ENTITY x SYSTEM "file:///etc/hostname">]><zcasync><policy name="a">&x;</policy></zcasync>'
+    )
     assert profilexml.parse(source.replace("&x;", "")).policies[0].name == "a"
     assert any("does not belong" in fault for fault in faults_of(source))

@@ -1,14 +1,11 @@
 """What Plone remembers of the caller of a put, and sets up again around each attempt. See IJobContext."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import contextmanager
-from typing import Any
-
 from AccessControl import SecurityManagement
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.SecurityManagement import setSecurityManager
+from collections.abc import Iterator
+from collections.abc import Sequence
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.ploneapp import csrf
 from collective.zcasync.ploneapp import purging
@@ -17,8 +14,10 @@ from collective.zcasync.ploneapp import refusals
 from collective.zcasync.ploneapp import requests
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp import users
+from contextlib import contextmanager
 from Products.CMFCore.indexing import getQueue
 from Products.CMFCore.Skinnable import SKINDATA
+from typing import Any
 from zope.component.hooks import getSite
 from zope.component.hooks import setSite
 from zope.globalrequest import getRequest
@@ -30,6 +29,7 @@ from zope.security.management import queryInteraction
 
 import logging
 import threading
+import transaction
 
 logger = logging.getLogger("collective.zcasync")
 
@@ -55,6 +55,7 @@ class JobContext:
     def stored(self, job: Any, records: Sequence[Any]) -> None:
         """Called after a put, with the records that it changed: PutRefused if the request would lose them."""
         csrf.guard(getRequest(), job, records)
+        job.where = references.place_of(job)
 
     @contextmanager
     def enter(self, job: Any, connection: Any) -> Iterator[None]:
@@ -62,7 +63,7 @@ class JobContext:
         outer = _Surroundings()
         request = None
         try:
-            request = self._set_up(job, connection, facts)
+            request = self._set_up(job, connection, facts, outer.nested)
             yield
             purging.after_commit(request, outer.request)
         finally:
@@ -74,7 +75,7 @@ class JobContext:
     def unshelve(self, value: Any) -> Any:
         return references.unshelve(value)
 
-    def _set_up(self, job: Any, connection: Any, facts: dict[str, Any]) -> Any:
+    def _set_up(self, job: Any, connection: Any, facts: dict[str, Any], nested: bool) -> Any:
         app = requests.make(sites.application(connection), facts)
         request = app.REQUEST
         setRequest(request)
@@ -89,6 +90,10 @@ class JobContext:
             setSite(None)
         user = users.find(app, site, was, job.user)
         newSecurityManager(request, user)
+        if not nested:
+            # As the publisher does: so that the history of the database tells who it was.
+            path, _, user_id = job.user.partition(":")
+            transaction.get().setUser(user_id or users.ANONYMOUS, path if user_id else "")
         request["AUTHENTICATED_USER"] = user
         return request
 
@@ -129,7 +134,7 @@ class _Surroundings:
 
 
 def _clear_index_queue(when: str) -> None:
-    """Nothing may wait for the index outside a job's transaction: the next job would index it on a closed connection."""
+    """What waits for the index outside a job's transaction would be indexed by the next job, on a closed connection."""
     queue = getQueue()
     if queue.length():
         logger.warning(

@@ -1,12 +1,10 @@
 """Puts that plone.protect would roll back: they must fail loudly, or be marked as safe, never vanish."""
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from typing import Any
-
 from AccessControl import getSecurityManager
 from BTrees.LOBTree import LOBTree
 from BTrees.LOBTree import LOBucket
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.ploneapp.interfaces import IJobRequest
 from collective.zcasync.tasks import registry
@@ -15,6 +13,7 @@ from plone.protect.authenticator import isAnonymousUser
 from plone.protect.auto import CSRF_DISABLED
 from plone.protect.interfaces import IDisableCSRFProtection
 from plone.protect.utils import SAFE_WRITE_KEY
+from typing import Any
 from zExceptions import Forbidden
 from zope.interface.interfaces import ComponentLookupError
 
@@ -30,11 +29,11 @@ def guard(request: Any, job: Any, records: Iterable[Any]) -> None:
     known = registry.get(job.task)
     if known is None or not known.safe_in_get:
         raise PutRefused(
-            f"{job.task} was put in a {request.get('REQUEST_METHOD', 'GET')} request without a valid token, which plone.protect"
-            f" would roll back: {request.get('ACTUAL_URL') or request.get('URL')} . Put it from a form (POST) that carries the field"
-            " _authenticator. If it is an idempotent task of the system, register it with safe_in_get=True. If the"
-            " view cannot be called by strangers, mark the request with plone.protect's IDisableCSRFProtection before"
-            " the put."
+            f"{job.task} was put in a {request.get('REQUEST_METHOD', 'GET')} request without a valid token, which"
+            f" plone.protect would roll back: {request.get('ACTUAL_URL') or request.get('URL')} . Put it from a form"
+            " (POST) that carries the field _authenticator. If it is an idempotent task of the system, register it"
+            " with safe_in_get=True. If the view cannot be called by strangers, mark the request with plone.protect's"
+            " IDisableCSRFProtection before the put."
         )
     safe = request.environ.setdefault(SAFE_WRITE_KEY, [])
     safe.extend(record._p_oid for record in _written(job, records))

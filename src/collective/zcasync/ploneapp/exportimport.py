@@ -1,10 +1,8 @@
-"""The profile steps for zcasync.xml: create what is missing, change only what is said to be changed and is one's own."""
+"""The profile steps for zcasync.xml: they create what is missing, and change what is marked so and one's own."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from typing import Any
-
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
@@ -12,6 +10,7 @@ from collective.zcasync.ploneapp import profilexml
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
+from typing import Any
 
 import logging
 
@@ -40,7 +39,9 @@ def describe(queues: Any) -> profilexml.Description:
         tuple(
             profilexml.PolicyNode(
                 name,
-                values={key: value for key, value in policy.numbers().items() if key != "age_limit" or value is not None},
+                values={
+                    key: value for key, value in policy.numbers().items() if key != "age_limit" or value is not None
+                },
                 rules=tuple(profilexml.RuleNode(profilexml.rule_name(rule), rule=rule) for rule in policy.rules),
             )
             for name, policy in queues.policies.items()

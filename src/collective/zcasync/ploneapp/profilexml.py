@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
-
 from collective.zcasync.configuredpolicy import check_numbers
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.configuredpolicy import make_rule
 from collective.zcasync.configuredpolicy import RULE_FIELDS
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
+from dataclasses import dataclass
+from dataclasses import field
 from lxml import etree
+from typing import Any
 
 FILENAME = "zcasync.xml"
 

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
-
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.ploneapp import grouped
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.interfaces import IPurge
 from plone.base.interfaces import IPloneSiteRoot
+from typing import Any
 from zope.interface import provider
 
 

@@ -1,7 +1,6 @@
 """What a job queued for purging in caches, purged after its commit as it would be after a request."""
 
 from typing import Any
-
 from zope.annotation.interfaces import IAnnotations
 from ZPublisher.pubevents import PubSuccess
 

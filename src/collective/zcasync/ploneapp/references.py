@@ -1,7 +1,5 @@
 """Content as argument: stored by UID, path and weak reference, so that it comes back where it stands then."""
 
-from typing import Any
-
 from AccessControl import getSecurityManager
 from Acquisition import aq_base
 from Acquisition import aq_inner
@@ -17,6 +15,7 @@ from plone.app.uuid.utils import uuidToPhysicalPath
 from plone.base.interfaces import IPloneSiteRoot
 from plone.uuid.interfaces import IUUID
 from Products.CMFCore.interfaces import IContentish
+from typing import Any
 from zope.component import queryUtility
 from zope.component.hooks import getSite
 
@@ -71,10 +70,18 @@ def unshelve(value: Any) -> Any:
     manager = getSecurityManager()
     if not manager.checkPermission(VIEW, content):
         raise ContentGone(
-            f"The job's user {manager.getUser().getUserName()!r} may not view {path_of(content)}. Grant that, or put the job as"
-            " someone who may: api.options(run_as='...').put(...)"
+            f"The job's user {manager.getUser().getUserName()!r} may not view {path_of(content)}. Grant that, or put"
+            " the job as someone who may: api.options(run_as='...').put(...)"
         )
     return content
+
+
+def place_of(job: Any) -> str:
+    """Where the content stands that a job is about, for people: the method's owner, else the first argument of that kind."""
+    for value in (job._owner(), *job.args, *job.kwargs.values()):
+        if isinstance(value, ContentReference):
+            return value.path
+    return ""
 
 
 def _find(reference: ContentReference) -> Any:

@@ -1,7 +1,5 @@
 """What of Zope and Plone cannot be an argument of a job, and what to pass in its place."""
 
-from typing import Any
-
 from AccessControl.users import BasicUser
 from Acquisition import aq_base
 from Acquisition import aq_inner
@@ -13,6 +11,7 @@ from Products.CMFCore.interfaces import ISiteRoot
 from Products.CMFCore.MemberDataTool import MemberAdapter
 from Products.CMFCore.utils import UniqueObject
 from Products.ZCatalog.interfaces import ICatalogBrain
+from typing import Any
 from z3c.form.interfaces import IForm
 from zope.interface import providedBy
 from zope.publisher.interfaces import IRequest

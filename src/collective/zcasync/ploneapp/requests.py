@@ -1,14 +1,13 @@
 """The request that a job runs under: as near to the one that put it as plain data can bring it."""
 
-from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urlsplit
-
 from Acquisition import aq_chain
 from Acquisition import aq_inner
+from collections.abc import Mapping
 from collective.zcasync.ploneapp.interfaces import IJobRequest
 from OFS.interfaces import IApplication
 from Testing.makerequest import makerequest
+from typing import Any
+from urllib.parse import urlsplit
 from zope.event import notify
 from zope.interface import alsoProvides
 from zope.traversing.interfaces import BeforeTraverseEvent

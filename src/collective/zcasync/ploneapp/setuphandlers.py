@@ -1,7 +1,5 @@
 """What the profiles do beyond their files: the site's entry in the queues, and its jobs at uninstall and reinstall."""
 
-from typing import Any
-
 from Acquisition import aq_inner
 from Acquisition import aq_parent
 from collective.zcasync.ploneapp import grouped
@@ -11,6 +9,7 @@ from collective.zcasync.ploneapp import sites
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Site
 from plone.base.interfaces import INonInstallable
+from typing import Any
 from zope.interface import implementer
 
 import logging

@@ -1,7 +1,5 @@
 """Sites as jobs know them: by path, and by an oid that survives a rename."""
 
-from typing import Any
-
 from Acquisition import aq_base
 from Acquisition import aq_chain
 from Acquisition import aq_inner
@@ -9,6 +7,7 @@ from collective.zcasync.exceptions import ContentGone
 from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.queue import get_queues
 from plone.base.interfaces import IPloneSiteRoot
+from typing import Any
 from zope.component import getUtility
 from zope.component import hooks
 

@@ -1,7 +1,5 @@
 """Sites that are renamed, moved or removed: their jobs go on, or end."""
 
-from typing import Any
-
 from collective.zcasync.ploneapp import grouped
 from collective.zcasync.ploneapp import purge
 from collective.zcasync.ploneapp import sites
@@ -9,6 +7,7 @@ from collective.zcasync.ploneapp.setuphandlers import note_path
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Site
 from plone.base.interfaces import IPloneSiteRoot
+from typing import Any
 from zope.component import adapter
 from zope.lifecycleevent.interfaces import IObjectMovedEvent
 

@@ -6,11 +6,9 @@ DemoStorage. ``FILESTORAGE_TESTING``: the same on files of the test's own, with 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 from collective.zcasync import reactor
 from collective.zcasync.testing import get_poll
+from contextlib import contextmanager
 from OFS.Application import Application
 from plone.app.testing import applyProfile
 from plone.app.testing import FunctionalTesting
@@ -22,6 +20,7 @@ from plone.app.testing.layers import PloneTestLifecycle
 from plone.testing import Layer
 from plone.testing import zodb
 from plone.testing import zope
+from typing import Any
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
 from zope.component.hooks import setSite

@@ -1,7 +1,5 @@
 """As whom a job runs: decided at the put, and looked up again when it starts."""
 
-from typing import Any
-
 from AccessControl import getSecurityManager
 from AccessControl.SpecialUsers import nobody
 from AccessControl.users import emergency_user
@@ -15,6 +13,7 @@ from collective.zcasync.ploneapp.interfaces import PREFIX
 from collective.zcasync.ploneapp.permissions import RUN_AS
 from collective.zcasync.ploneapp.sites import path_of
 from plone.registry.interfaces import IRegistry
+from typing import Any
 from zope.component import queryUtility
 
 import logging
