@@ -14,6 +14,7 @@ from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queues
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_result
+from OFS.Application import Application
 from plone import api as plone_api
 from plone.app.testing import login
 from plone.app.testing import logout
@@ -32,6 +33,7 @@ import logging
 import pytest
 import threading
 import transaction
+import ZODB
 
 
 def world():
@@ -255,10 +257,22 @@ class TestRequest:
         assert jobs[1].result["url"] == "https://www.example.com/plone"
         assert (jobs[1].user, jobs[1].group) == (outer.user, outer.group)
 
+    def test_a_job_that_is_put_at_the_zope_root_runs_without_a_site(self, integration):
+        integration["request"]["PARENTS"] = [integration["app"]]
+        setSite(None)
+        job = api.put(world_of_root)
+        assert (job.group, job.user) == ("", f"/plone/acl_users:{TEST_USER_ID}")
+        run_jobs(integration["app"])
+        assert job.result == (None, TEST_USER_ID, getRequest().SERVER_URL)
+
     def test_what_is_remembered_is_plain_and_short(self, portal):
         job = api.put(world)
         assert job.group == sites.group_of(portal)
         assert job.context_data == (("site", "/plone"), ("url", getRequest().SERVER_URL), ("language", "en"))
+
+
+def world_of_root():
+    return getSite(), getSecurityManager().getUser().getId(), getRequest().PARENTS[-1].absolute_url()
 
 
 def put_inner():
@@ -393,6 +407,22 @@ class TestSites:
         assert (callback.outcome, callback.attempts, job.callbacks) == (None, 0, ())
         assert "/plone was removed: 1 waiting jobs cancelled" in caplog.text
         assert queues.policies["default"].owner == ""
+
+    def test_the_application_is_found_from_a_database_beside_it(self):
+        databases = {}
+        main = ZODB.DB(None, databases=databases, database_name="main")
+        beside = ZODB.DB(None, databases=databases, database_name="jobs")
+        connection = beside.open()
+        try:
+            with pytest.raises(ContentGone, match="the database 'jobs'"):
+                sites.application(connection)
+            connection.get_connection("main").root()["Application"] = app = Application()
+            assert sites.application(connection) is app
+        finally:
+            transaction.abort()
+            connection.close()
+            main.close()
+            beside.close()
 
 
 @pytest.mark.parametrize("kind", ["functional", "filestorage"])

@@ -77,7 +77,7 @@ def unshelve(value: Any) -> Any:
 
 
 def place_of(job: Any) -> str:
-    """Where the content stands that a job is about, for people: the method's owner, else the first argument of that kind."""
+    """Where the content stands that a job is about: the owner of the method, else the first such argument."""
     for value in (job._owner(), *job.args, *job.kwargs.values()):
         if isinstance(value, ContentReference):
             return value.path
@@ -120,17 +120,17 @@ def _holds(container: Any, value: Any) -> bool:
 
 
 def _check_database(value: Any, jar: Any) -> None:
+    """Content of the site may stand beside the queues (db-name); that of other databases belongs to other sites."""
+    site = getSite()
     source = queryUtility(IConnectionSource)
-    connection = source() if source is not None else None
-    if connection is None:
-        site = getSite()
-        connection = site._p_jar if site is not None else None
-    if connection is None or connection.db() is jar.db():
+    connections = [source() if source is not None else None, site._p_jar if site is not None else None]
+    databases = [connection.db() for connection in connections if connection is not None]
+    if not databases or jar.db() in databases:
         return
     raise InvalidArgumentError(
         f"{_kind(value)} {path_of(value)} belongs to the database {jar.db().database_name!r}, and the job to"
-        f" {connection.db().database_name!r}: put the job from the site that the content belongs to, or pass its UID"
-        " and look it up in the job"
+        f" {databases[0].database_name!r}: put the job from the site that the content belongs to, or pass its UID and"
+        " look it up in the job"
     )
 
 

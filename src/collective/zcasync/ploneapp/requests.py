@@ -48,6 +48,7 @@ def make(app: Any, facts: Mapping[str, Any]) -> Any:
     )
     alsoProvides(app.REQUEST, IJobRequest)
     app.REQUEST["PARENTS"] = [app]
+    app.REQUEST.setVirtualRoot("/".join(facts.get("script", ())))
     return app
 
 

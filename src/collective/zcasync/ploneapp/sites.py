@@ -49,8 +49,8 @@ def application(connection: Any) -> Any:
         if "Application" in root:
             return root["Application"]
     raise ContentGone(
-        f"The database {connection.db().database_name!r} and those beside it hold no Zope application; jobs of a Plone"
-        " site run only where that site can be reached."
+        f"Neither the database {connection.db().database_name!r} nor one beside it holds a Zope application. Jobs of a"
+        " Plone site run only where the site can be reached: give the dispatcher that zope.conf."
     )
 
 
