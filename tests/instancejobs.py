@@ -1,23 +1,42 @@
-"""What the small instances run: a job, and a view that puts it."""
+"""What the small instances run: jobs, a task in ZCML, and a view that puts them."""
 
 from collective.zcasync import api
+from pathlib import Path
 from Products.Five.browser import BrowserView
 from typing import Any
 
 import logging
+import os
+import time
 
 logger = logging.getLogger("instancejobs")
+
+#: Seconds that a job waits for its test at most.
+PATIENCE = 60
 
 
 def greet(name: str) -> str:
     """The job: its line in the log is what the tests wait for."""
-    logger.info("hello %s from a job", name)
+    logger.info("hello %s from a job in process %s", name, os.getpid())
     return f"hello {name}"
 
 
+def wait_for_file(path: str) -> str:
+    """A job that runs until its test creates a file."""
+    logger.info("waiting for %s", path)
+    deadline = time.monotonic() + PATIENCE
+    while not Path(path).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(path)
+        time.sleep(0.02)
+    logger.info("found %s", path)
+    return path
+
+
 class Put(BrowserView):
-    """Puts the job in the request's transaction."""
+    """Puts a task by its name, in the request's transaction."""
 
     def __call__(self) -> Any:
-        job = api.put(greet, self.request.form.get("name", "nobody"))
+        form = self.request.form
+        job = api.put(form["task"], form["argument"])
         return f"put {job.id}"

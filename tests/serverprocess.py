@@ -98,6 +98,11 @@ class ServerProcess:
         self.send(number)
         return self.wait()
 
+    def wait_for_and_stop(self, pattern: str) -> int:
+        """Wait for the pattern, then stop; returns the exit code."""
+        self.wait_for(pattern)
+        return self.stop()
+
     def kill(self) -> None:
         """End the process and its children, if any still live."""
         try:

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from serverprocess import PATIENCE
 from serverprocess import SCRIPTS
 from serverprocess import ServerProcess
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import os
 import subprocess
@@ -11,9 +14,12 @@ import sys
 
 #: Only what the tests need: Plone's ZCML would take three seconds more at each start.
 SITE_ZCML = """\
-<configure xmlns="http://namespaces.zope.org/zope" xmlns:browser="http://namespaces.zope.org/browser">
+<configure xmlns="http://namespaces.zope.org/zope" xmlns:browser="http://namespaces.zope.org/browser"
+           xmlns:zcasync="http://namespaces.plone.org/zcasync">
   <include package="Zope2.App" />
   <include package="collective.zcasync.zopeapp" />
+  <zcasync:task name="greet" handler="instancejobs.greet" />
+  <zcasync:task name="wait_for_file" handler="instancejobs.wait_for_file" />
   <browser:page name="put" for="*" class="instancejobs.Put" permission="zope.Public" />
 </configure>
 """
@@ -120,6 +126,12 @@ class Instance:
     def runwsgi(self, **options: dict[str, str]) -> ServerProcess:
         """Serve it with runwsgi."""
         return self.start("runwsgi", self.zope_ini, **options)
+
+    def put(self, server: ServerProcess, task: str, argument: str | Path) -> str:
+        """Put a task through a request to a server of this instance; returns the job's id."""
+        address = server.wait_for(r"(?:Serving on|Listening at:) (http://127\.0\.0\.1:\d+)")[1]
+        with urlopen(f"{address}/put?{urlencode({'task': task, 'argument': argument})}", timeout=PATIENCE) as answer:
+            return answer.read().decode().removeprefix("put ")
 
     def close(self) -> None:
         """End every process that still runs."""

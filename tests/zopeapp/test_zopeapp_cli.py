@@ -22,9 +22,7 @@ def test_a_worker_runs_until_a_signal_and_ends_well(instance: Instance, number: 
 
 
 def test_the_command_line_of_a_worker_goes_before_zope_conf(instance: Instance) -> None:
-    worker = instance.start(
-        "zcasync", "worker", "-C", instance.zope_conf, "--threads", "5", "--queues", "default,mail"
-    )
+    worker = instance.start("zcasync", "worker", "-C", instance.zope_conf, "--threads", "5", "--queues", "default,mail")
     worker.wait_for(RUNS.format(threads=5, queues="default, mail"))
 
 

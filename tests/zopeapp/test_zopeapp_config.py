@@ -140,6 +140,8 @@ def test_a_misspelled_section_name_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 def test_the_section_is_read_from_a_real_zope_conf(zope_conf: object) -> None:
     from Zope2.Startup.options import ZopeWSGIOptions
 
-    path = zope_conf("<product-config collective.zcasync>", "  Dispatcher on", "  Poll-Interval 0.5", "</product-config>")
+    path = zope_conf(
+        "<product-config collective.zcasync>", "  Dispatcher on", "  Poll-Interval 0.5", "</product-config>"
+    )
     sections = ZopeWSGIOptions(configfile=str(path))().configroot.product_config
     assert read_settings(sections["collective.zcasync"]) == Settings(dispatcher=True, poll_interval=0.5)

@@ -170,9 +170,7 @@ def test_a_server_of_ones_own_starts_it_by_a_call(instance: Instance) -> None:
     ],
 )
 def test_a_wrong_setting_keeps_the_server_from_starting(instance: Instance, line: str, message: str) -> None:
-    instance.write_zope_conf(
-        "<product-config collective.zcasync>", "  dispatcher on", f"  {line}", "</product-config>"
-    )
+    instance.write_zope_conf("<product-config collective.zcasync>", "  dispatcher on", f"  {line}", "</product-config>")
     server = instance.runwsgi()
     server.wait_for(message)
     assert server.wait() == 1

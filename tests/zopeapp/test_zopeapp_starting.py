@@ -153,3 +153,19 @@ def test_commands_that_start_zope_decide_by_themselves(
     with caplog.at_level("INFO"):
         starting.process_starting()
     assert "Dispatcher not started" in caplog.text
+
+
+def test_whoever_waits_for_the_end_hears_of_a_dispatcher_that_died(settings: pytest.MonkeyPatch) -> None:
+    zopeapp.start().crash()
+    starting.wait_for_end()
+    zopeapp.stop()
+    assert zopeapp.running() is None
+
+
+def test_whoever_waits_for_the_end_hears_of_a_stop(settings: pytest.MonkeyPatch) -> None:
+    zopeapp.start()
+    waiting = threading.Thread(target=starting.wait_for_end)
+    waiting.start()
+    zopeapp.stop()
+    waiting.join(10)
+    assert not waiting.is_alive()

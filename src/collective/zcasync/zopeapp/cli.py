@@ -4,7 +4,6 @@ from argparse import ArgumentParser
 from argparse import ArgumentTypeError
 from argparse import Namespace
 from collections.abc import Sequence
-
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.zopeapp.config import queue_names
 from collective.zcasync.zopeapp.config import thread_count
@@ -41,9 +40,7 @@ def get_parser() -> ArgumentParser:
 
     worker = commands.add_parser("worker", help="run jobs in this process, without HTTP, until SIGTERM or Ctrl-C")
     _add_configuration(worker)
-    worker.add_argument(
-        "--threads", type=_threads, metavar="N", help="job threads, 1 to 64 (as in zope.conf, else 3)"
-    )
+    worker.add_argument("--threads", type=_threads, metavar="N", help="job threads, 1 to 64 (as in zope.conf, else 3)")
     worker.add_argument(
         "--queues",
         type=_queues,

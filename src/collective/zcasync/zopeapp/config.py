@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collective.zcasync.exceptions import ConfigurationError
 from dataclasses import dataclass
 from dataclasses import field
 from difflib import get_close_matches
 from typing import Any
-
-from collective.zcasync.exceptions import ConfigurationError
 
 import os
 import re

@@ -1,12 +1,11 @@
 """Where a put finds its database connection: the running job's, the site's, or the request's."""
 
-from typing import Any
-
 from Acquisition import aq_base
 from Acquisition import aq_parent
 from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.threadlocal import local
 from collective.zcasync.zopeapp.config import get_settings
+from typing import Any
 from zope.component.hooks import getSite
 from zope.globalrequest import getRequest
 from zope.interface import implementer

@@ -1,12 +1,11 @@
 """The database that holds the queues, made ready for a dispatcher."""
 
-from typing import Any
-
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.queue import install
 from collective.zcasync.zopeapp.config import did_you_mean
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.config import shown_queue
+from typing import Any
 from ZODB.POSException import ConflictError
 
 import logging

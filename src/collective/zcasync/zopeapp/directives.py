@@ -1,10 +1,9 @@
 """The ZCML directive ``<zcasync:task />``: a function becomes a task without a change to its code."""
 
 from collections.abc import Callable
-from typing import Any
-
 from collective.zcasync import callables
 from collective.zcasync import tasks
+from typing import Any
 from zope.component import queryUtility
 from zope.configuration.exceptions import ConfigurationError
 from zope.configuration.fields import Bool
@@ -15,7 +14,6 @@ from zope.schema import Float
 from zope.schema import TextLine
 from zope.security.interfaces import IPermission
 from zope.security.zcml import Permission
-
 
 #: Order of our action: after all definitions of permissions, which other packages may add later in the same run.
 LAST = 9999999
@@ -32,11 +30,15 @@ class ITaskDirective(Interface):
     )
     title = MessageID(title="Title", description="What people read in lists of jobs.", required=False)
     permission = Permission(
-        title="Permission", description="Id of the permission that starting the task from the web needs.", required=False
+        title="Permission",
+        description="Id of the permission that starting the task from the web needs.",
+        required=False,
     )
     queue = TextLine(title="Queue", description="The queue's name; without it the default queue.", required=False)
     policy = TextLine(title="Policy", description="The name of its retry policy.", required=False)
-    timeout = Float(title="Timeout", description="Seconds after which the job is asked to stop.", min=0.0, required=False)
+    timeout = Float(
+        title="Timeout", description="Seconds after which the job is asked to stop.", min=0.0, required=False
+    )
     transactional = Bool(
         title="Transactional",
         description="False for a task with effects outside the database that must not happen twice.",

@@ -66,7 +66,7 @@ class Lifetime:
             self._look.wait(LOOK)
 
     def end(self) -> None:
-        """Stop, and forget all that ``install`` arranged. Not for ``Zope2.opened``'s own loop, which must not shrink."""
+        """Stop, and undo what ``install`` did. Not in a loop over ``Zope2.opened``, which must not shrink meanwhile."""
         import Zope2
 
         self.close()

@@ -1,13 +1,12 @@
 """The start rule: whether this process is a server that may run a dispatcher, and what to do if it is not."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from types import FrameType
-
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.zopeapp.config import missing_section_hint
 from collective.zcasync.zopeapp.config import SECTION
 from collective.zcasync.zopeapp.config import Settings
+from dataclasses import dataclass
+from types import FrameType
 
 import os
 import sys
@@ -74,7 +73,7 @@ def _switched_off(settings: Settings) -> Decision | None:
     veto = os.environ.get(VETO, "").strip().lower()
     if veto not in {"", "on", "off"}:
         raise ConfigurationError(
-            f"The environment variable {VETO} is {veto!r}; allowed are off (no dispatcher here) and on (as zope.conf says)"
+            f"the environment variable {VETO} is {veto!r}; allowed are off (no dispatcher) and on (as zope.conf says)"
         )
     if veto == "off":
         return Decision(False, f"the environment variable {VETO} is off; unset it to let zope.conf decide")

@@ -1,9 +1,6 @@
 """Start and stop of the dispatcher inside a Zope process."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.zopeapp import rule
@@ -13,6 +10,8 @@ from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
 from collective.zcasync.zopeapp.database import prepare
 from collective.zcasync.zopeapp.lifetime import Lifetime
+from contextlib import contextmanager
+from typing import Any
 
 import logging
 import os

@@ -1,17 +1,16 @@
 """A worker: Zope without HTTP, with a dispatcher in the foreground until a signal comes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.signals import leave_at_once
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import logging
 import signal

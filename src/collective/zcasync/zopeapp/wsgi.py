@@ -1,8 +1,7 @@
 """The filter ``egg:collective.zcasync#dispatcher``: a pipeline that has it starts the dispatcher."""
 
-from typing import Any
-
 from collective.zcasync.zopeapp.starting import start_by_filter
+from typing import Any
 
 
 def make_filter(app: Any, global_conf: Any, **local_conf: str) -> Any:
