@@ -26,7 +26,7 @@ from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
 from collective.zcasync.queue import install
 from collective.zcasync.queue import Queue
-from collective.zcasync.queue import SHARDS
+from collective.zcasync.places import SHARDS
 from collective.zcasync.testing import wait_for_result
 from datetime import datetime
 from datetime import timedelta

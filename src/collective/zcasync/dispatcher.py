@@ -11,7 +11,7 @@ from collective.zcasync import clock
 from collective.zcasync import transactions
 from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import InvalidValueError
-from collective.zcasync.execution import Surroundings
+from collective.zcasync.attempts import Surroundings
 from collective.zcasync.heartbeat import Heartbeat
 from collective.zcasync.instanceuuid import new_uuid
 from collective.zcasync.membership import Membership

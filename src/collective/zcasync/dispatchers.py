@@ -1,20 +1,20 @@
 """Who works for a queue: registration, pings, life and death of dispatchers."""
 
-from collections.abc import Iterator
-from datetime import datetime
-from datetime import timedelta
-from typing import Any
-
 from BTrees.OOBTree import OOBTree
+from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import takeover
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import IAgent
 from collective.zcasync.interfaces import IDispatcherAgents
 from collective.zcasync.interfaces import IDispatchers
 from collective.zcasync.persistence import Base
 from collective.zcasync.slot import Slot
+from datetime import datetime
+from datetime import timedelta
 from persistent import Persistent
+from typing import Any
 from zope.interface import implementer
 
 import logging
@@ -143,7 +143,7 @@ class DispatcherAgents(Base):
         self.activated = None
         slot = self.slot
         if slot is not None:
-            self.queue.empty_slot(slot, died)
+            takeover.empty_slot(self.queue, slot, died)
             slot.owner = None
             self.slot = None
         zope.event.notify(events.DispatcherDeactivated(self))

@@ -1,488 +1,54 @@
-"""The run of one job: attempt after attempt, until it has ended or gives its thread back."""
+"""The ways into a run: a claimed job in a job thread, a direct call, and what follows an interruption."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from contextlib import nullcontext
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import datetime
-from datetime import timedelta
-from typing import Any
-
 from collective.zcasync import clock
 from collective.zcasync import events
-from collective.zcasync import retry
 from collective.zcasync import transactions
+from collective.zcasync.attempts import as_delay
+from collective.zcasync.attempts import database_of
+from collective.zcasync.attempts import FINISHED
+from collective.zcasync.attempts import log_failure
+from collective.zcasync.attempts import REASSIGNED
+from collective.zcasync.attempts import RETURNED
+from collective.zcasync.attempts import Run
+from collective.zcasync.attempts import surely
+from collective.zcasync.attempts import Surroundings
+from collective.zcasync.attempts import UNREADABLE
+from collective.zcasync.callbackruns import run_callbacks
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
-from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import TimeoutError
-from collective.zcasync.exceptions import UnreadableArgumentsError
 from collective.zcasync.failure import Failure
-from collective.zcasync.fence import Guard
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
-from collective.zcasync.interfaces import COMPLETED
-from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
-from collective.zcasync.neighbours import Neighbours
-from collective.zcasync.persistence import walk
-from collective.zcasync.threadlocal import local
-from zope.component import queryUtility
+from datetime import timedelta
+from typing import Any
 
 import logging
-import random
 import threading
 import transaction
-import ZODB.broken
 import ZODB.POSException
 
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
 
-#: Longest wait that a job thread does itself; a longer one goes back to the queue.
-LONGEST_PAUSE = timedelta(seconds=1)
 
-#: What follows a policy that raises: the job waits this long, and is shown as one that needs attention.
-POLICY_TROUBLE = timedelta(seconds=60)
-
-#: Deaths of processes under a job after which it is set aside.
-DEADLY = 3
-
-#: Never part of a job's outcome.
-EXPLOSIVE = (SystemExit, KeyboardInterrupt, ReassignedError)
-
-#: What a thread reports of a job that it has done with.
-FINISHED, RETURNED, REASSIGNED, UNREADABLE = "finished", "returned", "reassigned", "unreadable"
-
-
-@dataclass
-class Surroundings:
-    """What a run knows of the process around it. The defaults are those of a job that is called directly."""
-
-    database: Any = None
-    neighbours: Neighbours | None = None
-    stopping: threading.Event = field(default_factory=threading.Event)
-
-    def attempt(self, group: str, again: bool) -> AbstractContextManager[None]:
-        return nullcontext() if self.neighbours is None else self.neighbours.attempt(group, again)
-
-    def learn(self, who: tuple[str, str], conflict: bool, collided: str = "") -> None:
-        if self.neighbours is not None:
-            self.neighbours.learn(who, conflict, collided)
-
-
-class _MustWait(Exception):
-    """A callback has to wait: its job leaves the thread, and goes on with it then."""
-
-    def __init__(self, until: datetime) -> None:
-        super().__init__(until)
-        self.until = until
-
-
-def entered(job: Any) -> AbstractContextManager[Any]:
-    """The context that was captured when the job was put; nothing where nothing was captured."""
-    context = queryUtility(IJobContext)
-    if context is None or job.context_data is None:
-        return nullcontext()
-    return context.enter(job, job._p_jar)
-
-
-def unshelve(value: Any) -> Any:
-    """A stored value as the job's code sees it."""
-    if isinstance(value, ZODB.broken.Broken):
-        raise UnreadableArgumentsError(
-            f"the class {type(value).__module__}.{type(value).__name__} of an argument is gone; install its code"
-            " and retry the job, or discard it"
-        )
-    context = queryUtility(IJobContext)
-    return value if context is None else context.unshelve(value)
-
-
-def shelve_result(value: Any) -> Any:
-    """A result as it is stored."""
-    context = queryUtility(IJobContext)
-    try:
-        return value if context is None else context.shelve(value)
-    except InvalidArgumentError:
-        return value  # an outcome cannot fail because of the outcome: what cannot be stored is kept as text
-
-
-class Run:
-    """One job (or callback) in one thread. ``find`` gives it at the beginning of each transaction."""
-
-    def __init__(
-        self,
-        find: Callable[[], Any],
-        manager: Any,
-        around: Surroundings,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.find = find
-        self.manager = manager
-        self.around = around
-        self.args = args
-        self.kwargs = kwargs or {}
-        self.job = job = find()
-        self.token = job.token
-        self.who = (job.group, job.task)
-        self.cache: dict[str, Any] = dict(job._retry_cache)
-        self.attempts = job.attempts
-        self.conflicts = 0
-        self.stage = "call"
-
-    # The steps, in their order
-
-    def go(self) -> str:
-        """Run until the job has ended (FINISHED) or waits in its queue again (RETURNED)."""
-        self.job = self.find()
-        tracelog.info("starting %r in thread %s", self.job, threading.get_ident())
-        events.tell(events.JobStarted(self.job.id, self.job.task))
-        ended = RETURNED
-        while ended == RETURNED:
-            with self.around.attempt(self.who[0], self.conflicts > 0):
-                self.manager.begin()
-                ended = self._attempt()
-            if ended == RETURNED and self.stage == "returned":
-                return RETURNED
-        self._report()
-        if self.job._status_id == 2:
-            return run_callbacks(self.job, self.manager, self.around)
-        return FINISHED
-
-    def _attempt(self) -> str:
-        """One attempt: FINISHED, or RETURNED for another one (here, or in the queue: stage "returned")."""
-        job = self.job = self.find()
-        self.stage = "call"
-        guard = Guard(job, self.token)
-        self.manager.registerSynch(guard)
-        try:
-            self._check_owner()
-            self._commit_start()
-            with entered(job):
-                self._call_and_commit(guard)
-        except EXPLOSIVE:
-            self.manager.abort()
-            raise
-        except BaseException as error:
-            self.manager.abort()
-            if self.stage == "done":
-                logger.critical("Leaving the context of %r failed after its commit; the job is done", job, exc_info=True)
-                return FINISHED
-            return self._trouble(error, guard)
-        finally:
-            self.manager.unregisterSynch(guard)
-        self.around.learn(self.who, False)
-        return FINISHED
-
-    def _check_owner(self) -> None:
-        if self.job.token != self.token:
-            raise ReassignedError(f"the job {self.job.id} belongs to another claim now")
-
-    def _commit_start(self) -> None:
-        """A job that must not run twice is ACTIVE in the database before its first line runs."""
-        if self.job._status_id == 0:
-            self.job._begin(clock.utcnow())
-            if self.job._p_jar is not None and not retry.retries_interruptions(self.job):
-                self.manager.commit()
-                self.manager.begin()
-
-    def _call_and_commit(self, guard: Guard) -> None:
-        job, before, setup = self.job, local.job, None
-        local.job = job
-        try:
-            setup = job.setUp()
-            call, args, kwargs = job._resolved()
-            given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
-            result = call(*args, *given, **{**kwargs, **self.kwargs})
-            self.stage = "commit"
-            self._store(result, guard.commits)
-            guard.finishing = True
-            self.manager.commit()
-            self.stage = "done"
-        except BaseException:
-            self.manager.abort()  # inside the context: the site must be set until after the abort
-            raise
-        finally:
-            self._tear_down(setup)
-            local.job = before
-
-    def _store(self, result: Any, commits: int = 0) -> None:
-        """The outcome, in the transaction of the changes."""
-        job, now = self.job, clock.utcnow()
-        if job._status_id == 0:  # the job's code aborted: what began in this transaction is gone
-            job._begin(now)
-        job.attempts = self.attempts + 1
-        if commits:
-            job.remember("committed", f"the job's own code committed {commits} times: not all or nothing", now)
-        if self.cache:
-            job.getRetryPolicy().updateData(self.cache)
-        job._finish(result, now)
-        if job.id is not None:
-            self.manager.get().note(f"job {job.id} {job.task}")
-
-    def _tear_down(self, setup: Any) -> None:
-        try:
-            self.job.tearDown(setup)
-        except Exception:
-            logger.critical("tearDown of %r failed; its outcome is not affected", self.job, exc_info=True)
-
-    def _report(self) -> None:
-        job = self.job
-        if job.failed:
-            result = job.result
-            level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
-            logger.log(level, "%r failed with traceback:\n%s", job, result.getTraceback())
-            events.tell(events.JobFailed(job.id, job.task, job.error))
-        else:
-            tracelog.info("%r succeeded with result: %.200r", job, job.result)
-            events.tell(events.JobFinished(job.id, job.task))
-
-    # When something goes wrong
-
-    def _trouble(self, error: BaseException, guard: Guard) -> str:
-        """Ask the policy what follows, and do it."""
-        kind = retry.trouble(error)
-        if kind == "away":
-            logger.info("The database is away; %s waits for it", self.who[1])
-            if not transactions.wait_for_database(self._database(), self.around.stopping):
-                raise SystemExit("stopped while the database was away")
-        self.manager.begin()
-        self.job = self.find()
-        self._check_owner()
-        self.attempts += 1
-        if kind == "conflict":
-            self.conflicts += 1
-            self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
-        failure = Failure.from_exception(error)
-        answer = self._answer(failure)
-        if answer is False:
-            self._end_badly(failure)
-            return FINISHED
-        if kind == "away":
-            return RETURNED  # and back: the whole pool has waited already
-        if isinstance(answer, timedelta) and answer > LONGEST_PAUSE or self._wants_front(answer):
-            self._give_back(answer, kind, failure)
-            self.stage = "returned"
-            return RETURNED
-        self.manager.abort()
-        self._pause(answer)
-        return RETURNED
-
-    def _database(self) -> Any:
-        return self.around.database or (self.job._p_jar and self.job._p_jar.db())
-
-    def _answer(self, failure: Failure) -> Any:
-        """The policy's answer: False, True or a timedelta."""
-        try:
-            policy = self.job.getRetryPolicy()
-            decide = policy.commitError if self.stage == "commit" else policy.jobError
-            answer = decide(failure, self.cache)
-        except Exception:
-            logger.critical("The retry policy of %r failed; the job waits %s", self.job, POLICY_TROUBLE, exc_info=True)
-            return POLICY_TROUBLE
-        deadline = self.job.deadline()
-        if not answer and not isinstance(answer, timedelta) or deadline is not None and clock.utcnow() > deadline:
-            return False
-        answer = as_delay(answer)
-        waits = isinstance(answer, timedelta) and (answer > LONGEST_PAUSE or answer <= timedelta(0))
-        if waits and not self.job.is_callback and self.job.agent is None:
-            logger.critical("%r is in no agent and cannot be rescheduled: no retry", self.job)
-            return False
-        return answer
-
-    @staticmethod
-    def _wants_front(answer: Any) -> bool:
-        """Zero, negative or past: ahead of all that waits."""
-        return isinstance(answer, timedelta) and answer <= timedelta(0)
-
-    def _pause(self, answer: Any) -> None:
-        """A short wait in the thread. Conflicts without a time of their own get some, with jitter, as they repeat."""
-        if isinstance(answer, timedelta):
-            seconds = answer.total_seconds()
-        elif self.conflicts:
-            seconds = random.random() * min(1.0, 0.005 * 2 ** min(self.conflicts, 8))
-        else:
-            return
-        self.around.stopping.wait(seconds)
-
-    def _give_back(self, delay: timedelta, kind: str, failure: Failure) -> None:
-        until = clock.utcnow() + delay
-
-        def change() -> None:
-            job = self.job
-            job.attempts = self.attempts
-            job._retry_cache = tuple(self.cache.items())
-            job.remember(kind, failure.summary, clock.utcnow())
-            if job.is_callback:
-                return
-            job.needs_attention = bool(self.cache.get("needs_attention")) or delay is POLICY_TROUBLE
-            job._begin_after = until
-            job.queue.give_back(job, front=delay <= timedelta(0))
-
-        self._surely(change)
-        if self.job.is_callback:
-            raise _MustWait(until)
-
-    def _end_badly(self, failure: Failure) -> None:
-        if self.stage == "commit":
-            logger.error("Commit failed for %r: %s. Prior to this its code had succeeded.", self.job, failure.summary)
-        self.attempts -= 1  # _store counts this attempt
-
-        def change() -> None:
-            self._store(failure)
-
-        self._surely(change)
-
-    def _surely(self, change: Callable[[], None]) -> None:
-        """Commit a change of the job's own record, however long it takes; ReassignedError if it has another owner."""
-
-        def call() -> None:
-            self.job = self.find()
-            self._check_owner()
-            change()
-
-        surely(call, f"the outcome of {self.who[1]}", self.manager, self._database(), self.around.stopping)
-
-
-def surely(call: Callable[[], None], what: str, manager: Any, database: Any, stopping: threading.Event) -> None:
-    """Call and commit until it is stored. Conflicts are tried again at once, other trouble after growing waits."""
-    tries = 0
-    while True:
-        manager.begin()
-        try:
-            call()
-            manager.commit()
-            return
-        except EXPLOSIVE:
-            manager.abort()
-            raise
-        except Exception as error:
-            manager.abort()
-            tries += 1
-            if transactions.is_disconnect(error):
-                if not transactions.wait_for_database(database, stopping):
-                    raise SystemExit("stopped while the database was away") from error
-            elif transactions.is_conflict(error):
-                stopping.wait(random.random() * min(0.5, 0.002 * 2 ** min(tries, 8)))
-            else:
-                logger.critical("Storing %s failed, try %s; it is tried again", what, tries, exc_info=True)
-                if stopping.wait(min(5 * tries, 60)):
-                    raise SystemExit(f"stopped while storing {what}") from error
-
-
-def as_delay(answer: Any) -> Any:
-    """A policy's answer with datetimes made timedeltas from now; naive ones are read as UTC."""
-    if isinstance(answer, datetime):
-        aware = answer if answer.tzinfo is not None else answer.replace(tzinfo=clock.UTC)
-        return aware - clock.utcnow()
-    return answer if isinstance(answer, timedelta) else bool(answer)
-
-
-# Callbacks
-
-
-def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = False) -> str:
-    """Run the callbacks that have not ended, one after the other; then the job is COMPLETED.
-
-    ``resumed``: after a takeover. Each callback's record is then written before it is run or ended, so that the old
-    owner, if it still lives, conflicts on it.
-    """
-    token = job.token
-    while True:
-        manager.begin()
-        if job.token != token:
-            raise ReassignedError(f"the job {job.id} belongs to another claim now")
-        callback = next((c for c in job._callbacks if c.status not in (CALLBACKS, COMPLETED) or _unfinished(c)), None)
-        if callback is None:
-            break
-        try:
-            _run_callback(job, callback, manager, around, resumed)
-        except _MustWait as wait:
-            if job.is_callback or job.agent is None:
-                raise
-
-            def change(until: datetime = wait.until) -> None:
-                if job.token != token:
-                    raise ReassignedError(f"the job {job.id} belongs to another claim now")
-                job.resume_at = until
-                job.queue.give_back(job)
-
-            surely(change, f"the callbacks of {job.task}", manager, around.database, around.stopping)
-            return RETURNED
-
-    def complete() -> None:
-        if job.token != token:
-            raise ReassignedError(f"the job {job.id} belongs to another claim now")
-        job._complete(clock.utcnow())
-
-    surely(complete, f"the end of {job.task}", manager, around.database or _database_of(job), around.stopping)
-    return FINISHED
-
-
-def _database_of(job: Any) -> Any:
-    return None if job._p_jar is None else job._p_jar.db()
-
-
-def _unfinished(callback: Any) -> bool:
-    return callback.status == CALLBACKS
-
-
-def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool) -> None:
-    result = main.result
-
-    def find() -> Any:
-        return callback.getJob(result) if hasattr(callback, "getJob") else callback
-
-    target = find()
-    if target._status_id == 2:
-        run_callbacks(target, manager, around, resumed)
-        return
-    tracelog.debug("starting callback %r of %r", target, main)
-    if resumed:
-        interrupted = target._status_id == 1
-        if interrupted:
-            tracelog.debug("retrying interrupted callback %r", target)
-        ends = interrupted and as_delay(target.getRetryPolicy().interrupted()) is False
-
-        def take() -> None:
-            found = find()
-            found.token = f"resumed-{random.getrandbits(64):x}"
-            if ends:
-                found._finish(Failure.from_exception(AbortedError(AbortedError.__doc__)), clock.utcnow())
-
-        surely(take, f"the resumption of {target.task}", manager, around.database, around.stopping)
-        if ends:
-            _log_failure(find())
-            if find()._status_id == 2:
-                run_callbacks(find(), manager, around, resumed)
-            return
-        target = find()
-    late = main.active_end + target.begin_by if target.begin_by is not None and main.active_end else None
-    if late is not None and clock.utcnow() > late:
-        logger.error("The callback %r of %r is late: it ends with a TimeoutError", target, main)
-
-        def expire() -> None:
-            find()._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
-
-        surely(expire, f"the end of {target.task}", manager, around.database, around.stopping)
-        if find()._status_id == 2:
-            run_callbacks(find(), manager, around, resumed)
-        return
-    Run(find, manager, around, (result,)).go()
-
-
-def _log_failure(job: Any) -> None:
-    level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
-    logger.log(level, "%r ended: %s", job, job.error)
-
-
-# The ways in
+def run(
+    job: Any,
+    manager: Any,
+    around: Surroundings,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    """Run a job and its callbacks; return what to report of it."""
+    ended = Run(lambda: job, manager, around, args, kwargs).go()
+    if ended == FINISHED and job._status_id == 2:
+        return run_callbacks(job, manager, around)
+    return ended
 
 
 def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings) -> str:
@@ -504,7 +70,7 @@ def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundin
         if job._status_id == 3:
             logger.error("%r is already completed", job)
             return FINISHED
-        return Run(lambda: job, manager, around).go()
+        return run(job, manager, around)
     except ReassignedError:
         logger.error("The job %s was reassigned while this thread ran it; its work is left to the new owner", oid.hex())
         return REASSIGNED
@@ -565,7 +131,7 @@ def _expire(job: Any, manager: Any, around: Surroundings) -> str:
         job._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
 
     surely(change, f"the end of {job.task}", manager, around.database, around.stopping)
-    _log_failure(job)
+    log_failure(job)
     events.tell(events.JobFailed(job.id, job.task, job.error))
     return run_callbacks(job, manager, around) if job._status_id == 2 else FINISHED
 
@@ -584,8 +150,8 @@ def call_directly(job: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     job._begin(clock.utcnow())
     if job._p_jar is not None:
         manager.commit()
-    run = Run(lambda: job, manager, Surroundings(_database_of(job)), args, kwargs)
-    return job if run.go() == RETURNED else job.result
+    ended = run(job, manager, Surroundings(database_of(job)), args, kwargs)
+    return job if ended == RETURNED else job.result
 
 
 def _manager_of(job: Any) -> Any:
@@ -608,9 +174,9 @@ def fail(job: Any, error: BaseException | None) -> None:
     if job._status_id == 3 and status == PENDING:
         queue.give_back(job)
     manager.commit()
-    _log_failure(job)
+    log_failure(job)
     if job._status_id == 2:
-        run_callbacks(job, manager, Surroundings(_database_of(job)))
+        run_callbacks(job, manager, Surroundings(database_of(job)))
         if status == PENDING:
             queue.give_back(job)
             manager.commit()
@@ -622,7 +188,7 @@ def resume_callbacks(job: Any) -> None:
         raise BadStatusError(f"one can only resume the callbacks of a job in CALLBACKS, this one is {job.status}")
     manager = _manager_of(job)
     manager.commit()
-    run_callbacks(job, manager, Surroundings(_database_of(job)), resumed=True)
+    run_callbacks(job, manager, Surroundings(database_of(job)), resumed=True)
 
 
 def handle_interrupt(job: Any) -> None:

@@ -1,22 +1,15 @@
 """The job: a call that is stored, run later, and remembered with its outcome."""
 
+from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collections.abc import Mapping
-from datetime import datetime
-from datetime import timedelta
-from typing import Any
-
-from BTrees.OOBTree import OOBTree
-from collective.zcasync import callables
+from collective.zcasync import attempts
 from collective.zcasync import callbacks
-from collective.zcasync import clock
 from collective.zcasync import door
 from collective.zcasync import execution
-from collective.zcasync import retry
+from collective.zcasync.calls import Call
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
-from collective.zcasync.exceptions import InvalidValueError
-from collective.zcasync.exceptions import QuotaNotFound
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
@@ -24,23 +17,19 @@ from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import IAgent
 from collective.zcasync.interfaces import IJob
-from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
-from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import MappingView
 from collective.zcasync.persistence import Payload
-from collective.zcasync.persistence import PRIORITIES
-from collective.zcasync.persistence import SequenceView
 from collective.zcasync.persistence import walk
 from collective.zcasync.representation import call_text
+from datetime import datetime
 from twisted.python.failure import Failure as TwistedFailure
-from zope.component import queryUtility
+from typing import Any
 from zope.interface import implementer
 
 import logging
-import uuid
 
 logger = logging.getLogger("collective.zcasync.events")
 
@@ -51,7 +40,7 @@ _STORED = (NEW, ACTIVE, CALLBACKS, COMPLETED)
 
 
 @implementer(IJob)
-class Job(Base):
+class Job(Call):
     """See IJob.
 
     The record holds only plain values and references to records of this package, so that it can be loaded and written
@@ -60,33 +49,12 @@ class Job(Base):
     """
 
     _status_id = 0
-    _callable = ""
-    _task = ""
-    _title = ""
-    _is_method = False
-    _args: tuple[Any, ...] = ()
-    _kwargs: tuple[tuple[str, Any], ...] = ()
-    _payload: Payload | None = None
     _result: Any = None
     _result_record: Payload | None = None
     _callbacks: tuple[Any, ...] = ()
     _annotations: Any = None
-    _begin_after: datetime | None = None
-    _begin_by: float | None = None
-    _quota_names: tuple[str, ...] = ()
-    _assigner: str | None = None
-    _policy_factory: str | None = None
-    _policy_data: tuple[tuple[str, Any], ...] = ()
     _retry_cache: tuple[tuple[str, Any], ...] = ()
-    failure_log_level: int | None = None
     is_callback = False
-    #: Who put the job, as IJobContext captured it: the site, the user, and the rest as plain data.
-    group = ""
-    user = ""
-    context_data: Any = None
-    #: Name of a retry policy that is looked up at each decision; None: the default.
-    policy: str | None = None
-    priority = 0
     #: Where the job waits: its key and the number of its inbox.
     key: int | None = None
     shard: int | None = None
@@ -109,7 +77,6 @@ class Job(Base):
     error = ""
     needs_attention = False
     held_reason = ""
-    retry_of = ""
     retried_as = ""
     where = ""
 
@@ -137,135 +104,6 @@ class Job(Base):
         if callable(item) and not isinstance(item, type):
             return Job(item)
         raise InvalidJobError(f"{item!r} cannot be a job; wrap it: Job({item!r}, ...)")
-
-    # The call
-
-    def _set_call(self, call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        task = getattr(call, "__zcasync_task__", None)
-        if task is not None:
-            self._task, self._title, self._callable, owner = task.name, task.title, task.handler_name, None
-        else:
-            self._task = self._title = ""
-            self._callable, owner = callables.describe(call)
-        self._is_method = owner is not None
-        if IJob.providedBy(owner) and owner is not self and owner.parent is None:
-            owner.parent = self
-        self._store_call(owner, args, kwargs)
-
-    def _store_call(self, owner: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """Small plain arguments stay in the record; all others go into a payload of their own."""
-        arguments = tuple(args), tuple(kwargs.items())
-        if owner is None and door.is_plain(arguments):
-            self._args, self._kwargs = arguments
-            self._payload = None
-        else:
-            self._args, self._kwargs = (), ()
-            self._payload = Payload(owner=owner, args=arguments[0], kwargs=arguments[1])
-
-    def _owner(self) -> Any:
-        return self._payload.owner if self._payload is not None else None
-
-    def _get_args(self) -> tuple[Any, ...]:
-        return self._args if self._payload is None else self._payload.args
-
-    def _get_kwargs(self) -> dict[str, Any]:
-        return dict(self._kwargs if self._payload is None else self._payload.kwargs)
-
-    @property
-    def args(self) -> SequenceView:
-        return SequenceView(
-            self._get_args, lambda args: self._store_call(self._owner(), args, self._get_kwargs())
-        )
-
-    @property
-    def kwargs(self) -> MappingView:
-        return MappingView(
-            self._get_kwargs, lambda kwargs: self._store_call(self._owner(), self._get_args(), kwargs)
-        )
-
-    @property
-    def callable(self) -> Any:
-        """What is called; UnknownCallableError if this process does not know it."""
-        if self._is_method:
-            return getattr(self._owner(), self._callable)
-        return callables.resolve(self._callable)
-
-    @callable.setter
-    def callable(self, value: Any) -> None:
-        if self.status != NEW:
-            raise BadStatusError(f"callable can be set on a NEW job only, this one is {self.status}")
-        self._set_call(value, self._get_args(), self._get_kwargs())
-
-    @property
-    def task(self) -> str:
-        """The name of the registered task, else of the callable."""
-        return self._task or callables.dotted(self._callable)
-
-    @property
-    def title(self) -> str:
-        return self._title or self.task
-
-    @property
-    def callable_name(self) -> str:
-        """Text under which the callable is found, or "" for a method (its owner is in the payload)."""
-        return "" if self._is_method else self._callable
-
-    def _resolved(self) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-        """Callable, arguments and keywords as the job's code sees them: inside the entered context."""
-        restore = execution.unshelve
-        args = tuple(walk(arg, restore) for arg in self._get_args())
-        kwargs = {name: walk(value, restore) for name, value in self._get_kwargs().items()}
-        if self._is_method:
-            call = getattr(restore(self._owner()), self._callable)
-        else:
-            call = callables.resolve(self._callable)
-        return getattr(call, "handler", call) if self._task else call, args, kwargs
-
-    def seal(self, database_name: str | None = None, run_as: str | None = None) -> None:
-        """Check that the call can be stored, shelve content in it, and remember the caller.
-
-        Raises InvalidJobError, InvalidArgumentError or PutRefused, before anything was stored.
-        """
-        context = queryUtility(IJobContext)
-        owner, args, kwargs = self._owner(), self._get_args(), self._get_kwargs()
-        if context is not None and not self.retry_of:
-            owner = context.shelve(owner) if owner is not None else None
-            args = tuple(walk(arg, context.shelve) for arg in args)
-            kwargs = {name: walk(value, context.shelve) for name, value in kwargs.items()}
-            self.group, self.user, self.context_data = context.capture(self, run_as)
-        if self._payload is not None:
-            door.check(args, kwargs, owner, self.task, database_name)
-            self._store_call(owner, args, kwargs)
-        for callback in self.all_callbacks():
-            callback.seal_as_callback(self, database_name)
-
-    def seal_as_callback(self, main: "Job", database_name: str | None) -> None:
-        """A callback runs as its main job does."""
-        if self._payload is not None:
-            context = queryUtility(IJobContext)
-            shelve = context.shelve if context is not None else (lambda value: value)
-            owner = shelve(self._owner()) if self._owner() is not None else None
-            args = tuple(walk(arg, shelve) for arg in self._get_args())
-            kwargs = {name: walk(value, shelve) for name, value in self._get_kwargs().items()}
-            door.check(args, kwargs, owner, self.task, database_name)
-            self._store_call(owner, args, kwargs)
-        self.group, self.user, self.context_data = main.group, main.user, main.context_data
-        for callback in self.all_callbacks():
-            callback.seal_as_callback(self, database_name)
-
-    def again(self) -> "Job":
-        """A new job with the same call, options and caller, not yet put."""
-        new = type(self).__new__(type(self))
-        for name in (
-            *("_callable", "_task", "_title", "_is_method", "_args", "_kwargs", "_quota_names"),
-            *("_policy_factory", "failure_log_level", "group", "user", "context_data", "policy", "priority", "where"),
-        ):
-            setattr(new, name, getattr(self, name))
-        if self._payload is not None:
-            old = self._payload
-            new._payload = Payload(owner=old.owner, args=old.args, kwargs=old.kwargs)
-        new.retry_of = self.id or ""
-        return new
 
     # Where it stands
 
@@ -336,110 +174,6 @@ class Job(Base):
         for callback in self._callbacks:
             yield from callbacks.jobs_of(callback)
 
-    # Options
-
-    @property
-    def begin_after(self) -> datetime | None:
-        return self._begin_after
-
-    @begin_after.setter
-    def begin_after(self, value: datetime | None) -> None:
-        if self.status != NEW:
-            raise BadStatusError(f"begin_after can be set on a NEW job only, this one is {self.status}")
-        self._begin_after = None if value is None else clock.aware(value, "begin_after")
-
-    @property
-    def begin_by(self) -> timedelta | None:
-        return None if self._begin_by is None else timedelta(seconds=self._begin_by)
-
-    @begin_by.setter
-    def begin_by(self, value: timedelta | None) -> None:
-        if self.status not in (NEW, PENDING):
-            raise BadStatusError(f"begin_by can be set on a NEW or PENDING job only, this one is {self.status}")
-        if value is not None and (not isinstance(value, timedelta) or value < timedelta(0)):
-            raise InvalidValueError(f"begin_by must be a timedelta of zero or more, counted from begin_after: {value!r}")
-        self._begin_by = None if value is None else value.total_seconds()
-
-    def deadline(self) -> datetime | None:
-        """When the job must have started, or None."""
-        if self._begin_by is None:
-            return None
-        start = self._begin_after or self.put_at or self.active_end or clock.utcnow()
-        return start + timedelta(seconds=self._begin_by)
-
-    def not_before(self) -> datetime | None:
-        """When the job (or the rest of its callbacks) may go on, or None for at once."""
-        return self.resume_at if self._status_id == 2 else self._begin_after
-
-    @property
-    def held_back(self) -> bool:
-        """Whether the job waits for a later time; then it gives up its place in quotas."""
-        return self._status_id == 0 and self._begin_after is not None and self._begin_after > clock.utcnow()
-
-    @property
-    def quota_names(self) -> tuple[str, ...]:
-        return self._quota_names
-
-    @quota_names.setter
-    def quota_names(self, value: Any) -> None:
-        if isinstance(value, str):
-            raise InvalidJobError(f"quota_names must be a tuple of names, not the text {value!r}: write ({value!r},)")
-        names = tuple(value)
-        status = self.status
-        if status not in (NEW, PENDING):
-            raise BadStatusError(f"quota_names can be set on a NEW or PENDING job only, this one is {status}")
-        if status == PENDING:
-            self.check_quotas(names, self.queue)
-        self._quota_names = names
-
-    @staticmethod
-    def check_quotas(names: tuple[str, ...], queue: Any) -> None:
-        """QuotaNotFound (a ValueError) for a name that the queue does not know."""
-        for name in names:
-            if name not in queue.quotas:
-                raise QuotaNotFound("unknown quota name", name)
-
-    def set_priority(self, value: int) -> None:
-        """-16..15, higher first; a step is worth ten minutes of waiting. For jobs that are not yet put."""
-        if type(value) is not int or value not in PRIORITIES:
-            raise InvalidValueError(f"priority must be a whole number from -16 to 15, not {value!r}")
-        self.priority = value
-
-    @property
-    def retry_policy_factory(self) -> str | None:
-        """Name of an adapter or policy, or "module:qualname" of a policy class; None: the default."""
-        return self._policy_factory
-
-    @retry_policy_factory.setter
-    def retry_policy_factory(self, value: Any) -> None:
-        if value is not None and not isinstance(value, str):
-            value, owner = callables.describe(value)
-            if owner is not None:
-                raise InvalidJobError("a retry policy must be a name, a class or a module's function, not a method")
-        self._policy_factory = value
-
-    def getRetryPolicy(self) -> Any:
-        """The policy that decides for this job now."""
-        return retry.policy_for(self)
-
-    @property
-    def policy_data(self) -> MappingView:
-        """What the job's policy counts: plain values, kept with the job."""
-
-        def assign(values: dict[Any, Any]) -> None:
-            self._policy_data = tuple(values.items())
-
-        return MappingView(lambda: dict(self._policy_data), assign)
-
-    @property
-    def assignerUUID(self) -> uuid.UUID | None:
-        """UUID of the process that put the job."""
-        return None if self._assigner is None else uuid.UUID(self._assigner)
-
-    @assignerUUID.setter
-    def assignerUUID(self, value: uuid.UUID | None) -> None:
-        self._assigner = None if value is None else str(value)
-
     @property
     def annotations(self) -> Any:
         """A mapping for the application; it becomes a record when something is written."""
@@ -473,9 +207,7 @@ class Job(Base):
 
     # Callbacks
 
-    def addCallback(
-        self, callback: Any, failure_log_level: int | None = None, retry_policy_factory: Any = None
-    ) -> Any:
+    def addCallback(self, callback: Any, failure_log_level: int | None = None, retry_policy_factory: Any = None) -> Any:
         """See IAbstractJob. A job that runs elsewhere gets it through its mailbox, and loses nothing by it."""
         return self._add(self.adapt(callback), failure_log_level, retry_policy_factory)
 
@@ -579,7 +311,7 @@ class Job(Base):
 
     def _store_result(self, result: Any) -> None:
         self._result, self._result_record = None, None
-        result = walk(result, execution.shelve_result)
+        result = walk(result, attempts.shelve_result)
         if door.is_plain(result):
             self._result = result
             return

@@ -1,15 +1,8 @@
 """The queue: where jobs are put and wait, and the mapping of all queues."""
 
+from BTrees.OOBTree import OOBTree
 from collections.abc import Callable
 from collections.abc import Iterator
-from datetime import datetime
-from datetime import timedelta
-from typing import Any
-
-from BTrees.IOBTree import IOBTree
-from BTrees.Length import Length
-from BTrees.LOBTree import LOBTree
-from BTrees.OOBTree import OOBTree
 from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import events
@@ -17,12 +10,10 @@ from collective.zcasync import execution
 from collective.zcasync.dispatchers import Dispatchers
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
-from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import QueueNotFound
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
-from collective.zcasync.history import merged
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import KEY
@@ -31,17 +22,16 @@ from collective.zcasync.interfaces import SCHEMA
 from collective.zcasync.job import Job
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import insert
-from collective.zcasync.persistence import make_inbox
 from collective.zcasync.persistence import make_key
+from collective.zcasync.places import Places
 from collective.zcasync.quota import Quotas
-from collective.zcasync.slot import COUNTS
-from collective.zcasync.slot import Slot
+from datetime import datetime
+from datetime import timedelta
 from persistent import Persistent
+from typing import Any
 from zope.component import queryUtility
 from zope.interface import implementer
 
-import heapq
-import itertools
 import logging
 import random
 import threading
@@ -49,9 +39,6 @@ import time
 import zope.event
 
 logger = logging.getLogger("collective.zcasync.events")
-
-#: Inboxes of a queue. Two threads on one do no harm; 16 keep the records small.
-SHARDS = 16
 
 #: A put that finds more than this in its inbox goes to the overflow: no dispatcher is at work.
 INBOX_FULL = 256
@@ -96,7 +83,7 @@ class Template(Persistent):
 
 
 @implementer(IQueue)
-class Queue(Base):
+class Queue(Places):
     """See IQueue.
 
     The record itself is written by people's changes only. A put writes an inbox (which always merges, see
@@ -110,28 +97,13 @@ class Queue(Base):
     failed_days = 30
     code_wait = CODE_WAIT
     owner = ""
-    #: Groups whose jobs are kept from running until a person releases them.
-    held_groups: tuple[str, ...] = ()
+    quotas: Quotas
 
     def __init__(self) -> None:
-        self.inboxes = tuple(make_inbox() for _ in range(SHARDS))
-        self.overflows = tuple(LOBTree() for _ in range(SHARDS))
-        self.slots: Any = IOBTree()
-        #: (microseconds, key) -> job: jobs whose begin_after has not come.
-        self.later: Any = OOBTree()
-        #: (microseconds, key) -> job: jobs with a begin_by, wherever they wait.
-        self.deadlines: Any = OOBTree()
-        #: "quota:NAME" or "group:GROUP" -> key -> job: jobs that wait for a quota or for a release.
-        self.parked: Any = OOBTree()
-        #: Jobs that wait for a job; used by the engine for jobs that return jobs.
-        self.waiting_for: Any = LOBTree()
-        #: key -> (reason, job)
-        self.quarantine: Any = LOBTree()
+        super().__init__()
         self.owners: Any = OOBTree()
         #: role -> agent name -> Template
         self.templates: Any = OOBTree()
-        #: Corrections of the slots' counts by those who are no dispatchers; they merge.
-        self.adjustments = {kind: Length() for kind in COUNTS}
         self.quotas = Quotas()
         self.quotas.parent = self
         self.dispatchers = Dispatchers()
@@ -175,7 +147,9 @@ class Queue(Base):
             context = queryUtility(IJobContext)
             if context is not None and hasattr(context, "stored"):
                 context.stored(job, [job, place, *([job._payload] if job._payload is not None else [])])
-            connection.transaction_manager.get().addAfterCommitHook(_told, (job.id, job.task, self.name, self._served()))
+            connection.transaction_manager.get().addAfterCommitHook(
+                _told, (job.id, job.task, self.name, self._served())
+            )
         return job
 
     def _served(self) -> bool:
@@ -204,105 +178,6 @@ class Queue(Base):
         if item._status_id != 0:
             raise BadStatusError(f"only a job that does not run can be put back, this one is {item.status}")
         self.give_back(item, front=True)
-
-    # Looking
-
-    def places(self, shards: Any, slot: Any, now: datetime | None) -> Iterator[claims.Place]:
-        """Where jobs wait that may be taken: the given inboxes, the slot's backlogs and those of free slots, what is
-        due, and what is parked for a quota that has room or a group that was released. ``now`` None: all places."""
-        for shard in shards:
-            if len(self.inboxes[shard]) > 1:
-                yield claims.Place("inbox", self.inboxes[shard])
-            if self.overflows[shard]:
-                yield claims.Place("overflow", self.overflows[shard])
-        for other in self.slots.values():
-            if now is None or other is slot or other.owner is None:
-                for group, tree in other.backlogs.items():
-                    if tree:
-                        yield claims.Place("backlog", tree, group)
-        if self.later:
-            yield claims.Place("later", self.later)
-        for name, tree in self.parked.items():
-            if tree and (now is None or self._open(name)):
-                yield claims.Place("parked", tree, name)
-
-    def _open(self, name: str) -> bool:
-        """Whether what is parked under ``name`` may go on."""
-        kind, _, value = name.partition(":")
-        if kind == "group":
-            return value not in self.held_groups
-        quota = self.quotas.get(value)
-        return quota is None or not quota.filled
-
-    def _all_rows(self) -> Iterator[claims.Row]:
-        rows = [
-            sorted(claims.place_rows(place), key=lambda row: row.key) if place.kind == "later" else claims.place_rows(place)
-            for place in self.places(range(len(self.inboxes)), None, None)
-        ]
-        return heapq.merge(*rows, key=lambda row: row.key)
-
-    def waiting(self, after: int | None = None) -> Iterator[tuple[int, Any]]:
-        """(key, job) of the jobs that may be claimed as soon as a thread is free, in the order offered."""
-        places = self.places(range(len(self.inboxes)), None, None)
-        rows = [claims.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog")]
-        for row in heapq.merge(*rows, key=lambda row: row.key):
-            if after is None or row.key > after:
-                yield row.key, row.job
-
-    def later_jobs(self) -> Iterator[tuple[datetime, Any]]:
-        """(time, job) of the jobs that wait for their time."""
-        for (moment, _key), job in self.later.items():
-            yield clock.from_microseconds(moment), job
-
-    def parked_jobs(self) -> Iterator[tuple[str, Any]]:
-        """(why, job) of the jobs that wait for a quota ("quota:NAME") or for the release of a group ("group:GROUP")."""
-        for name, tree in self.parked.items():
-            for job in tree.values():
-                yield name, job
-
-    def running(self) -> Iterator[tuple[Any, str, str]]:
-        """(job, UUID of the dispatcher, agent name) of what is claimed; also what finished a moment ago."""
-        for slot in self.slots.values():
-            for job, agent in slot.running.values():
-                yield job, slot.owner or "", agent
-
-    def quarantined(self) -> Iterator[tuple[str, Any]]:
-        """(reason, job) of the jobs that were set aside."""
-        yield from self.quarantine.values()
-
-    def finished(self, outcome: str | None = None, group: str | None = None) -> Iterator[Any]:
-        """Finished jobs, newest first. ``outcome``: succeeded, failed or cancelled."""
-        return merged([slot.history for slot in self.slots.values()], outcome, group)
-
-    def counts(self) -> dict[str, int]:
-        """How many jobs are where: waiting, later, parked, running, quarantined, succeeded, failed, cancelled."""
-        totals = {kind: self.adjustments[kind].value for kind in COUNTS}
-        running = 0
-        for slot in self.slots.values():
-            running += len(slot.running)
-            for kind, number in slot.counts.items():
-                totals[kind] += number
-        waiting = sum(len(inbox) - 1 for inbox in self.inboxes) + sum(len(tree) for tree in self.overflows)
-        waiting += totals.pop("backlog")
-        return {"waiting": waiting, "running": running, **totals}
-
-    def __len__(self) -> int:
-        counts = self.counts()
-        return counts["waiting"] + counts["later"] + counts["parked"]
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[Any]:
-        return (row.job for row in self._all_rows() if row.job.key == row.key and row.job._status_id == 0)
-
-    def __getitem__(self, index: int) -> Any:
-        if index < 0:
-            jobs = list(self)
-            return jobs[index]
-        for job in itertools.islice(self, index, None):
-            return job
-        raise IndexError(index)
 
     # Taking out
 
@@ -333,34 +208,6 @@ class Queue(Base):
         item.parent = None
         item.assignerUUID = None
 
-    def take_out(self, job: Any, slot: Any = None) -> bool:
-        """Take the job's entry out of wherever it waits; whether it was there."""
-        row = self._find(job)
-        if row is None:
-            return False
-        claims.Taker(self, slot).leave(row)
-        return True
-
-    def forget_entry(self, job: Any, slot: Any = None) -> None:
-        """Take out the entry that a cancelled job left where it had waited."""
-        row = self._find(job, job.former_key)
-        if row is not None:
-            claims.Taker(self, slot).leave(row)
-
-    def _find(self, job: Any, key: int | None = None) -> claims.Row | None:
-        key = job.key if key is None else key
-        if key is None:
-            return None
-        for place in self.places(range(len(self.inboxes)), None, None):
-            if place.kind == "later":
-                until = job.not_before()
-                at = (clock.to_microseconds(until), key) if until is not None else None
-                if at is not None and place.tree.get(at) is job:
-                    return claims.Row(key, place, at, job)
-            elif place.tree.get(key) is job:
-                return claims.Row(key, place, key, job)
-        return None
-
     def cancel(self, job: Any) -> str:
         """End a waiting job with a Failure of CancelledError; ask a running one to stop.
 
@@ -380,64 +227,6 @@ class Queue(Base):
             job.former_key = old.key
         self.give_back(job)
         return "cancelled"
-
-    def adjust(self, kind: str, change: int) -> None:
-        """Correct a count from outside a dispatcher."""
-        self.adjustments[kind].change(change)
-
-    # Slots
-
-    def free_slot(self) -> Slot:
-        """A slot that nobody owns, with what lies in it, or a new one."""
-        for slot in self.slots.values():
-            if slot.owner is None:
-                return slot
-        number = self.slots.maxKey() + 1 if self.slots else 0
-        slot = self.slots[number] = Slot(number)
-        return slot
-
-    def any_slot(self) -> Slot:
-        """A slot to file something away in, for callers without a dispatcher."""
-        return next(iter(self.slots.values()), None) or self.free_slot()
-
-    def empty_slot(self, slot: Slot, died: bool) -> None:
-        """What a dispatcher leaves: file away what has finished, give back what had not begun, interrupt the rest."""
-        ended = [(oid, "finished") for oid, (job, _a) in slot.running.items() if _status(job) == 3]
-        claims.sweep(self, slot, ended)
-        for oid, (job, _agent) in list(slot.running.items()):
-            slot.running = {other: row for other, row in slot.running.items() if other != oid}
-            if _status(job) is None:
-                insert(self.quarantine, make_key(), ("its class or record cannot be loaded", job))
-                slot.count("quarantined", 1)
-                continue
-            if job.agent is None or job.agent.slot is not slot:
-                continue  # it waits again already, in an inbox
-            claims.deliver(job, slot.open_mail(oid))
-            if job._status_id == 0 and oid not in slot.started:
-                self.give_back(job, front=True)
-                claims.leave_quotas(self, job)
-                continue
-            if job._status_id == 0:
-                job._status_id = 1
-            if job._status_id == 1 and execution.interrupt(job, died) == execution.RETURNED:
-                claims.leave_quotas(self, job)
-                if died and job.deaths >= execution.DEADLY:
-                    self._set_aside_killer(job, slot)
-                continue
-            claims.leave_quotas(self, job)
-            if job._status_id == 3:
-                claims.file_away(self, slot, job)
-            else:
-                self.give_back(job, front=True)
-        slot.started = frozenset()
-
-    def _set_aside_killer(self, job: Any, slot: Slot) -> None:
-        self.take_out(job, slot)
-        job.held_reason = f"its process died {job.deaths} times under it"
-        insert(self.quarantine, make_key(), (job.held_reason, job))
-        slot.count("quarantined", 1)
-        logger.critical("Job %s was set aside: %s", job.id, job.held_reason)
-        events.tell(events.JobHeld(job.id, job.task, job.held_reason))
 
     # Settings
 
@@ -475,16 +264,6 @@ class JobNotInQueue(ZCAsyncError, LookupError):
     """The job does not wait in this queue: it was claimed, has ended, or was never put here."""
 
 
-def _status(job: Any) -> int | None:
-    """The stored status, or None if the job cannot be loaded."""
-    try:
-        job._p_activate()
-        return int(job._status_id)
-    except Exception:
-        logger.warning("The record of a claimed job cannot be loaded", exc_info=True)
-        return None
-
-
 def _told(committed: bool, id: str, task: str, queue: str, served: bool) -> None:
     """After the put's commit."""
     if not committed:
@@ -492,7 +271,8 @@ def _told(committed: bool, id: str, task: str, queue: str, served: bool) -> None
     if not served and time.monotonic() - _warned.get(queue, -WARN_EVERY) >= WARN_EVERY:
         _warned[queue] = time.monotonic()
         logger.warning(
-            "Job %s (%s) waits in queue %r, which no dispatcher serves. Switch one on in zope.conf, or run zcasync worker.",
+            "Job %s (%s) waits in queue %r, which no dispatcher serves. Switch one on in zope.conf, or run zcasync"
+            " worker.",
             id,
             task,
             queue,
@@ -564,9 +344,7 @@ def get_queue(connection: Any, name: str = "") -> Queue:
     """A queue by name; QueueNotFound, naming those that exist, if there is none."""
     queues = get_queues(connection)
     if queues is None:
-        raise QueueNotFound(
-            "this database has no queues yet: import the add-on's profile, or start a dispatcher on it"
-        )
+        raise QueueNotFound("this database has no queues yet: import the add-on's profile, or start a dispatcher on it")
     if name not in queues:
         raise QueueNotFound(f"no queue is named {name!r}; there are: {', '.join(map(repr, queues.keys()))}")
     return queues[name]

@@ -1,17 +1,16 @@
 """Helpers for tests: run what was put without a dispatcher, or wait for what a real one does."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
-
+from collective.zcasync import attempts
 from collective.zcasync import claims
 from collective.zcasync import clock
-from collective.zcasync import execution
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
 from collective.zcasync.persistence import walk
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadlocal import local
+from contextlib import ExitStack
+from typing import Any
 
 import time
 import transaction
@@ -67,12 +66,12 @@ def _run_inline(job: Any, *results: Any) -> None:
     before = local.job
     try:
         with ExitStack() as stack:
-            stack.enter_context(execution.entered(job))
+            stack.enter_context(attempts.entered(job))
             local.job = job
             setup = job.setUp()
             try:
                 call, args, kwargs = job._resolved()
-                given = tuple(walk(result, execution.unshelve) for result in results)
+                given = tuple(walk(result, attempts.unshelve) for result in results)
                 outcome = call(*args, *given, **kwargs)
             finally:
                 job.tearDown(setup)

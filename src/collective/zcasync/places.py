@@ -1,0 +1,200 @@
+"""The places of a queue: where jobs wait, run and are kept, and how to look at them."""
+
+from BTrees.IOBTree import IOBTree
+from BTrees.Length import Length
+from BTrees.LOBTree import LOBTree
+from BTrees.OOBTree import OOBTree
+from collections.abc import Iterator
+from collective.zcasync import claims
+from collective.zcasync import clock
+from collective.zcasync.history import merged
+from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import make_inbox
+from collective.zcasync.slot import COUNTS
+from collective.zcasync.slot import Slot
+from datetime import datetime
+from typing import Any
+
+import heapq
+import itertools
+
+#: Inboxes of a queue. Two threads on one do no harm; 16 keep the records small.
+SHARDS = 16
+
+
+class Places(Base):
+    """What a queue is made of, and its lists. The base of Queue, which says who writes what.
+
+    Lists are lazy and load no payloads; a list that is read while claims work may show a job twice or not at all.
+    """
+
+    #: Groups whose jobs are kept from running until a person releases them.
+    held_groups: tuple[str, ...] = ()
+    quotas: Any
+
+    def __init__(self) -> None:
+        self.inboxes = tuple(make_inbox() for _ in range(SHARDS))
+        self.overflows = tuple(LOBTree() for _ in range(SHARDS))
+        self.slots: Any = IOBTree()
+        #: (microseconds, key) -> job: jobs whose begin_after has not come.
+        self.later: Any = OOBTree()
+        #: (microseconds, key) -> job: jobs with a begin_by, wherever they wait.
+        self.deadlines: Any = OOBTree()
+        #: "quota:NAME" or "group:GROUP" -> key -> job: jobs that wait for a quota or for a release.
+        self.parked: Any = OOBTree()
+        #: Jobs that wait for a job; used by the engine for jobs that return jobs.
+        self.waiting_for: Any = LOBTree()
+        #: key -> (reason, job)
+        self.quarantine: Any = LOBTree()
+        #: Corrections of the slots' counts by those who are no dispatchers; they merge.
+        self.adjustments = {kind: Length() for kind in COUNTS}
+
+    # Looking
+
+    def places(self, shards: Any, slot: Any, now: datetime | None) -> Iterator[claims.Place]:
+        """Where jobs wait that may be taken: the given inboxes, the slot's backlogs and those of free slots, what is
+        due, and what is parked for a quota that has room or a group that was released. ``now`` None: all places."""
+        for shard in shards:
+            if len(self.inboxes[shard]) > 1:
+                yield claims.Place("inbox", self.inboxes[shard])
+            if self.overflows[shard]:
+                yield claims.Place("overflow", self.overflows[shard])
+        for other in self.slots.values():
+            if now is None or other is slot or other.owner is None:
+                for group, tree in other.backlogs.items():
+                    if tree:
+                        yield claims.Place("backlog", tree, group)
+        if self.later:
+            yield claims.Place("later", self.later)
+        for name, tree in self.parked.items():
+            if tree and (now is None or self._open(name)):
+                yield claims.Place("parked", tree, name)
+
+    def _open(self, name: str) -> bool:
+        """Whether what is parked under ``name`` may go on."""
+        kind, _, value = name.partition(":")
+        if kind == "group":
+            return value not in self.held_groups
+        quota = self.quotas.get(value)
+        return quota is None or not quota.filled
+
+    def _all_rows(self) -> Iterator[claims.Row]:
+        rows = [
+            sorted(claims.place_rows(place), key=lambda row: row.key)
+            if place.kind == "later"
+            else claims.place_rows(place)
+            for place in self.places(range(len(self.inboxes)), None, None)
+        ]
+        return heapq.merge(*rows, key=lambda row: row.key)
+
+    def waiting(self, after: int | None = None) -> Iterator[tuple[int, Any]]:
+        """(key, job) of the jobs that may be claimed as soon as a thread is free, in the order offered."""
+        places = self.places(range(len(self.inboxes)), None, None)
+        rows = [claims.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog")]
+        for row in heapq.merge(*rows, key=lambda row: row.key):
+            if after is None or row.key > after:
+                yield row.key, row.job
+
+    def later_jobs(self) -> Iterator[tuple[datetime, Any]]:
+        """(time, job) of the jobs that wait for their time."""
+        for (moment, _key), job in self.later.items():
+            yield clock.from_microseconds(moment), job
+
+    def parked_jobs(self) -> Iterator[tuple[str, Any]]:
+        """(why, job) of the jobs that wait for a quota ("quota:NAME") or for the release of a group ("group:GROUP")."""
+        for name, tree in self.parked.items():
+            for job in tree.values():
+                yield name, job
+
+    def running(self) -> Iterator[tuple[Any, str, str]]:
+        """(job, UUID of the dispatcher, agent name) of what is claimed; also what finished a moment ago."""
+        for slot in self.slots.values():
+            for job, agent in slot.running.values():
+                yield job, slot.owner or "", agent
+
+    def quarantined(self) -> Iterator[tuple[str, Any]]:
+        """(reason, job) of the jobs that were set aside."""
+        yield from self.quarantine.values()
+
+    def finished(self, outcome: str | None = None, group: str | None = None) -> Iterator[Any]:
+        """Finished jobs, newest first. ``outcome``: succeeded, failed or cancelled."""
+        return merged([slot.history for slot in self.slots.values()], outcome, group)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are where: waiting, later, parked, running, quarantined, succeeded, failed, cancelled."""
+        totals = {kind: self.adjustments[kind].value for kind in COUNTS}
+        running = 0
+        for slot in self.slots.values():
+            running += len(slot.running)
+            for kind, number in slot.counts.items():
+                totals[kind] += number
+        waiting = sum(len(inbox) - 1 for inbox in self.inboxes) + sum(len(tree) for tree in self.overflows)
+        waiting += totals.pop("backlog")
+        return {"waiting": waiting, "running": running, **totals}
+
+    def __len__(self) -> int:
+        counts = self.counts()
+        return counts["waiting"] + counts["later"] + counts["parked"]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return (row.job for row in self._all_rows() if row.job.key == row.key and row.job._status_id == 0)
+
+    def __getitem__(self, index: int) -> Any:
+        if index < 0:
+            jobs = list(self)
+            return jobs[index]
+        for job in itertools.islice(self, index, None):
+            return job
+        raise IndexError(index)
+
+    # Finding and taking out
+
+    def take_out(self, job: Any, slot: Any = None) -> bool:
+        """Take the job's entry out of wherever it waits; whether it was there."""
+        row = self._find(job)
+        if row is None:
+            return False
+        claims.Taker(self, slot).leave(row)
+        return True
+
+    def forget_entry(self, job: Any, slot: Any = None) -> None:
+        """Take out the entry that a cancelled job left where it had waited."""
+        row = self._find(job, job.former_key)
+        if row is not None:
+            claims.Taker(self, slot).leave(row)
+
+    def _find(self, job: Any, key: int | None = None) -> claims.Row | None:
+        key = job.key if key is None else key
+        if key is None:
+            return None
+        for place in self.places(range(len(self.inboxes)), None, None):
+            if place.kind == "later":
+                until = job.not_before()
+                at = (clock.to_microseconds(until), key) if until is not None else None
+                if at is not None and place.tree.get(at) is job:
+                    return claims.Row(key, place, at, job)
+            elif place.tree.get(key) is job:
+                return claims.Row(key, place, key, job)
+        return None
+
+    def adjust(self, kind: str, change: int) -> None:
+        """Correct a count from outside a dispatcher."""
+        self.adjustments[kind].change(change)
+
+    # Slots
+
+    def free_slot(self) -> Slot:
+        """A slot that nobody owns, with what lies in it, or a new one."""
+        for slot in self.slots.values():
+            if slot.owner is None:
+                return slot
+        number = self.slots.maxKey() + 1 if self.slots else 0
+        slot = self.slots[number] = Slot(number)
+        return slot
+
+    def any_slot(self) -> Slot:
+        """A slot to file something away in, for callers without a dispatcher."""
+        return next(iter(self.slots.values()), None) or self.free_slot()

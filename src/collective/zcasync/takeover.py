@@ -1,0 +1,68 @@
+"""What a dispatcher leaves behind when it stops or dies, and what becomes of it."""
+
+from collective.zcasync import claims
+from collective.zcasync import events
+from collective.zcasync import execution
+from collective.zcasync.attempts import RETURNED
+from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import make_key
+from collective.zcasync.slot import Slot
+from typing import Any
+
+import logging
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: Deaths of processes under a job after which it is set aside.
+DEADLY = 3
+
+
+def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
+    """What a dispatcher leaves: file away what has finished, give back what had not begun, interrupt the rest."""
+    ended = [(oid, "finished") for oid, (job, _a) in slot.running.items() if _status(job) == 3]
+    claims.sweep(queue, slot, ended)
+    for oid, (job, _agent) in list(slot.running.items()):
+        slot.running = {other: row for other, row in slot.running.items() if other != oid}
+        if _status(job) is None:
+            insert(queue.quarantine, make_key(), ("its class or record cannot be loaded", job))
+            slot.count("quarantined", 1)
+            continue
+        if job.agent is None or job.agent.slot is not slot:
+            continue  # it waits again already, in an inbox
+        claims.deliver(job, slot.open_mail(oid))
+        if job._status_id == 0 and oid not in slot.started:
+            queue.give_back(job, front=True)
+            claims.leave_quotas(queue, job)
+            continue
+        if job._status_id == 0:
+            job._status_id = 1
+        if job._status_id == 1 and execution.interrupt(job, died) == RETURNED:
+            claims.leave_quotas(queue, job)
+            if died and job.deaths >= DEADLY:
+                _set_aside_killer(queue, job, slot)
+            continue
+        claims.leave_quotas(queue, job)
+        if job._status_id == 3:
+            claims.file_away(queue, slot, job)
+        else:
+            queue.give_back(job, front=True)
+    slot.started = frozenset()
+
+
+def _set_aside_killer(queue: Any, job: Any, slot: Slot) -> None:
+    queue.take_out(job, slot)
+    job.held_reason = f"its process died {job.deaths} times under it"
+    insert(queue.quarantine, make_key(), (job.held_reason, job))
+    slot.count("quarantined", 1)
+    logger.critical("Job %s was set aside: %s", job.id, job.held_reason)
+    events.tell(events.JobHeld(job.id, job.task, job.held_reason))
+
+
+def _status(job: Any) -> int | None:
+    """The stored status, or None if the job cannot be loaded."""
+    try:
+        job._p_activate()
+        return int(job._status_id)
+    except Exception:
+        logger.warning("The record of a claimed job cannot be loaded", exc_info=True)
+        return None
