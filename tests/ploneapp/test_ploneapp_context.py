@@ -49,6 +49,7 @@ def world():
         "layer": IBrowserLayer.providedBy(request),
         "job": IJobRequest.providedBy(request),
         "skin": site.getCurrentSkinName(),
+        "actual": request["ACTUAL_URL"],
         "parents": [item.getId() for item in request["PARENTS"]],
     }
 
@@ -229,7 +230,7 @@ class TestRequest:
         request["PARENTS"] = [integration["app"]]
         request.setVirtualRoot("")
         run_jobs(portal)
-        assert job.result["url"] == "https://www.example.com:8443/intranet"
+        assert job.result["url"] == job.result["actual"] == "https://www.example.com:8443/intranet"
 
     def test_the_language_is_that_of_the_put(self, integration, portal):
         plone_api.portal.set_registry_record("plone.available_languages", ["en", "de"])
@@ -446,6 +447,13 @@ class TestThreads:
         (entry,) = layer["zodbDB"].storage.history(job._p_oid)
         assert entry["user_name"].decode() == f"/plone/acl_users {TEST_USER_ID}"
         assert entry["description"].decode() == f"job {job.id} test_ploneapp_context.world"
+
+    def test_a_dispatcher_leaves_no_thread(self, kind, request):
+        layer = request.getfixturevalue(kind)
+        before = set(threading.enumerate())
+        with running_dispatcher(layer["zodbDB"]):
+            assert set(threading.enumerate()) > before
+        assert set(threading.enumerate()) == before
 
     def test_a_thread_that_ran_a_messy_job_is_clean_for_the_next(self, kind, request):
         layer = request.getfixturevalue(kind)

@@ -59,6 +59,7 @@ def enter_site(request: Any, site: Any, was: str, facts: Mapping[str, Any]) -> N
     chain = list(aq_chain(aq_inner(site)))
     end = next(number for number, item in enumerate(chain) if IApplication.providedBy(item))
     request["PARENTS"] = chain[: end + 1]
+    request["URL"] = request["ACTUAL_URL"] = site.absolute_url()
     # Without the request: it would clear the skin when it is closed, which may be that of an outer request by then.
     site.changeSkin(facts.get("skin"))
     notify(BeforeTraverseEvent(site, request))  # browser layers, language, theme

@@ -30,6 +30,7 @@ import collective.zcasync
 import os
 import shutil
 import tempfile
+import threading
 import transaction
 
 PROFILE = "collective.zcasync:default"
@@ -124,9 +125,13 @@ def running_dispatcher(db: Any, **options: Any) -> Iterator[Any]:
     """
     options.setdefault("role", "embedded")
     options.setdefault("threads", 2)
+    before = set(threading.enumerate())
     running = reactor.start(db, **options)
     try:
         get_poll(running.dispatcher, 0)
         yield running.dispatcher
     finally:
         running.stop()
+        for thread in set(threading.enumerate()) - before:
+            if thread.name.startswith("zcasync-"):
+                thread.join(5)  # its connection must be closed before the layer closes the database
