@@ -448,6 +448,15 @@ class TestThreads:
         assert entry["user_name"].decode() == f"/plone/acl_users {TEST_USER_ID}"
         assert entry["description"].decode() == f"job {job.id} test_ploneapp_context.world"
 
+    def test_a_job_that_cannot_be_entered_ends_in_a_failure(self, kind, request):
+        layer = request.getfixturevalue(kind)
+        job = api.put(world)
+        layer["portal"].acl_users.userFolderDelUsers([TEST_USER_ID])
+        transaction.commit()
+        with running_dispatcher(layer["zodbDB"]):
+            assert wait_for_result(job).check(UserGone)
+        assert (job.outcome, job.attempts) == ("failed", 1)
+
     def test_a_dispatcher_leaves_no_thread(self, kind, request):
         layer = request.getfixturevalue(kind)
         before = set(threading.enumerate())
