@@ -92,6 +92,7 @@ class Instance:
         self._storage = storage
         self._processes: list[ServerProcess] = []
         subprocess.run([SCRIPTS / "mkwsgiinstance", "-d", folder, "-u", "admin:admin"], check=True)
+        self._full_site_zcml = (folder / "etc" / "site.zcml").read_text()
         (folder / "etc" / "site.zcml").write_text(SITE_ZCML)
         self.write_zope_conf(*ON)
         self.write_zope_ini()
@@ -104,6 +105,14 @@ class Instance:
     def write_zope_ini(self, server: str = "use = egg:waitress#main", filters: str = "") -> None:
         """A zope.ini for the server, which takes a free port and logs to the terminal."""
         self.zope_ini.write_text(ZOPE_INI.format(server=server, filters=filters))
+
+    def load_everything(self) -> None:
+        """What a user's instance loads: all products, Plone among them, and the package by its slugs."""
+        slugs = self.folder / "etc" / "package-includes"
+        slugs.mkdir(exist_ok=True)
+        (self.folder / "etc" / "site.zcml").write_text(self._full_site_zcml)
+        (slugs / "collective.zcasync-meta.zcml").write_text('<include package="collective.zcasync" file="meta.zcml" />')
+        (slugs / "collective.zcasync-configure.zcml").write_text('<include package="collective.zcasync" />')
 
     def script(self, text: str) -> Path:
         """Write a Python script into the instance."""

@@ -71,6 +71,13 @@ def test_a_purge_without_plone_says_that_there_is_nothing_to_purge(instance: Ins
     assert purge.lines[-1] == "zcasync: this Zope has no Plone, so no site owns anything in its queues"
 
 
+def test_a_purge_of_an_unknown_site_says_so(instance: Instance) -> None:
+    instance.load_everything()
+    purge = instance.start("zcasync", "purge", "--site", "/Nowhere", "-C", instance.zope_conf)
+    assert purge.wait() == 2
+    assert purge.lines[-1].startswith("zcasync: --site: no site stands at '/Nowhere'")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

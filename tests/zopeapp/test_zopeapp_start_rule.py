@@ -69,6 +69,14 @@ def test_runwsgi_starts_the_dispatcher(instance: Instance) -> None:
     assert server.stop() == 0
 
 
+def test_an_instance_that_loads_the_whole_package_and_plone_starts_it_too(instance: Instance) -> None:
+    instance.load_everything()
+    server = instance.runwsgi()
+    server.wait_for(STARTED)
+    server.wait_for("Serving on")
+    assert server.stop() == 0
+
+
 def test_runwsgi_with_the_default_settings_does_not_and_says_how(instance: Instance) -> None:
     instance.write_zope_conf()
     server = instance.runwsgi()
