@@ -4,12 +4,11 @@ None of them commits. A job that somebody else changes at the same time makes th
 begins again, as a request does by itself.
 """
 
-from typing import Any
-
 from collective.zcasync import monitordb
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
+from typing import Any
 
 import logging
 
@@ -23,7 +22,7 @@ def cancel(job: Any) -> str:
     """End a job that has not started, or ask a running one to stop: "cancelled", "stopping" or "finished"."""
     if job.outcome is not None:
         return "finished"
-    queue = job.queue
+    queue = monitordb.queue_of(job)
     if queue is None:
         raise BadStatusError(f"Job {job.id} is in no queue, so there is nothing to cancel.")
     if monitordb.quarantine_key(queue, job) is not None:
@@ -40,7 +39,7 @@ def retry(job: Any) -> Any:
     """
     if is_broken(job):
         raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
-    queue = job.queue
+    queue = monitordb.queue_of(job)
     if queue is not None and monitordb.quarantine_key(queue, job) is not None:
         return _release(queue, job)
     if job.outcome not in RETRIABLE:
@@ -48,7 +47,7 @@ def retry(job: Any) -> Any:
     if job.retried_as:
         raise BadStatusError(f"Job {job.id} was retried already, as job {job.retried_as}: retry that one.")
     if queue is None:
-        raise BadStatusError(f"The queue of job {job.id} is gone. Create it again, or put the job anew.")
+        raise BadStatusError(f"Job {job.id} is in no queue's history any more, so nothing says where to put it again.")
     new = job.again()
     job._p_jar.add(new)
     queue.put(new)
@@ -57,12 +56,12 @@ def retry(job: Any) -> Any:
     return new
 
 
-def discard(job: Any, queues: Any = None) -> None:
-    """Remove a job that was set aside, for good and without callbacks. ``queues``: needed for a broken one."""
-    queue = job.queue if not is_broken(job) else monitordb.quarantine_of(queues, job)
+def discard(job: Any) -> None:
+    """Remove a job that was set aside, for good and without callbacks; also one whose class is gone."""
+    queue = monitordb.queue_of(job)
     key = monitordb.quarantine_key(queue, job) if queue is not None else None
     if key is None:
-        raise BadStatusError(f"Job {oid_text(job)} is not set aside: cancel it, and it is removed with the finished ones.")
+        raise BadStatusError(f"Job {oid_text(job)} is not set aside, so it cannot be discarded: cancel it.")
     _leave_quarantine(queue, key)
     if not is_broken(job):
         job.parent = None

@@ -1,16 +1,15 @@
 """All that the database knows of one job, as plain data: timeline, arguments, result, traceback."""
 
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from datetime import datetime
-from typing import Any
-
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import _
 from collective.zcasync.readable import argument_lines
 from collective.zcasync.readable import shorten
 from collective.zcasync.readable import text_of
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 from ZODB.interfaces import IBroken
 
 #: Characters of a traceback; its end says most, so the beginning is cut.
@@ -198,4 +197,7 @@ def _failure(failure: Any) -> dict[str, Any]:
 
 
 def _frames(failure: Failure) -> list[Frame]:
-    return [Frame(file, line, function, source, installed) for function, file, line, source, installed in failure.frames_data]
+    return [
+        Frame(file, line, function, source, installed)
+        for function, file, line, source, installed in failure.frames_data
+    ]

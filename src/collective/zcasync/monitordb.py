@@ -4,12 +4,8 @@ Nothing here writes, and nothing here loads the payload of a job, except ``job``
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
-from typing import NamedTuple
-
 from collective.zcasync import clock
+from collective.zcasync import lookup
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
@@ -17,8 +13,6 @@ from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
-from collective.zcasync.job import Job
-from collective.zcasync.jobdetail import brief_detail
 from collective.zcasync.jobdetail import class_name
 from collective.zcasync.jobdetail import group_of
 from collective.zcasync.jobdetail import is_broken
@@ -29,6 +23,10 @@ from collective.zcasync.persistence import SENTINEL
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Queues
 from collective.zcasync.readable import shorten
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from typing import NamedTuple
 
 WAITING = "waiting"
 SCHEDULED = "scheduled"
@@ -223,16 +221,34 @@ def job(source: Any, id: str) -> JobDetail:
 
 
 def find(source: Any, id: str) -> Any:
-    """The stored job of that id, also a broken one; JobNotFound if there is none."""
-    oid_text, _at, database = str(id).partition("@")
+    """The stored job of that id, also a broken one that was set aside; JobNotFound if there is none."""
+    connection = source._p_jar if isinstance(source, Queues) else source
     try:
-        oid = bytes.fromhex(oid_text.rjust(16, "0"))
-        found = _connection(source, database)[oid]
-    except (KeyError, TypeError, ValueError):
-        found = None
-    if found is None or not (isinstance(found, Job) or is_broken(found) and quarantine_of(source, found) is not None):
-        raise JobNotFound(f"No job has the id {shorten(str(id), 40)!r}. Finished jobs are kept for a time only.")
-    return found
+        return lookup.find(connection, id)
+    except JobNotFound:
+        oid, _database = lookup.parse(id)
+        for _name, queue in _selected(source, None):
+            for _reason, other in queue.quarantined():
+                if other._p_oid == oid:
+                    return other
+        raise
+
+
+def queue_of(job: Any) -> Any:
+    """The queue that holds the job, or in whose history it is; None if it is in none.
+
+    A finished job climbs to its queue through the dispatcher that ran it, which may be gone since.
+    """
+    if is_broken(job):
+        return quarantine_of(job._p_jar, job)
+    if job.queue is not None or job.outcome is None:
+        return job.queue
+    held = (
+        queue
+        for _name, queue in _selected(job._p_jar, None)
+        if any(found is job for found in queue.finished(job.outcome, job.group))
+    )
+    return next(held, None)
 
 
 def quarantine_of(source: Any, job: Any) -> Any:
@@ -297,9 +313,9 @@ def state_of(job: Any) -> str:
 def _selected(source: Any, name: str | None) -> Iterator[tuple[str, Any]]:
     """Name and queue of all queues, or of the one named."""
     found = source if isinstance(source, Queues) else get_queues(source)
-    for key in sorted(found or ()):
+    for key, queue in found.items() if found is not None else ():
         if name is None or key == name:
-            yield key, found[key]
+            yield key, queue
 
 
 class _Entry(NamedTuple):
@@ -410,8 +426,3 @@ def _dispatcher_row(one: Any) -> DispatcherRow:
         pid=str(process.get("pid", "")),
         version=str(process.get("version", "")),
     )
-
-
-def _connection(source: Any, database: str) -> Any:
-    connection = source._p_jar if isinstance(source, Queues) else source
-    return connection.get_connection(database) if database else connection

@@ -29,6 +29,8 @@ SECRET_WORDS = (
 
 CUT = " …"
 
+BRACKETS = {"list": ("[", "]"), "tuple": ("(", ")")}
+
 
 def is_secret(name: object) -> bool:
     """Whether the value of this name must not be shown."""
@@ -109,7 +111,7 @@ def _text(value: Any, depth: int) -> str:
 
 
 def _collection(value: Any, depth: int) -> str:
-    opened, closed = {"list": "[]", "tuple": "()"}.get(type(value).__name__, "{}")
+    opened, closed = BRACKETS.get(type(value).__name__, ("{", "}"))
     if depth <= 0:
         return opened + "…" + closed
     members = _joined((_text(member, depth - 1) for member in value), len(value))

@@ -1,11 +1,7 @@
 """The page about one job: what it is, what happened to it, and what can be done with it."""
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-from urllib.parse import urlencode
-
 from collective.zcasync import actions
+from collective.zcasync import jobdetail
 from collective.zcasync import monitordb
 from collective.zcasync.browser.jobs import BADGES
 from collective.zcasync.browser.jobs import PLAIN_BADGE
@@ -18,7 +14,11 @@ from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import Frame
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
+from typing import Any
+from urllib.parse import urlencode
 from zExceptions import Forbidden
 
 import os
@@ -106,7 +106,7 @@ class JobPage(PanelView):
             found = monitordb.find(self.queues, str(self.request.form.get("id", "")))
         except JobNotFound:
             return None
-        mine = monitordb.group_of(found) == self.own_group
+        mine = jobdetail.group_of(found) == self.own_group
         return found if mine or self.may_see_all else None
 
     @property
@@ -129,8 +129,8 @@ class JobPage(PanelView):
     def detail(self) -> Any:
         """All about the job, or, for those who may not read arguments and results, what is in its line."""
         if self.may_manage:
-            return monitordb.job_detail(self._job, self.row)
-        return monitordb.brief_detail(self._job, self.row)
+            return jobdetail.job_detail(self._job, self.row)
+        return jobdetail.brief_detail(self._job, self.row)
 
     @property
     def state_label(self) -> Any:
@@ -194,9 +194,11 @@ class JobPage(PanelView):
     def _calls(self, folded: bool, frames: list[Frame]) -> Calls:
         lines = tuple(FrameLine(f"{frame.file}, {frame.line}: {frame.function}", frame.source) for frame in frames)
         names = sorted({_package(frame.file) for frame in frames})
-        text = _("folded_calls", default="${number} calls in ${names}", mapping={
-            "number": len(frames), "names": ", ".join(names)
-        })
+        text = _(
+            "folded_calls",
+            default="${number} calls in ${names}",
+            mapping={"number": len(frames), "names": ", ".join(names)},
+        )
         return Calls(folded, lines, self.translate(text) if folded else "")
 
     @property
@@ -244,13 +246,13 @@ class JobPage(PanelView):
     def _retry(self) -> str:
         again = actions.retry(self._job)
         self.say(_("said_retried", default="The job was put again. This is its new run."))
-        return self._job_url(monitordb.oid_text(again))
+        return self._job_url(again.id)
 
     def _discard(self) -> str:
         if not self.request.form.get("sure"):
             self.say(_("said_unsure", default="Nothing was removed: tick the box beside Discard first."), "warning")
             return self._job_url(self.row.id)
-        actions.discard(self._job, self.queues)
+        actions.discard(self._job)
         self.say(_("said_discarded", default="The job was discarded."))
         return self.page_url("zcasync-jobs")
 
@@ -278,7 +280,9 @@ def _package(file: str) -> str:
     for place in ("site-packages", "dist-packages"):
         if place in parts:
             inside = parts[parts.index(place) + 1 :]
-            return ".".join(inside[:2]) if len(inside) > 2 and inside[0] in NAMESPACES else inside[0].removesuffix(".py")
+            return (
+                ".".join(inside[:2]) if len(inside) > 2 and inside[0] in NAMESPACES else inside[0].removesuffix(".py")
+            )
     if "zcasync" in parts:
         return "collective.zcasync"
     return "Python"

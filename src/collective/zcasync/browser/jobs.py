@@ -2,11 +2,6 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-from urllib.parse import urlencode
-
 from collective.zcasync import monitordb
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Link
@@ -16,7 +11,11 @@ from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import TITLE
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitordb import STATES
+from dataclasses import dataclass
+from functools import cached_property
 from plone.base.batch import Batch
+from typing import Any
+from urllib.parse import urlencode
 
 #: Jobs on one page.
 PAGE_SIZE = 50

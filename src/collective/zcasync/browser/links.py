@@ -1,10 +1,9 @@
 """Links to the content that jobs are about: only to what the reader may see."""
 
 from collections.abc import Iterable
-from typing import Any
-
 from collective.zcasync.browser.panel import Link
 from plone import api
+from typing import Any
 
 
 class ObjectLinks:

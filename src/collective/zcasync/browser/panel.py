@@ -1,13 +1,5 @@
 """What the pages of Site Setup → Background jobs have in common: navigation, rights, times, links."""
 
-from dataclasses import dataclass
-from datetime import datetime
-from datetime import tzinfo
-from functools import cached_property
-from typing import Any
-from zoneinfo import ZoneInfo
-from zoneinfo import ZoneInfoNotFoundError
-
 from AccessControl import getSecurityManager
 from Acquisition import aq_inner
 from Acquisition import aq_parent
@@ -17,12 +9,19 @@ from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import tzinfo
+from functools import cached_property
 from plone import api
 from plone.protect import CheckAuthenticator
 from plone.protect import PostOnly
 from plone.z3cform.layout import FormWrapper
 from Products.Five.browser import BrowserView
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
+from typing import Any
+from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfoNotFoundError
 from zope.i18n import translate
 
 #: View name, label and permission of each page that the navigation leads to.
@@ -136,7 +135,8 @@ class Panel:
     def zone(self) -> tzinfo:
         """The reader's time zone, else the site's."""
         member = api.user.get_current()
-        for name in (member.getProperty("timezone", ""), api.portal.get_registry_record("plone.portal_timezone", default="")):
+        site = api.portal.get_registry_record("plone.portal_timezone", default="")
+        for name in (member.getProperty("timezone", ""), site):
             try:
                 return ZoneInfo(name)
             except (TypeError, ValueError, ZoneInfoNotFoundError):

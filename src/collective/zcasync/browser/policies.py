@@ -1,10 +1,5 @@
 """The named retry policies: their list, and the form for one of them."""
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-from urllib.parse import urlencode
-
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.browser.panel import PanelView
@@ -12,6 +7,10 @@ from collective.zcasync.configuredpolicy import check_numbers
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
 from collective.zcasync.retry import ConfiguredPolicy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlencode
 from z3c.form import button
 from z3c.form import field
 from z3c.form import form
@@ -36,7 +35,9 @@ def is_name(value: str) -> bool:
     """Constraint of the field for the name."""
     if NAME.match(value):
         return True
-    raise Invalid(_("policy_name_wrong", default="Use letters, digits, dots, dashes and underscores; begin with a letter."))
+    raise Invalid(
+        _("policy_name_wrong", default="Use letters, digits, dots, dashes and underscores; begin with a letter.")
+    )
 
 
 class IPolicyNumbers(Interface):
@@ -61,7 +62,8 @@ class IPolicyNumbers(Interface):
     growth = schema.Float(
         title=_("policy_growth", default="Growth"),
         description=_(
-            "policy_growth_help", default="Each wait is so many times as long as the one before: 1 for equal waits, 2 to double."
+            "policy_growth_help",
+            default="Each wait is so many times as long as the one before: 1 for equal waits, 2 to double.",
         ),
         min=1.0,
         max=100.0,
@@ -103,7 +105,7 @@ class IPolicyNumbers(Interface):
     )
 
     @invariant
-    def waits_are_ordered(numbers: Any) -> None:  # noqa: N805
+    def waits_are_ordered(numbers: Any) -> None:
         if numbers.first_wait is not None and numbers.longest_wait is not None:
             if numbers.first_wait > numbers.longest_wait:
                 raise Invalid(_("policy_waits_wrong", default="The first wait is longer than the longest wait."))
@@ -116,7 +118,7 @@ class INewPolicy(IPolicyNumbers):
         title=_("policy_name", default="Name"),
         description=_(
             "policy_name_help",
-            default='What jobs call it: options(policy="name"). The policy named "default" holds for all jobs that name none.',
+            default='What jobs call it: options(policy="name"). The one named "default" holds for jobs that name none.',
         ),
         constraint=is_name,
     )
@@ -140,8 +142,8 @@ class Policies(PanelView):
     label = _("nav_policies", default="Retry policies")
     description = _(
         "policies_description",
-        default="What happens to a job that fails: how often and when it is tried again. A change also holds for jobs that"
-        " wait already.",
+        default="What happens to a job that fails: how often and when it is tried again. A change also holds for"
+        " jobs that wait already.",
     )
 
     @property
@@ -194,7 +196,9 @@ class Policies(PanelView):
         if not policy.rules:
             return ""
         mapping = {"number": len(policy.rules)}
-        return self.translate(_("policy_rules", default="Rules for single kinds of trouble: ${number}", mapping=mapping))
+        return self.translate(
+            _("policy_rules", default="Rules for single kinds of trouble: ${number}", mapping=mapping)
+        )
 
 
 class PolicyForm(PanelForm, form.EditForm):
@@ -236,7 +240,9 @@ class PolicyForm(PanelForm, form.EditForm):
     def update(self) -> None:
         """Leave for the list if there is no such policy, or if it is not the user's."""
         if self.policy is None:
-            self.say(_("policy_gone", default="There is no retry policy of that name; it may have been deleted."), "error")
+            self.say(
+                _("policy_gone", default="There is no retry policy of that name; it may have been deleted."), "error"
+            )
             self.request.response.redirect(self.page_url("zcasync-policies"))
             return
         if not self.may_edit(self.policy.owner):

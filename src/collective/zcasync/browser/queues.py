@@ -1,14 +1,13 @@
 """The queues: what waits in them, and who works for them."""
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
 from collective.zcasync import actions
 from collective.zcasync import monitordb
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 from zExceptions import Forbidden
 
 #: Counts of the table, in its order: key in QueueRow.counts, label, state of the list that it leads to.
@@ -58,7 +57,7 @@ class QueuesPage(PanelView):
     label = _("nav_queues", default="Queues")
     description = _(
         "queues_description",
-        default="Where jobs wait, and the dispatchers that run them. The numbers are those of all sites of the database.",
+        default="Where jobs wait, and the dispatchers that run them. The numbers count the jobs of all sites.",
     )
 
     def __call__(self) -> Any:
