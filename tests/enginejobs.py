@@ -1,13 +1,12 @@
 """Functions and classes that the engine's tests put as jobs. Jobs find them under this module's name."""
 
 from collections.abc import Callable
-from typing import Any
-
 from collective.zcasync import local
 from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from persistent import Persistent
 from persistent.mapping import PersistentMapping
+from typing import Any
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.reactor import start
+from pathlib import Path
+from typing import Any
 from ZODB.FileStorage import FileStorage
 
 import pytest

@@ -1,7 +1,5 @@
 """Callbacks: chosen, chained, late, interrupted; each runs once."""
 
-from typing import Any
-
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.exceptions import AbortedError
@@ -12,8 +10,9 @@ from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.testing import wait_for_result
 from datetime import timedelta
-from ZODB.POSException import ConflictError
+from typing import Any
 from uuid import uuid4
+from ZODB.POSException import ConflictError
 
 import enginejobs
 import logging
@@ -214,7 +213,7 @@ def test_a_waiting_job_that_is_failed_leaves_its_queue_and_its_callbacks_run(que
     job.fail()
 
     assert job.result.check(TimeoutError) and callback.result.check(TimeoutError)
-    assert job.status == COMPLETED and not [found for found in queue]
+    assert job.status == COMPLETED and not list(queue)
     assert Taker(queue, da.slot).take(1) == [] and list(queue.finished()) == [job]
     with pytest.raises(BadStatusError, match="can only call fail"):
         job.fail()

@@ -1,7 +1,5 @@
 """The run of a job, from the put to the end, on a real storage with a real dispatcher."""
 
-from typing import Any
-
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
@@ -17,6 +15,7 @@ from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_for_start
 from datetime import timedelta
 from twisted.python.failure import Failure as TwistedFailure
+from typing import Any
 
 import enginejobs
 import io
@@ -254,9 +253,7 @@ def test_a_clean_stop_waits_for_what_runs(queue: Any, dispatch: Any) -> None:
     assert queue.counts()["running"] == 0 and len(queue.dispatchers) == 0
 
 
-def test_a_stop_without_grace_gives_the_job_back_and_the_old_thread_changes_nothing(
-    queue: Any, dispatch: Any
-) -> None:
+def test_a_stop_without_grace_gives_the_job_back_and_the_old_thread_changes_nothing(queue: Any, dispatch: Any) -> None:
     running = dispatch(threads=1)
     job = _put(queue, enginejobs.wait_and_count)
     assert enginejobs.started["a"].wait(6)

@@ -1,14 +1,11 @@
 """Putting, waiting, taking: the queue's structures, quotas, and what is set aside."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-from uuid import uuid4
-
 from collective.zcasync import queue as queue_module
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
+from collective.zcasync.clock import UTC
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import InvalidArgumentError
@@ -24,13 +21,15 @@ from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import IQuota
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
+from collective.zcasync.places import SHARDS
 from collective.zcasync.queue import install
 from collective.zcasync.queue import Queue
-from collective.zcasync.places import SHARDS
 from collective.zcasync.testing import wait_for_result
 from datetime import datetime
 from datetime import timedelta
-from datetime import timezone
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 from ZODB.POSException import ConflictError
 from zope.interface.verify import verifyObject
 
@@ -99,13 +98,13 @@ def test_jobs_are_offered_put_back_first_then_in_the_order_of_their_time(queue: 
 
 
 def test_a_higher_priority_goes_ahead_and_ten_minutes_of_waiting_make_up_for_a_step(queue: Any) -> None:
-    set_now(datetime(2030, 1, 1, tzinfo=timezone.utc))
+    set_now(datetime(2030, 1, 1, tzinfo=UTC))
     old = queue.put(Job(enginejobs.note, "old"))
-    set_now(datetime(2030, 1, 1, 0, 5, tzinfo=timezone.utc))
+    set_now(datetime(2030, 1, 1, 0, 5, tzinfo=UTC))
     urgent = Job(enginejobs.note, "urgent")
     urgent.set_priority(1)
     queue.put(urgent)
-    set_now(datetime(2030, 1, 1, 0, 20, tzinfo=timezone.utc))
+    set_now(datetime(2030, 1, 1, 0, 20, tzinfo=UTC))
     too_late = Job(enginejobs.note, "too late")
     too_late.set_priority(1)
     queue.put(too_late)
@@ -157,7 +156,7 @@ def test_an_argument_that_cannot_be_stored_is_refused_with_its_place(queue: Any)
 
 def test_a_time_without_a_zone_is_refused(queue: Any) -> None:
     with pytest.raises(ValueError, match="timezone-naive"):
-        queue.put(Job(enginejobs.add), begin_after=datetime(2030, 1, 1))
+        queue.put(Job(enginejobs.add), begin_after=datetime(2030, 1, 1))  # noqa: DTZ001
 
 
 def test_an_unknown_quota_is_refused(queue: Any) -> None:
@@ -402,10 +401,8 @@ def test_counts_are_those_of_a_recount(queue: Any, dispatch: Any) -> None:
 
     transaction.begin()
     counts = queue.counts()
-    assert counts == {
-        **{"waiting": 0, "later": 1, "parked": 0, "running": 0, "quarantined": 0},
-        **{"succeeded": 31, "failed": 1, "cancelled": 0},
-    }
+    none = dict.fromkeys(("waiting", "parked", "running", "quarantined", "cancelled"), 0)
+    assert counts == {**none, "later": 1, "succeeded": 31, "failed": 1}
     assert len(list(queue.finished("succeeded"))) == 31
     assert [job.outcome for job in queue.finished("failed")] == ["failed"]
     assert len(list(queue.later_jobs())) == 1
@@ -418,7 +415,7 @@ def test_two_dispatchers_share_the_work_and_run_each_job_once(queue: Any, dispat
     for running in (one, two):
         running.dispatcher.poll_soon()
         running.dispatcher.polls.wait_for(running.dispatcher.polls.count, 6)
-    assert sorted(one.dispatcher._homes[""] + two.dispatcher._homes[""]) == list(range(SHARDS))
+    assert sorted(one.dispatcher.claimer.homes[""] + two.dispatcher.claimer.homes[""]) == list(range(SHARDS))
     jobs = []
     for number in range(200):
         queue_module._thread.left = 0  # draw an inbox for each put, as many threads would
@@ -431,9 +428,7 @@ def test_two_dispatchers_share_the_work_and_run_each_job_once(queue: Any, dispat
     assert len({job.agent.parent.UUID for job in jobs if job.agent.parent is not None}) == 2
 
 
-def test_a_job_in_the_inbox_of_a_busy_dispatcher_is_taken_by_one_with_a_free_thread(
-    queue: Any, dispatch: Any
-) -> None:
+def test_a_job_in_the_inbox_of_a_busy_dispatcher_is_taken_by_one_with_a_free_thread(queue: Any, dispatch: Any) -> None:
     one, two = dispatch(threads=1, poll_interval=60), dispatch(threads=1, poll_interval=60)
     for running in (one, two):
         running.dispatcher.poll_soon()

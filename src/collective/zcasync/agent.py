@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from typing import Any
-
 from collective.zcasync import callables
 from collective.zcasync import claims
 from collective.zcasync import clock
@@ -13,6 +11,7 @@ from collective.zcasync.history import Completed
 from collective.zcasync.interfaces import IAgent
 from collective.zcasync.interfaces import IFilterAgent
 from collective.zcasync.persistence import Base
+from typing import Any
 from zope.interface import alsoProvides
 from zope.interface import implementer
 from zope.interface import noLongerProvides

@@ -1,19 +1,15 @@
 """What most people use: put jobs, find them, cancel them. It knows nothing of Zope or Plone.
 
-    from collective.zcasync import api
+from collective.zcasync import api
 
-    @api.task(title="Send the newsletter")
-    def send(issue): ...
+@api.task(title="Send the newsletter")
+def send(issue): ...
 
-    job = send.put(issue)                       # runs after the commit of this transaction
-    send.options(begin_after=timedelta(hours=1), priority=5).put(issue)
-    api.put(document.reindexObject)
-    api.cancel(job.id)
+job = send.put(issue)                       # runs after the commit of this transaction
+send.options(begin_after=timedelta(hours=1), priority=5).put(issue)
+api.put(document.reindexObject)
+api.cancel(job.id)
 """
-
-from datetime import datetime
-from datetime import timedelta
-from typing import Any
 
 from collective.zcasync import lookup
 from collective.zcasync.exceptions import JobNotFound
@@ -22,6 +18,9 @@ from collective.zcasync.tasks import connection
 from collective.zcasync.tasks import Options
 from collective.zcasync.tasks import put_many
 from collective.zcasync.tasks import task
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
 
 __all__ = ("JobNotFound", "cancel", "connection", "job", "options", "put", "put_many", "task")
 

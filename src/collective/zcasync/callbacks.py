@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from typing import Any
-
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICallbackProxy
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.persistence import Base
 from twisted.python.failure import Failure
+from typing import Any
 from zope.interface import implementer
 
 import logging
@@ -112,9 +111,7 @@ class SuccessFailureCallbackProxy(Base):
         for job in jobs_of(self):
             job.seal_as_callback(main, database_name)
 
-    def addCallback(
-        self, callback: Any, failure_log_level: int | None = None, retry_policy_factory: Any = None
-    ) -> Any:
+    def addCallback(self, callback: Any, failure_log_level: int | None = None, retry_policy_factory: Any = None) -> Any:
         """See IAbstractJob."""
         if self.job is not None:
             return self.job.addCallback(callback, failure_log_level, retry_policy_factory)

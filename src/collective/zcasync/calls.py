@@ -73,7 +73,7 @@ class Call(Base):
             self._task = self._title = ""
             self._callable, owner = callables.describe(call)
         self._is_method = owner is not None
-        if IJob.providedBy(owner) and owner is not self and owner.parent is None:
+        if owner is not None and owner is not self and IJob.providedBy(owner) and owner.parent is None:
             owner.parent = self
         self._store_call(owner, args, kwargs)
 

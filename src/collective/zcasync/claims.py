@@ -1,15 +1,9 @@
 """Taking jobs out of a queue, and filing away what has finished: what happens inside a claim's transaction."""
 
+from BTrees.LOBTree import LOBTree
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from datetime import datetime
-from datetime import timedelta
-from itertools import islice
-from typing import Any
-from typing import NamedTuple
-
-from BTrees.LOBTree import LOBTree
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import events
@@ -18,6 +12,11 @@ from collective.zcasync.interfaces import IJob
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from collective.zcasync.persistence import SENTINEL
+from datetime import datetime
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+from typing import NamedTuple
 from ZODB.POSException import POSKeyError
 
 import heapq
@@ -122,14 +121,13 @@ class Taker:
                 found: dict[str, list[Row]] = {}
                 for row in self._rows_of(place, limit):
                     found.setdefault(group_of(row.job), []).append(row)
-                for group, rows in found.items():
-                    by_group.setdefault(group, []).append(iter(sorted(rows, key=lambda row: row.key)))
+                for group, some in found.items():
+                    by_group.setdefault(group, []).append(iter(sorted(some, key=lambda row: row.key)))
         merged = [heapq.merge(*by_group[group], key=lambda row: row.key) for group in self._in_turn(by_group)]
         while merged:
             going = []
             for rows in merged:
-                row = next(rows, None)
-                if row is not None:
+                for row in islice(rows, 1):
                     yield row
                     going.append(rows)
             merged = going
@@ -286,7 +284,9 @@ class Taker:
         insert(self.queue.quarantine, make_key(), (reason, row.job))
         self._count("quarantined", 1)
         oid = int.from_bytes(row.job._p_oid, "big")
-        logger.error("Job %x was set aside: %s. See it in the panel or with zcasync; release or discard it.", oid, reason)
+        logger.error(
+            "Job %x was set aside: %s. See it in the panel or with zcasync; release or discard it.", oid, reason
+        )
         events.tell(events.JobHeld(f"{oid:x}", "", reason))
 
     def spill(self) -> None:

@@ -1,11 +1,10 @@
 """The one clock of the package: aware UTC, and settable in tests."""
 
 from collections.abc import Callable
+from collective.zcasync.exceptions import InvalidValueError
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
-
-from collective.zcasync.exceptions import InvalidValueError
 
 import time
 
@@ -57,8 +56,7 @@ def aware(when: datetime, name: str) -> datetime:
         raise InvalidValueError(f"{name} must be a datetime, not {when!r}")
     if when.tzinfo is None or when.utcoffset() is None:
         raise InvalidValueError(
-            f"{name}: {when!r} is timezone-naive; say which zone is meant, for example"
-            " datetime.now(timezone.utc)"
+            f"{name}: {when!r} is timezone-naive; say which zone is meant, for example datetime.now(timezone.utc)"
         )
     return when.astimezone(UTC)
 

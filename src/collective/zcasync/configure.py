@@ -1,8 +1,6 @@
 """Set-up without ZCML: adapters, and a dispatcher in one call."""
 
 from collections.abc import Iterable
-from typing import Any
-
 from collective.zcasync import events
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IQueue
@@ -11,6 +9,7 @@ from collective.zcasync.queue import get_queue
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.reactor import start as start_reactor
 from persistent.interfaces import IPersistent
+from typing import Any
 from zope.component import adapter
 from zope.component import provideAdapter
 from zope.interface import implementer

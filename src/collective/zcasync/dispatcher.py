@@ -3,15 +3,12 @@
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
-
-from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import transactions
+from collective.zcasync.attempts import Surroundings
+from collective.zcasync.claiming import Claimer
 from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import InvalidValueError
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.heartbeat import Heartbeat
 from collective.zcasync.instanceuuid import new_uuid
 from collective.zcasync.membership import Membership
@@ -19,11 +16,11 @@ from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
-from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
-from collective.zcasync.threadpool import execution_items
 from collective.zcasync.wakeup import CommitWatcher
+from datetime import datetime
 from transaction.interfaces import NoTransaction
+from typing import Any
 
 import logging
 import os
@@ -41,17 +38,8 @@ STOPPED, RUNNING, STUCK, STARTING = "STOPPED", "RUNNING", "STUCK", "STARTING"
 #: Seconds between polls. Nothing waits for a poll; it is the safety net.
 POLL_INTERVAL = 5
 
-#: Finished jobs that are filed away together, and the seconds that one of them waits at most.
-SWEEP_AT, SWEEP_AFTER = 32, 1.0
-
 #: Seconds after which a second look is taken at what lay in a foreign inbox, before jitter.
 SECOND_LOOK = 0.02
-
-#: Claims of one transaction that may conflict in a row before the next wake-up has to try again.
-CLAIM_TRIES = 20
-
-#: Seconds that a job claimed ahead waits for a thread before it is given back.
-STALE_AFTER = 1.0
 
 _dispatchers: dict[uuidlib.UUID, "Dispatcher"] = {}
 
@@ -119,14 +107,9 @@ class Dispatcher:
         self.neighbours = Neighbours(threads or 64)
         self.around = Surroundings(db, self.neighbours)
         self.thread: threading.Thread | None = None
-        self._reports: dict[str, deque[tuple[float, bytes, str]]] = {}
-        self._homes: dict[str, list[int]] = {}
-        self._seen: dict[str, set[int]] = {}
-        self._skipped: dict[tuple[str, str], set[int]] = {}
-        self._due: dict[str, float] = {}
+        self.claimer = Claimer(self)
         self._foreign: set[bytes] = set()
         self._look_again = 0.0
-        self._abroad = threading.Event()
         self._wake = threading.Event()
         self._full = threading.Event()
         self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
@@ -216,7 +199,7 @@ class Dispatcher:
     def _committed(self, oids: set[bytes] | None) -> None:
         """A watched record changed. Called with locks of the storage held: only sets events."""
         if oids is None or not oids.isdisjoint(self._foreign):
-            self._abroad.set()
+            self.claimer.abroad.set()
         self._wake.set()
 
     def _tick(self) -> None:
@@ -232,7 +215,7 @@ class Dispatcher:
 
     def report(self, queue: str, oid: bytes, report: str) -> None:
         """A job thread is done with a job."""
-        self._reports.setdefault(queue, deque()).append((time.monotonic(), oid, report))
+        self.claimer.report(queue, oid, report)
         self._wake.set()
 
     def tell_job(self, oid: bytes, subject: tuple[str, str], value: Any) -> None:
@@ -269,16 +252,19 @@ class Dispatcher:
                 except Exception as error:
                     self._abort(manager)
                     if not transactions.is_disconnect(error):
-                        logger.critical("dispatcher %s: a claim failed; the next one tries again", self.UUID, exc_info=True)
+                        logger.critical(
+                            "dispatcher %s: a claim failed; the next one tries again", self.UUID, exc_info=True
+                        )
                         self._wake.wait(0.5)
                         continue
                     logger.critical("dispatcher %s: the database is away", self.UUID)
                     self.observer.forget()
-                    connection = self._closed(connection)
+                    self._close(connection)
+                    connection = None
                     transactions.wait_for_database(self.db, self.around.stopping)
         finally:
             self._abort(manager)
-            self._closed(connection)
+            self._close(connection)
             self._ended.set()
 
     @staticmethod
@@ -288,7 +274,7 @@ class Dispatcher:
         except NoTransaction:
             tracelog.debug("nothing to abort")
 
-    def _closed(self, connection: Any) -> None:
+    def _close(self, connection: Any) -> None:
         if connection is not None:
             try:
                 connection.close()
@@ -314,17 +300,17 @@ class Dispatcher:
         look = full or bool(self._look_again) and time.monotonic() >= self._look_again
         if look:
             self._look_again = 0.0
-            self._abroad.clear()
+            self.claimer.abroad.clear()
         poll = PollInfo()
-        for name in list(self._homes):
-            poll[name] = self._claim(name, full, look)
+        for name in list(self.claimer.homes):
+            poll[name] = self.claimer.claim(name, full, look)
         self._plan_look()
         if full:
             self._remember(poll)
 
     def _plan_look(self) -> None:
         """Look at foreign inboxes soon if something may lie there and a thread is free for it."""
-        if self._look_again or not (self._abroad.is_set() or any(self._seen.values())):
+        if self._look_again or not self.claimer.looks_abroad():
             return
         if any(sum(pool.wants(0)) for pool in self._pools()):
             self._look_again = time.monotonic() + SECOND_LOOK * (0.75 + random.random() / 2)
@@ -341,177 +327,8 @@ class Dispatcher:
         times = [now + self.poll_interval * 2]
         if self._look_again:
             times.append(self._look_again)
-        times += [reports[0][0] + SWEEP_AFTER for reports in self._reports.values() if reports]
-        times += list(self._due.values())
+        times += self.claimer.due()
         return max(0.0, min(times) - now)
-
-    # One claim
-
-    def _claim(self, name: str, full: bool, look: bool) -> dict[str, Any] | None:
-        """Claim for all agents of one queue, in one transaction; what the poll remembers of it."""
-        limit = 1000
-        for attempt in range(CLAIM_TRIES):
-            reports = self._take_reports(name, full)
-            self.manager.begin()
-            try:
-                info, items = self._claim_once(name, reports, full, look, limit)
-                if items is None:
-                    self.manager.abort()
-                    self._give_reports(name, reports)
-                    return info
-                self.manager.commit()
-            except Exception as error:
-                self.manager.abort()
-                self._give_reports(name, reports)
-                if not transactions.is_conflict(error) or transactions.is_disconnect(error):
-                    raise
-                tracelog.debug("a claim in queue %r conflicted: %s", name, error)
-                limit = max(1, min(limit, 32) // 2)
-                self.around.stopping.wait(random.random() * 0.002 * 2 ** min(attempt, 5))
-                continue
-            for pool, some in items:
-                pool.give(some)
-            return info
-        logger.critical("dispatcher %s: %s claims in queue %r conflicted in a row", self.UUID, CLAIM_TRIES, name)
-        return None
-
-    def _take_reports(self, name: str, full: bool) -> list[tuple[float, bytes, str]]:
-        reports = self._reports.get(name)
-        return [reports.popleft() for _ in range(len(reports))] if reports else []
-
-    def _give_reports(self, name: str, reports: list[tuple[float, bytes, str]]) -> None:
-        if reports:
-            self._reports[name].extendleft(reversed(reports))
-
-    def _claim_once(
-        self, name: str, reports: list[tuple[float, bytes, str]], full: bool, look: bool, limit: int
-    ) -> tuple[dict[str, Any] | None, list[tuple[AgentThreadPool, list[Any]]] | None]:
-        queues = get_queues(self.connection)
-        queue = None if queues is None else queues.get(name)
-        da = None if queue is None else queue.dispatchers.get(self.UUID)
-        if da is None or da.activated is None or da.slot is None:
-            self._full.set()  # registered anew, or brought back, by the poll that follows
-            return None, None
-        slot = da.slot
-        now = time.monotonic()
-        urgent = full or len(reports) >= SWEEP_AT or bool(queue.parked)
-        urgent = urgent or any(now - when >= SWEEP_AFTER or what != "finished" for when, _oid, what in reports)
-        if urgent and reports:
-            claims.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
-        taker = claims.Taker(queue, slot, self._homes[name])
-        info: dict[str, Any] = {}
-        given: list[tuple[AgentThreadPool, list[Any]]] = []
-        if not self._leaving and self.heartbeat.may_claim():
-            given = self._claim_for_agents(name, da, taker, info, limit, full)
-            if look and not given:
-                given = self._second_look(name, da, queue, slot, info, limit)
-            elif look:
-                self._abroad.set()  # the threads got jobs from home: look again when one is free
-        stale = self._stale(name, queue, slot) if full else False
-        if full:
-            dropped = slot.history.drop_before(clock.utcnow(), queue.retention_days, queue.failed_days)
-            for outcome, number in dropped.items():
-                slot.count(outcome, -number)
-        self._note_due(name, queue)
-        if not given and not taker.changed and not (urgent and reports) and not stale:
-            return info, None
-        if reports and not urgent:
-            claims.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
-        started = [oid for pool in self.queues.get(name, {}).values() for oid in pool.pop_started()]
-        if started:
-            slot.started = frozenset(oid for oid in (*slot.started, *started) if oid in slot.running)
-        return info, given
-
-    def _claim_for_agents(
-        self, name: str, da: Any, taker: claims.Taker, info: dict[str, Any], limit: int, full: bool
-    ) -> list[tuple[AgentThreadPool, list[Any]]]:
-        given = []
-        pools = self.membership.pools(name, da)
-        for agent in da.values():
-            pool = pools[agent.name]
-            free, ahead = pool.wants(agent.prefetch)
-            free, ahead = min(free, limit), min(ahead, max(limit - free, 0))
-            entry = {"size": agent.size, "len": len(agent), "error": None, "new jobs": [], "active jobs": []}
-            info[agent.name] = entry
-            entry["active jobs"] = [ids(job, self.db) for job in agent.jobs()]
-            items = []
-            if full and free:
-                overdue = taker.overdue(free)
-                self._hold(agent, overdue, True)
-                items += execution_items(overdue, True)
-                free -= len(overdue)
-            taker.skipped = self._skipped.setdefault((name, agent.name), set()) if not full else set()
-            if not agent.batches:
-                items += self._choose(agent, free)
-            elif free or ahead:
-                taken = taker.take(free, agent.filter)
-                self._hold(agent, taken, True)
-                items += execution_items(taken, True)
-                if ahead and len(taken) == free:
-                    remembered, taker.skipped = taker.skipped, set(taker.skipped)
-                    more = taker.take(ahead, agent.filter, claims.may_run_twice)
-                    taker.skipped = remembered
-                    self._hold(agent, more, False)
-                    items += execution_items(more, False)
-            if full:
-                self._skipped[(name, agent.name)] = taker.skipped
-            if items:
-                entry["new jobs"] = [(int.from_bytes(item.oid, "big"), self.db.database_name) for item in items]
-                given.append((pool, items))
-        return given
-
-    @staticmethod
-    def _hold(agent: Any, taken: list[claims.Taken], active: bool) -> None:
-        for job, kind in taken:
-            agent.hold(job, active and kind == "run")
-
-    def _choose(self, agent: Any, free: int) -> list[Any]:
-        """For agents with a chooser, or a _choose of their own: one job after the other."""
-        items: list[Any] = []
-        while len(items) < free:
-            job = agent.claimJob()
-            if job is None:
-                break
-            items += execution_items([claims.Taken(job, "run")], False)
-        return items
-
-    def _second_look(
-        self, name: str, da: Any, queue: Any, slot: Any, info: dict[str, Any], limit: int
-    ) -> list[tuple[AgentThreadPool, list[Any]]]:
-        """Of foreign inboxes take only what lay there one look ago: its home would have taken it, had it a thread."""
-        foreign = [shard for shard in range(len(queue.inboxes)) if shard not in self._homes[name]]
-        if not foreign:
-            return []
-        given = []
-        if self._seen.get(name):
-            taker = claims.Taker(queue, slot, foreign, only=self._seen[name])
-            given = self._claim_for_agents(name, da, taker, info, limit, False)
-        taker = claims.Taker(queue, slot, foreign)
-        places = [place for place in queue.places(foreign, None, taker.now) if place.kind in ("inbox", "overflow")]
-        self._seen[name] = {row.key for place in places for row in claims.place_rows(place)}
-        return given
-
-    def _stale(self, name: str, queue: Any, slot: Any) -> bool:
-        """Give back what was claimed ahead and has waited too long: its threads have met long jobs."""
-        back = []
-        for pool in self.queues.get(name, {}).values():
-            back += pool.take_back(STALE_AFTER)
-        for item in back:
-            row = slot.running.get(item.oid)
-            if row is not None and row[0].token == item.token:
-                slot.running = {oid: other for oid, other in slot.running.items() if oid != item.oid}
-                claims.leave_quotas(queue, row[0])
-                row[0]._status_id = 0 if row[0]._status_id == 1 else row[0]._status_id
-                queue.give_back(row[0], front=True)
-        return bool(back)
-
-    def _note_due(self, name: str, queue: Any) -> None:
-        """When the next job for later comes due."""
-        self._due.pop(name, None)
-        if queue.later:
-            moment = clock.from_microseconds(queue.later.minKey()[0])
-            seconds = (moment - clock.utcnow()).total_seconds()
-            self._due[name] = time.monotonic() + max(seconds, 0.005)
 
     # Looking in
 
@@ -543,8 +360,3 @@ class Dispatcher:
             if queue in (None, pool.queue_name) and agent in (None, pool.name)
             for oid in pool.active()
         ]
-
-
-def ids(job: Any, db: Any) -> tuple[int, str]:
-    """How zc.async names a job: (oid, database name)."""
-    return int.from_bytes(job._p_oid, "big"), db.database_name

@@ -5,7 +5,6 @@ about jobs (``JobEvent``) are fired after the commit, in the process concerned, 
 """
 
 from typing import Any
-
 from zope.interface import Attribute
 from zope.interface import implementer
 from zope.interface import Interface

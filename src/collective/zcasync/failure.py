@@ -10,6 +10,7 @@ from typing import Any
 from typing import NoReturn
 from typing import TextIO
 
+import builtins
 import io
 import sys
 import twisted.python.failure
@@ -46,7 +47,7 @@ class Failure(twisted.python.failure.Failure):
             if exc_value is None:
                 raise NoCurrentExceptionError
         if isinstance(exc_value, twisted.python.failure.Failure):
-            self._data = convert(exc_value)._data
+            self._data: Data = convert(exc_value).to_data()
         else:
             self._data = failuredata.from_exception(exc_value, exc_tb, captureVars)
 
@@ -198,7 +199,7 @@ class Failure(twisted.python.failure.Failure):
     def _frames(self) -> tuple[Any, ...]:
         return self._data[failuredata.FRAMES]
 
-    def _rebuilt(self) -> tuple[type, BaseException]:
+    def _rebuilt(self) -> tuple[builtins.type, BaseException]:
         cached = self.__dict__.get("_v_rebuilt")
         if cached is None:
             cached = self.__dict__["_v_rebuilt"] = failuredata.rebuild(self._data)

@@ -5,6 +5,7 @@ from persistent import Persistent
 from persistent.wref import WeakRef
 from types import TracebackType
 from typing import Any
+from typing import cast
 
 import importlib
 import io
@@ -275,7 +276,7 @@ def _stand_in(base: type[BaseException], data: Data) -> BaseException | None:
     }
     try:
         cls = type(qualname.rpartition(".")[2], (base,), body)
-        value: BaseException = cls.__new__(cls, message)
+        value = cast(BaseException, cls.__new__(cls, message))
         value.args = (message,)
         str(value), repr(value), getattr(value, "__notes__", None)
     except Exception:  # the base has a mind of its own; one of its own bases will do

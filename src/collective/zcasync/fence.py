@@ -1,10 +1,9 @@
 """The fence: no transaction of an attempt commits once the job has another owner, whatever the job's code does."""
 
-from typing import Any
-
 from collective.zcasync.exceptions import ReassignedError
 from transaction._transaction import Status
 from transaction.interfaces import ISynchronizer
+from typing import Any
 from zope.interface import implementer
 
 

@@ -1,10 +1,9 @@
 """The heartbeat: pings from a thread and a connection of their own, so that no long claim or commit delays them."""
 
-from typing import Any
-
 from collective.zcasync import instanceuuid
 from collective.zcasync import transactions
 from collective.zcasync.queue import get_queues
+from typing import Any
 
 import logging
 import threading

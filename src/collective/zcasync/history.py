@@ -1,13 +1,12 @@
 """Finished jobs: a record in history is final by where it stands, whatever its status says."""
 
-from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
-
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
+from collections.abc import Iterator
 from collective.zcasync import clock
+from datetime import datetime
 from persistent import Persistent
+from typing import Any
 
 import heapq
 import random

@@ -1,9 +1,8 @@
 """Finding a job by its id."""
 
-from typing import Any
-
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import IJob
+from typing import Any
 from ZODB.POSException import POSKeyError
 from ZODB.utils import get_pickle_metadata
 

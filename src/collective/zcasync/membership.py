@@ -1,14 +1,14 @@
 """What a dispatcher is in its queues: it registers, gets its agents, takes over from the dead, leaves."""
 
-from typing import Any
-
 from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import instanceuuid
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
+from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
+from typing import Any
 
 import logging
 import time
@@ -58,7 +58,7 @@ class Membership:
         da = queue.dispatchers[dispatcher.UUID]
         if da.activated is None:
             da.process = dict(self.process)
-            buried = queue.name in dispatcher._homes
+            buried = queue.name in dispatcher.claimer.homes
             if buried:
                 logger.critical("dispatcher %s was taken for dead in queue %r; it is active again", da.UUID, queue.name)
                 da.reactivate()
@@ -106,7 +106,7 @@ class Membership:
                 me = names.index(str(dispatcher.UUID)) if str(dispatcher.UUID) in names else 0
                 count = max(len(names), 1)
                 homes = [shard for shard in range(len(queue.inboxes)) if shard % count == me]
-                dispatcher._homes[queue.name] = homes
+                dispatcher.claimer.homes[queue.name] = homes
                 for shard in range(len(queue.inboxes)):
                     both = {queue.inboxes[shard]._p_oid, queue.overflows[shard]._p_oid}
                     oids |= both
@@ -125,7 +125,9 @@ class Membership:
         pools = dispatcher.queues.setdefault(name, {})
         left = dispatcher.max_threads
         if left is not None:
-            left -= sum(pool.size for other, some in dispatcher.queues.items() if other != name for pool in some.values())
+            left -= sum(
+                pool.size for other, some in dispatcher.queues.items() if other != name for pool in some.values()
+            )
         for agent in da.values():
             size = agent.size if left is None else max(min(agent.size, left), 1)
             if left is not None:
@@ -143,12 +145,15 @@ class Membership:
     def leave(self) -> None:
         """The first commit of a clean stop: say that it leaves, and give back what has not begun."""
         dispatcher = self.dispatcher
-        back = {name: [item for pool in pools.values() for item in pool.take_back()] for name, pools in dispatcher.queues.items()}
+        back = {
+            name: [item for pool in pools.values() for item in pool.take_back()]
+            for name, pools in dispatcher.queues.items()
+        }
 
         def call() -> None:
             dispatcher.manager.begin()
-            for name in dispatcher._homes:
-                queue = get_queues(dispatcher.connection)[name]
+            for name in dispatcher.claimer.homes:
+                queue = get_queue(dispatcher.connection, name)
                 da = queue.dispatchers.get(dispatcher.UUID)
                 if da is None or da.slot is None:
                     continue
@@ -175,12 +180,12 @@ class Membership:
     def end(self) -> None:
         """The last commit: file away what has finished, interrupt what still runs, and unregister."""
         dispatcher = self.dispatcher
-        reports = {name: dispatcher._take_reports(name, True) for name in dispatcher._homes}
+        reports = {name: dispatcher.claimer.take_reports(name) for name in dispatcher.claimer.homes}
 
         def call() -> None:
             dispatcher.manager.begin()
-            for name in dispatcher._homes:
-                queue = get_queues(dispatcher.connection)[name]
+            for name in dispatcher.claimer.homes:
+                queue = get_queue(dispatcher.connection, name)
                 da = queue.dispatchers.get(dispatcher.UUID)
                 if da is None:
                     continue
@@ -191,4 +196,4 @@ class Membership:
                 queue.dispatchers.unregister(dispatcher.UUID)
 
         transactions.never_fail(call, f"the end of {dispatcher.UUID}", dispatcher.manager)
-        dispatcher._homes.clear()
+        dispatcher.claimer.homes.clear()

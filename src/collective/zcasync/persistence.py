@@ -1,17 +1,16 @@
 """Building blocks of what is stored: keys, payloads, and views that look like collections."""
 
+from BTrees.LOBTree import LOBucket
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from collections.abc import MutableSequence
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
-
-from BTrees.LOBTree import LOBucket
 from collective.zcasync import clock
+from datetime import datetime
 from persistent import Persistent
+from typing import Any
 
 import random
 import threading
@@ -107,7 +106,7 @@ class Payload(Persistent):
             setattr(self, name, value)
 
 
-class SequenceView(MutableSequence):  # type: ignore[type-arg]
+class SequenceView(MutableSequence):
     """A list that reads from and writes to a place of its own, without being a record."""
 
     def __init__(self, get: Callable[[], Sequence[Any]], set: Callable[[list[Any]], None]) -> None:
@@ -141,7 +140,7 @@ class SequenceView(MutableSequence):  # type: ignore[type-arg]
         return repr(list(self._get()))
 
 
-class MappingView(MutableMapping):  # type: ignore[type-arg]
+class MappingView(MutableMapping):
     """A mapping that reads from and writes to a place of its own, without being a record."""
 
     def __init__(self, get: Callable[[], Mapping[Any, Any]], set: Callable[[dict[Any, Any]], None]) -> None:

@@ -2,16 +2,15 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
-
 from collective.zcasync import clock
 from collective.zcasync.exceptions import InvalidValueError
+from datetime import datetime
+from typing import Any
 
 import threading
 
 
-class PollInfo(dict):  # type: ignore[type-arg]
+class PollInfo(dict):
     """One poll: queue name -> None, or agent name -> {"size", "len", "error", "new jobs", "active jobs"}."""
 
     def __init__(self, *args: Any) -> None:
@@ -24,7 +23,7 @@ class PollInfo(dict):  # type: ignore[type-arg]
         return clock.to_microseconds(self.utc_timestamp)
 
 
-class Rolling(OrderedDict):  # type: ignore[type-arg]
+class Rolling(OrderedDict):
     """A mapping that keeps the newest entries only."""
 
     def __init__(self, size: int) -> None:

@@ -1,16 +1,15 @@
 """Quotas: how many jobs of one kind may run at once, in all processes."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from BTrees.OOBTree import OOBTree
+from collections.abc import Iterator
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import QuotaNotFound
-from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IQuota
 from collective.zcasync.persistence import Base
+from typing import Any
 from zope.interface import implementer
 
 #: Jobs of one quota that may run at once, unless the site says otherwise.

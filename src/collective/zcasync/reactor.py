@@ -1,11 +1,10 @@
 """A dispatcher with a Twisted reactor of its own, in a daemon thread; start and stop as often as wanted."""
 
-from typing import Any
-
 from collective.zcasync.dispatcher import Dispatcher
 from collective.zcasync.dispatcher import pop
 from collective.zcasync.queue import install
 from twisted.internet.epollreactor import EPollReactor
+from typing import Any
 
 import logging
 import threading

@@ -1,9 +1,8 @@
 """How jobs, functions and persistent objects look in logs: the form that zc.async's users know."""
 
-from typing import Any
-
 from collective.zcasync import callables
 from persistent import Persistent
+from typing import Any
 
 import types
 

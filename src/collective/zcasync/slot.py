@@ -1,12 +1,11 @@
 """A slot: what one dispatcher holds in one queue, written by its claims only."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
+from collections.abc import Iterator
 from collective.zcasync.history import History
 from persistent import Persistent
+from typing import Any
 
 #: What a slot counts. A count may be negative in one slot: only the sum over a queue's slots means something.
 COUNTS = ("backlog", "later", "parked", "quarantined", "succeeded", "failed", "cancelled")

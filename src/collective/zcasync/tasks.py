@@ -2,11 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
-from datetime import timedelta
-from typing import Any
-
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync.exceptions import InvalidJobError
@@ -17,6 +12,10 @@ from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.threadlocal import local
+from dataclasses import dataclass
+from datetime import datetime
+from datetime import timedelta
+from typing import Any
 from zope.component import queryUtility
 
 import functools
@@ -27,7 +26,7 @@ registry: dict[str, "Task"] = {}
 
 
 def connection() -> Any:
-    """The ZODB connection of the caller: of the running job, else of what IConnectionSource knows; PutRefused if none."""
+    """The caller's ZODB connection: that of the running job, else what IConnectionSource says; PutRefused if none."""
     if local.job is not None and local.job._p_jar is not None:
         return local.job._p_jar
     source = queryUtility(IConnectionSource)
@@ -73,7 +72,9 @@ class Options:
         """Put a job that was made already."""
         task = registry.get(job._task)
         if isinstance(self.quotas, str):
-            raise InvalidJobError(f"quotas must be a tuple of names, not the text {self.quotas!r}: write ({self.quotas!r},)")
+            raise InvalidJobError(
+                f"quotas must be a tuple of names, not the text {self.quotas!r}: write ({self.quotas!r},)"
+            )
         name = self.queue if self.queue is not None else task.queue if task is not None else ""
         queue = get_queue(connection(), name)
         job.set_priority(self.priority)
@@ -118,7 +119,9 @@ class Task:
         if not isinstance(self.name, str) or not self.name:
             raise InvalidValueError(f"a task's name must be a text, not {name!r}")
         if timeout is not None and not timeout > 0:
-            raise InvalidValueError(f"timeout of task {self.name!r} must be a number of seconds above 0, not {timeout!r}")
+            raise InvalidValueError(
+                f"timeout of task {self.name!r} must be a number of seconds above 0, not {timeout!r}"
+            )
 
     @property
     def __zcasync_task__(self) -> "Task":

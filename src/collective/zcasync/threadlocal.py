@@ -1,9 +1,8 @@
 """What a job can know of itself: the running job, its queue and dispatcher, and live annotations."""
 
+from collective.zcasync.exceptions import ZCAsyncError
 from typing import Any
 from typing import cast
-
-from collective.zcasync.exceptions import ZCAsyncError
 
 import threading
 import time

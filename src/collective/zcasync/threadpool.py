@@ -1,11 +1,10 @@
 """The job threads of one agent, and the jobs that were claimed for them."""
 
 from collections import deque
-from typing import Any
-from typing import NamedTuple
-
 from collective.zcasync import execution
 from collective.zcasync.threadlocal import local
+from typing import Any
+from typing import NamedTuple
 
 import itertools
 import logging
@@ -159,7 +158,11 @@ class AgentThreadPool:
             if not around.stopping.is_set():
                 explosive = isinstance(error, SystemExit | KeyboardInterrupt)
                 log = logger.error if explosive else logger.critical
-                log("A job thread ends: unexpected error in job %s; it counts as interrupted", item.oid.hex(), exc_info=True)
+                log(
+                    "A job thread ends: unexpected error in job %s; it counts as interrupted",
+                    item.oid.hex(),
+                    exc_info=True,
+                )
             report = self._interrupted(item)
         took = time.perf_counter() - began
         self.mean = took if self.mean is None else 0.9 * self.mean + 0.1 * took

@@ -15,7 +15,7 @@ POLL = 0.01
 
 
 class CommitWatcher:
-    """Calls ``callback(oids)`` for each commit that touches a watched oid; ``callback(None)``: anything may have changed.
+    """Calls ``callback(oids)`` for each commit that touches a watched oid, ``callback(None)`` if any may have changed.
 
     Storages that push (FileStorage, DemoStorage, ZEO) call with locks held, in the committing thread or in ZEO's
     networking thread: the callback may set an event, and nothing else. Others are polled by a thread of this object.
