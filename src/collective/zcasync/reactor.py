@@ -1,5 +1,6 @@
 """A dispatcher with a Twisted reactor of its own, in a daemon thread; start and stop as often as wanted."""
 
+from collective.zcasync import transactions
 from collective.zcasync.dispatcher import Dispatcher
 from collective.zcasync.dispatcher import pop
 from collective.zcasync.queue import install
@@ -65,10 +66,13 @@ def start(db: Any, queues: Any = None, **options: Any) -> RunningDispatcher:
     """
     manager = transaction.TransactionManager(explicit=True)
     connection = db.open(manager)
-    try:
+
+    def call() -> None:
         manager.begin()
         install(connection, tuple(queues or ("",)))
-        manager.commit()
+
+    try:
+        transactions.never_fail(call, "the creation of queues", manager)  # others may create them at the same time
     finally:
         connection.close()
     return RunningDispatcher(db, queues=queues, **options)

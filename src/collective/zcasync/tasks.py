@@ -24,6 +24,9 @@ import itertools
 #: The tasks of this process, by name.
 registry: dict[str, "Task"] = {}
 
+#: The same by "module:qualname" of their functions: a function that ZCML made a task is put with the task's defaults.
+_by_handler: dict[str, "Task"] = {}
+
 
 def connection() -> Any:
     """The caller's ZODB connection: that of the running job, else what IConnectionSource says; PutRefused if none."""
@@ -150,6 +153,7 @@ def register(task: Task) -> Task:
             f"two tasks are named {task.name!r}: {other.handler_name} and {task.handler_name}; rename one of them"
         )
     registry[task.name] = task
+    _by_handler.setdefault(task.handler_name, task)
     return task
 
 
@@ -180,7 +184,8 @@ def make_job(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
         call = get_task(call)
     if isinstance(call, Job):
         raise InvalidJobError("this is a job already: queue.put(job), or Options.put_job(job)")
-    return Job(call, *args, **kwargs)
+    name = f"{getattr(call, '__module__', None)}:{getattr(call, '__qualname__', None)}"
+    return Job(_by_handler.get(name, call) if not hasattr(call, "__self__") else call, *args, **kwargs)
 
 
 def put_many(task: Any, items: Iterable[Any], *, batch: int = 1000, commit: bool = False) -> int:
