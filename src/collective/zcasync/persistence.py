@@ -134,7 +134,7 @@ class SequenceView(MutableSequence):
         self._change(lambda values: values.insert(index, value))
 
     def __eq__(self, other: object) -> bool:
-        return list(self._get()) == list(other) if isinstance(other, Sequence) else NotImplemented
+        return isinstance(other, Sequence) and list(self._get()) == list(other)
 
     def __repr__(self) -> str:
         return repr(list(self._get()))
@@ -167,7 +167,7 @@ class MappingView(MutableMapping):
         return len(self._get())
 
     def __eq__(self, other: object) -> bool:
-        return dict(self._get()) == dict(other) if isinstance(other, Mapping) else NotImplemented
+        return isinstance(other, Mapping) and dict(self._get()) == dict(other)
 
     def __repr__(self) -> str:
         return repr(dict(self._get()))
