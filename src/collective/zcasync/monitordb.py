@@ -85,6 +85,8 @@ class JobRow:
     #: Why it waits, or where it runs: name of the full quota, reason of the quarantine, agent.
     detail: str = ""
     needs_attention: bool = False
+    #: A dispatcher has taken it ahead, and no job thread has begun it.
+    claimed: bool = False
     #: The job's class is gone: only ``id`` and ``task`` (the class' name) are known.
     broken: bool = False
 
@@ -93,6 +95,8 @@ class JobRow:
         """The time that says most about the job in its state."""
         if self.state == SCHEDULED:
             return self.due
+        if self.state == RUNNING:
+            return self.started
         return self.ended or self.started or self.put_at
 
 
@@ -290,7 +294,15 @@ def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None
         path=job.where or "",
         detail=detail or job.held_reason or "",
         needs_attention=bool(job.needs_attention),
+        claimed=_is_claimed_ahead(job),
     )
+
+
+def _is_claimed_ahead(job: Any) -> bool:
+    if job.token is None or job.status != ASSIGNED or job.agent is None:
+        return False
+    slot = job.agent.slot
+    return slot is None or job._p_oid not in slot.started
 
 
 def state_of(job: Any) -> str:

@@ -4,11 +4,13 @@ from collective.zcasync import actions
 from collective.zcasync import jobdetail
 from collective.zcasync import monitordb
 from collective.zcasync.browser.jobs import BADGES
+from collective.zcasync.browser.jobs import duration
 from collective.zcasync.browser.jobs import PLAIN_BADGE
 from collective.zcasync.browser.jobs import user_name
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
@@ -59,6 +61,8 @@ class EventLine:
     label: Any
     time: Moment | None
     text: str
+    #: Time since the event before.
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,12 @@ class JobPage(PanelView):
     @property
     def badge(self) -> str:
         """Class of the state's badge."""
-        return BADGES.get(self.row.state, PLAIN_BADGE)
+        return "text-bg-success" if self.row.state == monitordb.FINISHED else BADGES.get(self.row.state, PLAIN_BADGE)
+
+    @property
+    def reason(self) -> str:
+        """Why the job waits, or where it runs."""
+        return self.detail_text(self.row)
 
     @property
     def error_type(self) -> str:
@@ -161,11 +170,13 @@ class JobPage(PanelView):
             Fact(_("fact_task", default="Task"), row.task),
             Fact(_("fact_user", default="User"), user_name(row.user)),
             self._object_fact(),
-            Fact(_("fact_queue", default="Queue"), row.queue),
+            Fact(_("fact_queue", default="Queue"), self._queue_text()),
+            Fact(_("fact_agent", default="Agent"), row.detail if row.state == monitordb.RUNNING else ""),
             Fact(_("fact_policy", default="Retry policy"), detail.policy, self._policy_url()),
             Fact(_("fact_quotas", default="Quotas"), ", ".join(detail.quotas)),
             Fact(_("fact_priority", default="Priority"), str(detail.priority) if detail.priority else ""),
             Fact(_("fact_attempts", default="Attempts"), str(row.attempts) if row.attempts else ""),
+            Fact(_("fact_duration", default="Duration"), duration(row)),
             Fact(_("fact_retry_of", default="Retry of"), detail.retry_of, self._job_url(detail.retry_of)),
             Fact(_("fact_retried_as", default="Retried as"), detail.retried_as, self._job_url(detail.retried_as)),
         ]
@@ -174,12 +185,14 @@ class JobPage(PanelView):
     @property
     def events(self) -> list[EventLine]:
         """The timeline, oldest first."""
-        return [
-            EventLine(EVENTS.get(event.what, event.what), self.moment(event.when), user_name(event.text))
-            if event.what == "put"
-            else EventLine(EVENTS.get(event.what, event.what), self.moment(event.when), event.text)
-            for event in self.detail.timeline
-        ]
+        lines = []
+        before = None
+        for event in self.detail.timeline:
+            text = user_name(event.text) if event.what == "put" else event.text
+            after = "" if before is None else f"+ {seconds_text((event.when - before).total_seconds())}"
+            lines.append(EventLine(EVENTS.get(event.what, event.what), self.moment(event.when), text, after))
+            before = event.when
+        return lines
 
     @property
     def calls(self) -> list[Calls]:
@@ -261,6 +274,10 @@ class JobPage(PanelView):
             return ""
         options = {"id": id} | ({"all_sites": 1} if self.all_sites else {})
         return f"{self.page_url('zcasync-job')}?{urlencode(options)}"
+
+    def _queue_text(self) -> str:
+        queue = monitordb.queue_of(self._job)
+        return self.queue_label(queue.name) if queue is not None else ""
 
     def _policy_url(self) -> str:
         name = self.detail.policy

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+from collective.zcasync import clock
 from collective.zcasync import monitordb
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import number_or_more
 from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.browser.panel import TITLE
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitordb import STATES
@@ -70,11 +72,14 @@ EMPTY_TEXTS = {
 BADGES = {
     monitordb.FAILED: "text-bg-danger",
     monitordb.QUARANTINED: "text-bg-warning",
-    monitordb.RUNNING: "text-bg-success",
+    monitordb.RUNNING: "text-bg-primary",
 }
 
 #: Class of the badge of all other states.
 PLAIN_BADGE = "text-bg-secondary"
+
+#: Class of the badge in the open tab, which is coloured itself.
+CURRENT_BADGE = "text-bg-light"
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,15 @@ class Line:
 
     url: str
     title: str
-    task: str
     error: str
     user: str
     time: Moment | None
     object: Link | None
     detail: str
     attempts_text: str
+    duration: str
+    #: Time and user in one text, for narrow screens.
+    summary: str
     site: str
     needs_attention: bool
     broken: bool
@@ -138,10 +145,20 @@ class Jobs(PanelView):
                 label=label,
                 current=state == self.state,
                 count=number_or_more(self.counts[state]),
-                badge=BADGES.get(state, PLAIN_BADGE) if self.counts[state].number else PLAIN_BADGE,
+                badge=self._badge(state),
             )
             for state, label in STATES.items()
         ]
+
+    def _badge(self, state: str) -> str:
+        if state == self.state:
+            return CURRENT_BADGE
+        return BADGES.get(state, PLAIN_BADGE) if self.counts[state].number else PLAIN_BADGE
+
+    @property
+    def offers_all_sites(self) -> bool:
+        """Whether there are other sites, and the user may see their jobs."""
+        return self.installed and self.may_see_all and (self.all_sites or len(self.queues.sites) > 1)
 
     def scope_url(self) -> str:
         """URL of this tab for all sites, or back to this site only."""
@@ -206,6 +223,11 @@ class Jobs(PanelView):
         return Batch(Window(self.start, self.lines, total if self.page.more else shown), PAGE_SIZE, self.start)
 
     @property
+    def has_durations(self) -> bool:
+        """Whether any job of the page has begun."""
+        return any(line.duration for line in self.lines)
+
+    @property
     def has_objects(self) -> bool:
         """Whether any job of the page is about an object; else the column is left out."""
         return any(line.object for line in self.lines)
@@ -217,15 +239,18 @@ class Jobs(PanelView):
 
     def _line(self, row: monitordb.JobRow, links: ObjectLinks) -> Line:
         options = {"id": row.id} | ({"all_sites": 1} if self.all_sites else {})
+        time = self.moment(row.time)
+        told = (f"{self.translate(self.time_label)} {time.text}" if time else "", user_name(row.user))
         return Line(
             url=f"{self.page_url('zcasync-job')}?{urlencode(options)}",
             title=row.title or row.task,
-            task=row.task if row.title and row.title != row.task else "",
             error=row.error,
             user=user_name(row.user),
-            time=self.moment(row.time),
+            time=time,
+            duration=duration(row),
+            summary=" · ".join(text for text in told if text),
             object=links.get(row.path),
-            detail=row.detail,
+            detail=self.detail_text(row),
             attempts_text=self._attempts_text(row.attempts),
             site=self.site_name(row.group),
             needs_attention=row.needs_attention,
@@ -263,6 +288,14 @@ class Window(Sequence[Line]):
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self.lines)
+
+
+def duration(row: monitordb.JobRow) -> str:
+    """How long the call took, or has taken so far."""
+    if row.started is None:
+        return ""
+    end = row.ended or clock.utcnow()
+    return seconds_text(max(0.0, (end - row.started).total_seconds()))
 
 
 def user_name(user: str) -> str:

@@ -5,11 +5,14 @@ from Acquisition import aq_inner
 from Acquisition import aq_parent
 from collective.zcasync import clock
 from collective.zcasync.interfaces import _
+from collective.zcasync.monitordb import JobRow
+from collective.zcasync.monitordb import RUNNING
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from datetime import tzinfo
 from functools import cached_property
@@ -87,10 +90,11 @@ class Panel:
         links = [Link(self.page_url("overview-controlpanel"), _("site_setup", default="Site Setup"))]
         links.append(Link(self.page_url("zcasync-jobs"), TITLE))
         section = next((label for name, label, _permission in PAGES if name == self.section), "")
-        if section and section != self.label:
+        if self.section != "zcasync-jobs" and section != self.label:
             links.append(Link(self.page_url(self.section), section))
-        links.append(Link("", self.label, current=True))
-        return links
+        if self.label != TITLE:
+            links.append(Link("", self.label))
+        return [*links[:-1], replace(links[-1], current=True)]
 
     @property
     def label(self) -> Any:
@@ -153,6 +157,22 @@ class Panel:
             iso=when.isoformat(timespec="milliseconds"),
         )
 
+    def detail_text(self, row: JobRow) -> str:
+        """Why a job does not run, in words."""
+        if row.state == RUNNING:
+            claimed = _("detail_claimed", default="Claimed by a dispatcher: begins as soon as a job thread is free")
+            return self.translate(claimed) if row.claimed else ""
+        kind, _colon, name = row.detail.partition(":")
+        if kind == "quota":
+            return self.translate(_("detail_quota", default="Waits for the quota ${name}", mapping={"name": name}))
+        if kind == "group":
+            return self.translate(_("detail_held", default="Held until the add-on is installed again in its site"))
+        return row.detail
+
+    def queue_label(self, name: str) -> str:
+        """What a queue is called on the screen."""
+        return name or self.translate(_("default_queue", default="Default queue"))
+
     def translate(self, text: Any) -> str:
         """The text in the reader's language."""
         return str(translate(text, context=self.request))
@@ -176,6 +196,8 @@ class PanelForm(Panel):
 
     #: Else z3c.form would put the title above the form once more.
     enable_form_tabbing = False
+    #: Lines above the form: the first tells what the others are.
+    notes: list[str] = []
 
 
 class PanelFormWrapper(Panel, FormWrapper):
@@ -198,6 +220,11 @@ class PanelFormWrapper(Panel, FormWrapper):
     def description(self) -> Any:  # type: ignore[override]
         """The text below the heading."""
         return self.form_instance.description
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines above the form."""
+        return list(self.form_instance.notes)
 
 
 class PanelMacros(BrowserView):
@@ -222,6 +249,19 @@ def is_root_manager() -> bool:
     folder = aq_parent(aq_inner(user))
     home = aq_parent(aq_inner(folder)) if folder is not None else None
     return home is not None and tuple(home.getPhysicalPath()) == ("",)
+
+
+def seconds_text(seconds: float) -> str:
+    """A time span for people: 310 ms, 4.2 s, 3:05 min, 2:10 h."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02} h"
 
 
 def number_or_more(count: Any) -> str:

@@ -111,10 +111,6 @@ class QueuesPage(PanelView):
         """Whether any queue has an agent template."""
         return any(row.agents for row in self.rows)
 
-    def queue_label(self, name: str) -> str:
-        """What a queue is called on the screen."""
-        return name or self.translate(_("default_queue", default="Default queue"))
-
     def list_url(self) -> str:
         """URL that the forms of this page are sent to."""
         return self.page_url("zcasync-queues")
