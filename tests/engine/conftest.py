@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync.interfaces import IConnectionSource
+from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
 from collective.zcasync.reactor import RunningDispatcher
@@ -9,11 +11,25 @@ from collective.zcasync.reactor import start
 from pathlib import Path
 from typing import Any
 from ZODB.FileStorage import FileStorage
+from zope.component import getGlobalSiteManager
 
 import pytest
 import transaction
 import ZEO
 import ZODB
+
+
+@pytest.fixture(autouse=True)
+def nothing_but_the_engine() -> Iterator[None]:
+    """In a run of all tests the layers of others are set up meanwhile: put aside what they register."""
+    registry = getGlobalSiteManager()
+    aside = [(kind, registry.queryUtility(kind)) for kind in (IJobContext, IConnectionSource)]
+    for kind, utility in aside:
+        registry.unregisterUtility(utility, kind)
+    yield
+    for kind, utility in aside:
+        if utility is not None:
+            registry.registerUtility(utility, kind)
 
 
 @pytest.fixture

@@ -41,6 +41,9 @@ POLL_INTERVAL = 5
 #: Seconds after which a second look is taken at what lay in a foreign inbox, before jitter.
 SECOND_LOOK = 0.02
 
+#: Seconds that idle job threads get to end.
+THREADS_END = 3.0
+
 _dispatchers: dict[uuidlib.UUID, "Dispatcher"] = {}
 
 
@@ -165,7 +168,7 @@ class Dispatcher:
         self._loop_thread.join(10)
         self.watcher.close()
         for pool in self._pools():
-            pool.setSize(0)
+            pool.close(THREADS_END)
         self.db.setPoolSize(self._pool_size)
         logger.info("dispatcher %s deactivated", self.UUID)
 

@@ -146,11 +146,20 @@ class Queue(Places):
         if connection is not None:
             context = queryUtility(IJobContext)
             if context is not None and hasattr(context, "stored"):
-                context.stored(job, [job, place, *([job._payload] if job._payload is not None else [])])
+                self._ask(context, job, place)
             connection.transaction_manager.get().addAfterCommitHook(
                 _told, (job.id, job.task, self.name, self._served())
             )
         return job
+
+    def _ask(self, context: Any, job: Any, place: Any) -> None:
+        """Let the context look at what was written; if it refuses, nothing stays in the queue."""
+        try:
+            context.stored(job, [job, place, *([job._payload] if job._payload is not None else [])])
+        except BaseException:
+            del place[job.key]
+            job.parent = job.key = job.put_at = None
+            raise
 
     def _served(self) -> bool:
         return any(da.activated is not None for da in self.dispatchers.values())
@@ -208,10 +217,10 @@ class Queue(Places):
         item.parent = None
         item.assignerUUID = None
 
-    def cancel(self, job: Any) -> str:
+    def cancel(self, job: Any, callbacks: bool = True) -> str:
         """End a waiting job with a Failure of CancelledError; ask a running one to stop.
 
-        Answers "cancelled", "stopping" or "finished". Writes the job's record and an inbox; the claim that finds it
+        Answers "cancelled", "stopping" or "finished". ``callbacks``: whether those of the job run. Writes the job's record and an inbox; the claim that finds it
         there takes the old entry out of the trees, which callers never write.
         """
         if job._status_id >= 2:
@@ -220,6 +229,8 @@ class Queue(Places):
             job.agent.slot.send(job, ("stop", ""), True)
             return "stopping"
         old = self._find(job)
+        if not callbacks:
+            job._callbacks = ()
         job._finish(Failure.from_exception(CancelledError(CancelledError.__doc__)), clock.utcnow(), "cancelled")
         if old is not None and old.place.kind in ("inbox", "overflow"):
             del old.place.tree[old.at]

@@ -68,6 +68,16 @@ class AgentThreadPool:
         self.jobids[thread] = None
         thread.start()
 
+    def close(self, seconds: float) -> None:
+        """End the threads, and wait for those that run no job. One that does is left alone: the fence keeps it out."""
+        with self._changed:
+            idle = [thread for thread, oid in self.jobids.items() if oid is None]
+        self.setSize(0)
+        end = time.monotonic() + seconds
+        for thread in idle:
+            if thread is not threading.current_thread():
+                thread.join(max(end - time.monotonic(), 0))
+
     # For the dispatcher's claims
 
     def wants(self, prefetch: int) -> tuple[int, int]:

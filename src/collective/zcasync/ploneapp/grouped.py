@@ -50,8 +50,7 @@ def cancel(queues: Any, group: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for queue in queues.values():
         for job in list(waiting(queue, group)):
-            job._callbacks = ()  # what they would work on is gone
-            found[queue.cancel(job)] += 1
+            found[queue.cancel(job, callbacks=False)] += 1  # what they would work on is gone
         for job in list(running(queue, group)):
             if job.finished_at is None:
                 found[queue.cancel(job)] += 1
