@@ -129,6 +129,7 @@ def brief_detail(job: Any, row: Any) -> JobDetail:
     """What may be told of a job without its arguments, its result and its traceback, which are not loaded."""
     if is_broken(job):
         return JobDetail(row=row, can_discard=True)
+    aside = row.state == "quarantined"
     return JobDetail(
         row=row,
         timeline=timeline(job),
@@ -138,9 +139,9 @@ def brief_detail(job: Any, row: Any) -> JobDetail:
         stop_requested=bool(job.stop_requested),
         retried_as=job.retried_as or "",
         retry_of=job.retry_of or "",
-        can_cancel=job.outcome is None,
-        can_retry=job.outcome in ("failed", "cancelled"),
-        can_discard=bool(job.held_reason),
+        can_cancel=job.outcome is None and not aside,
+        can_retry=aside or job.outcome in ("failed", "cancelled") and not job.retried_as,
+        can_discard=aside,
     )
 
 

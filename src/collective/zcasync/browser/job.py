@@ -222,7 +222,8 @@ class JobPage(PanelView):
         detail = self.detail
         buttons = []
         if detail.can_retry:
-            buttons.append(Action("retry", _("button_retry", default="Retry"), "btn-primary"))
+            retry, release = _("button_retry", default="Retry"), _("button_release", default="Release, and run again")
+            buttons.append(Action("retry", release if detail.can_discard else retry, "btn-primary"))
         if detail.can_cancel and not detail.stop_requested:
             buttons.append(Action("cancel", _("button_cancel", default="Cancel job"), "btn-outline-danger"))
         if detail.can_discard:

@@ -223,6 +223,11 @@ class Jobs(PanelView):
         return Batch(Window(self.start, self.lines, total if self.page.more else shown), PAGE_SIZE, self.start)
 
     @property
+    def has_times(self) -> bool:
+        """Whether any line has a time: the start of a short job is stored with its end only."""
+        return any(line.time for line in self.lines)
+
+    @property
     def has_durations(self) -> bool:
         """Whether any job of the page has begun."""
         return any(line.duration for line in self.lines)

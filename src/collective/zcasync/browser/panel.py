@@ -196,6 +196,7 @@ class PanelForm(Panel):
 
     #: Else z3c.form would put the title above the form once more.
     enable_form_tabbing = False
+    enableCSRFProtection = True
     #: Lines above the form: the first tells what the others are.
     notes: list[str] = []
 

@@ -1,0 +1,170 @@
+"""A person at a real browser: put jobs, watch them, understand a failure, retry it, change a policy, uninstall."""
+
+from collective.zcasync import monitordb
+from collective.zcasync.queue import get_queues
+from playwright.sync_api import expect
+from screens import Screen
+from typing import Any
+
+import pytest
+import re
+import transaction
+
+pytestmark = pytest.mark.browser
+
+#: One distribution that is installed, and one that is not: a job that succeeds, and one that fails.
+NAMES = "pip\nno-such-distribution"
+
+
+def put_with_the_form(screen: Screen, names: str = NAMES) -> None:
+    screen.open("@@zcasync-demo")
+    screen.page.get_by_label("Distributions").fill(names)
+    screen.press("#form-buttons-import")
+    screen.sees("The jobs are put")
+
+
+def counts(acceptance: Any) -> dict[str, int]:
+    transaction.begin()
+    found = monitordb.counts(acceptance["portal"]._p_jar)
+    return {state: count.number for state, count in found.items() if count.number}
+
+
+def button_of(form: str) -> str:
+    """The button of the add-on in the list of add-ons."""
+    return f"form[action='{form}']:has(input[value='collective.zcasync']) button"
+
+
+def watch_and_retry(screen: Screen, acceptance: Any) -> None:
+    """Put two jobs, watch both end, read why one failed, retry it, and see that fail as well."""
+    put_with_the_form(screen)
+    screen.open("@@zcasync-jobs?state=finished")
+    screen.reload_until("Report on the imported distributions")
+    screen.sees("Import a distribution's description")
+
+    screen.open("@@zcasync-jobs?state=failed")
+    screen.sees("no-such-distribution")
+    screen.follow("Import a distribution's description")
+    assert screen.state == "Failed"
+    screen.sees("Traceback")
+    screen.sees("collective/zcasync/demo/distributions.py")
+    expect(screen.page.locator("#content details").first).not_to_have_attribute("open", "")
+
+    screen.press("button[name=retry]")
+    screen.sees("The job was put again")
+    screen.reload_until("Retry of")
+    screen.reload_until("Failed")
+    assert counts(acceptance)["failed"] == 2
+
+
+def test_a_person_puts_jobs_watches_them_and_retries_a_failed_one(
+    screen: Screen, acceptance: Any, dispatcher: Any
+) -> None:
+    watch_and_retry(screen, acceptance)
+
+
+def test_all_of_it_works_without_javascript(plain_screen: Screen, acceptance: Any, dispatcher: Any) -> None:
+    watch_and_retry(plain_screen, acceptance)
+    plain_screen.open("@@zcasync-queues")
+    plain_screen.press("button[name=pause]")
+    plain_screen.sees("Paused")
+    plain_screen.press("button[name=resume]")
+    plain_screen.open("@@zcasync-policy?name=default")
+    plain_screen.page.get_by_label("Attempts").fill("7")
+    plain_screen.press("#form-buttons-save")
+    plain_screen.sees("was changed")
+
+
+def test_a_traceback_unfolds_the_calls_of_installed_packages(screen: Screen, dispatcher: Any) -> None:
+    put_with_the_form(screen)
+    screen.open("@@zcasync-jobs?state=failed")
+    screen.reload_until("Import a distribution's description")
+    screen.follow("Import a distribution's description")
+    folded = screen.page.locator("#content details").first
+    summary = folded.locator("summary")
+    expect(summary).to_contain_text(re.compile("calls? in"))
+    summary.press("Enter")
+    expect(folded).to_have_attribute("open", "")
+
+
+def test_a_waiting_job_is_cancelled(screen: Screen, acceptance: Any) -> None:
+    put_with_the_form(screen, "pip")
+    screen.open("@@zcasync-jobs?state=waiting")
+    screen.follow("Import a distribution's description")
+    assert screen.state == "Waiting"
+    screen.press("button[name=cancel]")
+    screen.sees("The job was cancelled")
+    assert counts(acceptance) == {"waiting": 1, "cancelled": 1}
+
+
+def test_a_changed_policy_holds_for_a_job_that_waits(screen: Screen, acceptance: Any) -> None:
+    put_with_the_form(screen, "pip")
+    screen.open("@@zcasync-jobs")
+    screen.follow("Retry policies")
+    screen.follow("default")
+    screen.page.get_by_label("Attempts").fill("3")
+    screen.press("#form-buttons-save")
+    screen.sees("The policy default was changed")
+    transaction.begin()
+    queues = get_queues(acceptance["portal"]._p_jar)
+    waiting = [job for _key, job in queues[""].waiting() if job.policy is None]
+    assert [job.getRetryPolicy().policy.attempts for job in waiting] == [3]
+
+
+def test_site_setup_leads_to_every_page_and_back(screen: Screen) -> None:
+    screen.open("@@overview-controlpanel")
+    screen.follow("Background jobs")
+    for label, heading in (("Queues", "Queues"), ("Retry policies", "Retry policies"), ("Settings", "Settings")):
+        screen.follow(label)
+        expect(screen.page.locator("h1")).to_have_text(heading)
+    screen.follow("Background jobs")
+    screen.page.locator(".breadcrumb").get_by_role("link", name="Site Setup").last.click()
+    screen.page.wait_for_url("**/@@overview-controlpanel")
+
+
+def test_the_add_on_is_removed_and_installed_again_with_jobs_waiting(
+    screen: Screen, acceptance: Any, dispatcher: Any
+) -> None:
+    screen.open("@@zcasync-queues")
+    screen.press("button[name=pause]")
+    put_with_the_form(screen, "pip")
+    screen.open("prefs_install_products_form")
+    screen.press(button_of("uninstall_products"))
+    assert screen.page.goto(f"{screen.site}/@@zcasync-jobs").status == 404
+    transaction.begin()
+    assert len(acceptance["portal"]._p_jar.root()["collective.zcasync"][""].held_groups) == 1
+
+    screen.open("prefs_install_products_form")
+    screen.press(button_of("install_products"))
+    screen.open("@@zcasync-queues")
+    screen.press("button[name=resume]")
+    screen.open("@@zcasync-jobs?state=finished")
+    screen.reload_until("Report on the imported distributions")
+    assert counts(acceptance) == {"finished": 2}
+
+
+#: Every page, with the name of its pictures.
+PAGES = {
+    "jobs-waiting": "@@zcasync-jobs?state=waiting",
+    "jobs-finished": "@@zcasync-jobs?state=finished",
+    "jobs-failed": "@@zcasync-jobs?state=failed",
+    "queues": "@@zcasync-queues",
+    "policies": "@@zcasync-policies",
+    "policy": "@@zcasync-policy?name=default",
+    "policy-add": "@@zcasync-policy-add",
+    "policy-delete": "@@zcasync-policy-delete?name=default",
+    "settings": "@@zcasync-settings",
+    "job-missing": "@@zcasync-job?id=77",
+}
+
+
+def test_every_page_fits_a_desktop_and_a_phone(screen: Screen, dispatcher: Any) -> None:
+    put_with_the_form(screen)
+    screen.open("@@zcasync-jobs?state=finished")
+    screen.reload_until("Report on the imported distributions")
+    for name, path in PAGES.items():
+        screen.open(path)
+        screen.picture(name)
+    for state in ("finished", "failed"):
+        screen.open(f"@@zcasync-jobs?state={state}")
+        screen.follow("Import a distribution's description")
+        screen.picture(f"job-{state}")
