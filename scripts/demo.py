@@ -19,6 +19,7 @@ from rich.progress import TimeElapsedColumn
 from typing import Any
 
 import argparse
+import contextlib
 import html
 import instance as instances
 import json
@@ -220,7 +221,8 @@ def demonstrate(site: Site, options: argparse.Namespace, console: Console) -> in
         console.print(f"The report: {site.instance.url}/{folder}/report. Serving until Ctrl-C.", highlight=False)
     print(run.summary, flush=True)
     if not options.exit:
-        site.server.wait()
+        with contextlib.suppress(KeyboardInterrupt):
+            site.server.wait()
     return 1 if faults else 0
 
 

@@ -37,7 +37,7 @@ def take(site: demo.Site, page: Page) -> None:
     log_in(page, site.instance)
     folder = site.put_all(demo.names()[:LIMIT])
     wait_until(site, folder, WHEN)
-    page.goto(f"{site.instance.url}/@@zcasync-jobs")
+    page.goto(f"{site.instance.url}/@@zcasync-jobs?state=failed")
     page.screenshot(path=IMAGES / "jobs.png")
     failed = wait_until(site, folder, LIMIT)[0]
     page.goto(f"{site.instance.url}/@@zcasync-job?id={failed['id']}")

@@ -81,9 +81,9 @@ def report(folder: Any, imports: Sequence[tuple[str, str]]) -> str:
 
 
 def _page(description: Description) -> str:
-    facts = [("Version", description.version), ("Licence", description.licence)]
-    facts += [("Classifier", classifier) for classifier in description.classifiers]
-    return _table(("", ""), facts) + description.html
+    facts = _table(("Version", "Licence"), [(description.version, description.licence)])
+    classifiers = "".join(f"<li>{escape(classifier)}</li>" for classifier in description.classifiers)
+    return f"{facts}{description.html}<h2>Classifiers</h2><ul>{classifiers}</ul>"
 
 
 def _report(imported: Sequence[Imported], failed: Sequence[tuple[str, str, str]]) -> str:
