@@ -1,7 +1,7 @@
 """The demo's jobs in a site: pages, failures, report."""
 
 from collective.zcasync.demo import batch
-from collective.zcasync.demo.tasks import EverySecond
+from collective.zcasync.demo.tasks import WaitForJobs
 from collective.zcasync.demo.tasks import report
 from collective.zcasync.demo.tasks import Unfinished
 from collective.zcasync.failure import Failure
@@ -77,9 +77,9 @@ def test_the_report_waits_for_jobs_that_have_not_ended(site: Any) -> None:
         report(folder, waiting)
 
 
-def test_its_policy_tries_again_after_a_second_and_gives_up_on_other_errors() -> None:
-    policy = EverySecond(SimpleNamespace(id="1", task="report"))
-    assert policy.jobError(Failure.from_exception(Unfinished()), {}) == timedelta(seconds=1)
+def test_its_policy_tries_again_after_two_seconds_and_gives_up_on_other_errors() -> None:
+    policy = WaitForJobs(SimpleNamespace(id="1", task="report"))
+    assert policy.jobError(Failure.from_exception(Unfinished()), {}) == timedelta(seconds=2)
     assert policy.jobError(Failure.from_exception(ValueError()), {}) is False
 
 

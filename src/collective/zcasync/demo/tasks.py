@@ -23,7 +23,7 @@ REPORT_ID = "report"
 
 
 class Unfinished(ZCAsyncError):
-    """Jobs that the report is about still run. Its retry policy tries again a second later."""
+    """Jobs that the report is about still run. Its retry policy tries again two seconds later."""
 
 
 class Imported(NamedTuple):
@@ -52,16 +52,16 @@ def import_distribution(folder: Any, name: str) -> tuple[Any, ...]:
     return tuple(Imported(description.name, description.version, description.licence, size, page.absolute_url()))
 
 
-class EverySecond(RetryCommonFourTimes):
-    """Waits for other jobs: a policy may answer with a time, and the job thread is free until then."""
+class WaitForJobs(RetryCommonFourTimes):
+    """Waits for other jobs. What is longer than a second frees the job thread until then."""
 
     def jobError(self, failure: Any, data_cache: dict[str, Any]) -> Any:
         if failure.check(Unfinished):
-            return timedelta(seconds=1)
+            return timedelta(seconds=2)
         return super().jobError(failure, data_cache)
 
 
-@task(title="Report on the imported distributions", policy="collective.zcasync.demo.tasks:EverySecond")
+@task(title="Report on the imported distributions", policy="collective.zcasync.demo.tasks:WaitForJobs")
 def report(folder: Any, imports: Sequence[tuple[str, str]]) -> str:
     """Write a page about these jobs, given as name and id, as soon as all of them have ended."""
     jobs = [(name, job_by_id(id)) for name, id in imports]
