@@ -1,6 +1,7 @@
 """The code blocks of a Markdown file, so that tests can run what the documentation says."""
 
 from pathlib import Path
+from typing import Any
 from typing import NamedTuple
 
 import re
@@ -28,3 +29,10 @@ def blocks(path: Path, language: str | None = None) -> list[Block]:
         found.append(Block(match["language"], match["text"], file and file["name"]))
         end = match.end()
     return [block for block in found if language in (None, block.language)]
+
+
+def run(block: Block, name: str, **names: Any) -> dict[str, Any]:
+    """Execute Python; the names that exist then. ``names``: what the page takes for given."""
+    space = {"__name__": name, **names}
+    exec(compile(block.text, name, "exec"), space)
+    return space

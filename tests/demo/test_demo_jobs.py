@@ -1,9 +1,9 @@
 """The demo's jobs in a site: pages, failures, report."""
 
 from collective.zcasync.demo import batch
-from collective.zcasync.demo.tasks import WaitForJobs
 from collective.zcasync.demo.tasks import report
 from collective.zcasync.demo.tasks import Unfinished
+from collective.zcasync.demo.tasks import WaitForJobs
 from collective.zcasync.failure import Failure
 from collective.zcasync.queue import get_queues
 from collective.zcasync.testing import put_jobs
