@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-
 from playwright.sync_api import expect
 from playwright.sync_api import Page
 from plone.app.testing import SITE_OWNER_NAME

@@ -2,6 +2,8 @@
 
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import _
+from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.monitorrows import QUARANTINED
 from collective.zcasync.readable import argument_lines
 from collective.zcasync.readable import shorten
 from collective.zcasync.readable import text_of
@@ -60,7 +62,7 @@ class Frame:
 class JobDetail:
     """One job, for the page about it. ``row`` is its line in the lists."""
 
-    row: Any
+    row: JobRow
     arguments: tuple[tuple[str, str], ...] = ()
     result: str = ""
     error_type: str = ""
@@ -109,7 +111,7 @@ def group_of(job: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
-def job_detail(job: Any, row: Any) -> JobDetail:
+def job_detail(job: Any, row: JobRow) -> JobDetail:
     """All about a job. What cannot be loaded is told in ``problems`` and left out."""
     brief = brief_detail(job, row)
     if is_broken(job):
@@ -125,11 +127,11 @@ def job_detail(job: Any, row: Any) -> JobDetail:
     )
 
 
-def brief_detail(job: Any, row: Any) -> JobDetail:
+def brief_detail(job: Any, row: JobRow) -> JobDetail:
     """What may be told of a job without its arguments, its result and its traceback, which are not loaded."""
     if is_broken(job):
         return JobDetail(row=row, can_discard=True)
-    aside = row.state == "quarantined"
+    aside = row.state == QUARANTINED
     return JobDetail(
         row=row,
         timeline=timeline(job),

@@ -8,7 +8,6 @@ from collective.zcasync import clock
 from collective.zcasync import lookup
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
-from collective.zcasync.interfaces import _
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
@@ -19,37 +18,56 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import job_detail
 from collective.zcasync.jobdetail import JobDetail
 from collective.zcasync.jobdetail import oid_text
+from collective.zcasync.monitorrows import AgentRow
+from collective.zcasync.monitorrows import CANCELLED
+from collective.zcasync.monitorrows import Count
+from collective.zcasync.monitorrows import DispatcherRow
+from collective.zcasync.monitorrows import FAILED
+from collective.zcasync.monitorrows import FINISHED
+from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.monitorrows import OUTCOME_OF_STATE
+from collective.zcasync.monitorrows import Page
+from collective.zcasync.monitorrows import QUARANTINED
+from collective.zcasync.monitorrows import QueueRow
+from collective.zcasync.monitorrows import QuotaRow
+from collective.zcasync.monitorrows import RUNNING
+from collective.zcasync.monitorrows import SCHEDULED
+from collective.zcasync.monitorrows import STATE_OF_OUTCOME
+from collective.zcasync.monitorrows import STATES
+from collective.zcasync.monitorrows import WAITING
 from collective.zcasync.persistence import SENTINEL
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Queues
 from collective.zcasync.readable import shorten
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from typing import NamedTuple
 
-WAITING = "waiting"
-SCHEDULED = "scheduled"
-RUNNING = "running"
-FAILED = "failed"
-FINISHED = "finished"
-CANCELLED = "cancelled"
-QUARANTINED = "quarantined"
-
-#: The states in which a person sees a job, in the order of its life, with their labels.
-STATES = {
-    WAITING: _("state_waiting", default="Waiting"),
-    SCHEDULED: _("state_scheduled", default="Scheduled"),
-    RUNNING: _("state_running", default="Running"),
-    FAILED: _("state_failed", default="Failed"),
-    FINISHED: _("state_finished", default="Finished"),
-    CANCELLED: _("state_cancelled", default="Cancelled"),
-    QUARANTINED: _("state_quarantined", default="Quarantined"),
-}
-
-#: State of a finished job by its outcome.
-STATE_OF_OUTCOME = {"succeeded": FINISHED, "failed": FAILED, "cancelled": CANCELLED}
-OUTCOME_OF_STATE = {state: outcome for outcome, state in STATE_OF_OUTCOME.items()}
+__all__ = (
+    "AgentRow",
+    "CANCELLED",
+    "Count",
+    "DispatcherRow",
+    "FAILED",
+    "FINISHED",
+    "JobRow",
+    "Page",
+    "QUARANTINED",
+    "QueueRow",
+    "QuotaRow",
+    "RUNNING",
+    "SCHEDULED",
+    "STATES",
+    "WAITING",
+    "counts",
+    "find",
+    "job",
+    "jobs",
+    "queue_of",
+    "queues",
+    "row",
+    "state_of",
+)
 
 #: Entries that a page looks at, at most, when it picks out the jobs of one site; it says so if that was not enough.
 LOOK_LIMIT = 10_000
@@ -62,119 +80,6 @@ UNSWEPT_LOOK = 16
 
 #: Characters of the error's line in a list.
 ERROR_LIMIT = 300
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """One line of a list of jobs."""
-
-    id: str
-    state: str
-    task: str = ""
-    title: str = ""
-    user: str = ""
-    group: str = ""
-    queue: str = ""
-    put_at: datetime | None = None
-    due: datetime | None = None
-    started: datetime | None = None
-    ended: datetime | None = None
-    attempts: int = 0
-    error: str = ""
-    path: str = ""
-    #: Why it waits, or where it runs: name of the full quota, reason of the quarantine, agent.
-    detail: str = ""
-    needs_attention: bool = False
-    #: A dispatcher has taken it ahead, and no job thread has begun it.
-    claimed: bool = False
-    #: The job's class is gone: only ``id`` and ``task`` (the class' name) are known.
-    broken: bool = False
-
-    @property
-    def time(self) -> datetime | None:
-        """The time that says most about the job in its state."""
-        if self.state == SCHEDULED:
-            return self.due
-        if self.state == RUNNING:
-            return self.started
-        return self.ended or self.started or self.put_at
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some rows of a list, from ``start`` on."""
-
-    rows: tuple[JobRow, ...]
-    start: int = 0
-    #: Whether rows follow.
-    more: bool = False
-    #: False if the list was longer than what a page may look at.
-    complete: bool = True
-
-
-@dataclass(frozen=True)
-class Count:
-    """How many; with ``more``, at least so many."""
-
-    number: int = 0
-    more: bool = False
-
-    def __add__(self, other: "Count") -> "Count":
-        return Count(self.number + other.number, self.more or other.more)
-
-
-@dataclass(frozen=True)
-class QuotaRow:
-    """One quota of a queue."""
-
-    name: str
-    size: int
-    filled: bool = False
-
-
-@dataclass(frozen=True)
-class AgentRow:
-    """One agent template of a queue."""
-
-    role: str
-    name: str
-    size: int
-    weight: int = 1
-    prefetch: int = 0
-
-
-@dataclass(frozen=True)
-class DispatcherRow:
-    """One dispatcher, as one queue knows it."""
-
-    uuid: str
-    activated: datetime | None = None
-    last_ping: datetime | None = None
-    dead: bool = False
-    leaving: bool = False
-    running: int = 0
-    role: str = ""
-    host: str = ""
-    pid: str = ""
-    version: str = ""
-
-
-@dataclass(frozen=True)
-class QueueRow:
-    """One queue."""
-
-    name: str
-    counts: dict[str, int]
-    paused: bool = False
-    owner: str = ""
-    quotas: tuple[QuotaRow, ...] = ()
-    agents: tuple[AgentRow, ...] = ()
-    dispatchers: tuple[DispatcherRow, ...] = ()
-
-    @property
-    def served(self) -> bool:
-        """Whether a dispatcher that is alive serves it."""
-        return any(one.activated is not None and not one.dead for one in self.dispatchers)
 
 
 def queues(source: Any) -> tuple[QueueRow, ...]:

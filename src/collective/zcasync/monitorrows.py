@@ -1,0 +1,141 @@
+"""What is told of jobs and queues: plain rows, and the states in which a person sees a job."""
+
+from collective.zcasync.interfaces import _
+from dataclasses import dataclass
+from datetime import datetime
+
+WAITING = "waiting"
+SCHEDULED = "scheduled"
+RUNNING = "running"
+FAILED = "failed"
+FINISHED = "finished"
+CANCELLED = "cancelled"
+QUARANTINED = "quarantined"
+
+#: The states in which a person sees a job, in the order of its life, with their labels.
+STATES = {
+    WAITING: _("state_waiting", default="Waiting"),
+    SCHEDULED: _("state_scheduled", default="Scheduled"),
+    RUNNING: _("state_running", default="Running"),
+    FAILED: _("state_failed", default="Failed"),
+    FINISHED: _("state_finished", default="Finished"),
+    CANCELLED: _("state_cancelled", default="Cancelled"),
+    QUARANTINED: _("state_quarantined", default="Quarantined"),
+}
+
+#: State of a finished job by its outcome.
+STATE_OF_OUTCOME = {"succeeded": FINISHED, "failed": FAILED, "cancelled": CANCELLED}
+OUTCOME_OF_STATE = {state: outcome for outcome, state in STATE_OF_OUTCOME.items()}
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One line of a list of jobs."""
+
+    id: str
+    state: str
+    task: str = ""
+    title: str = ""
+    user: str = ""
+    group: str = ""
+    queue: str = ""
+    put_at: datetime | None = None
+    due: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    attempts: int = 0
+    error: str = ""
+    path: str = ""
+    #: Why it waits, or where it runs: name of the full quota, reason of the quarantine, agent.
+    detail: str = ""
+    needs_attention: bool = False
+    #: A dispatcher has taken it ahead, and no job thread has begun it.
+    claimed: bool = False
+    #: The job's class is gone: only ``id`` and ``task`` (the class' name) are known.
+    broken: bool = False
+
+    @property
+    def time(self) -> datetime | None:
+        """The time that says most about the job in its state."""
+        if self.state == SCHEDULED:
+            return self.due
+        if self.state == RUNNING:
+            return self.started
+        return self.ended or self.started or self.put_at
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows of a list, from ``start`` on."""
+
+    rows: tuple[JobRow, ...]
+    start: int = 0
+    #: Whether rows follow.
+    more: bool = False
+    #: False if the list was longer than what a page may look at.
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many; with ``more``, at least so many."""
+
+    number: int = 0
+    more: bool = False
+
+    def __add__(self, other: "Count") -> "Count":
+        return Count(self.number + other.number, self.more or other.more)
+
+
+@dataclass(frozen=True)
+class QuotaRow:
+    """One quota of a queue."""
+
+    name: str
+    size: int
+    filled: bool = False
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """One agent template of a queue."""
+
+    role: str
+    name: str
+    size: int
+    weight: int = 1
+    prefetch: int = 0
+
+
+@dataclass(frozen=True)
+class DispatcherRow:
+    """One dispatcher, as one queue knows it."""
+
+    uuid: str
+    activated: datetime | None = None
+    last_ping: datetime | None = None
+    dead: bool = False
+    leaving: bool = False
+    running: int = 0
+    role: str = ""
+    host: str = ""
+    pid: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """One queue."""
+
+    name: str
+    counts: dict[str, int]
+    paused: bool = False
+    owner: str = ""
+    quotas: tuple[QuotaRow, ...] = ()
+    agents: tuple[AgentRow, ...] = ()
+    dispatchers: tuple[DispatcherRow, ...] = ()
+
+    @property
+    def served(self) -> bool:
+        """Whether a dispatcher that is alive serves it."""
+        return any(one.activated is not None and not one.dead for one in self.dispatchers)
