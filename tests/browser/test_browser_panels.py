@@ -20,6 +20,7 @@ from plone.testing.zope import Browser
 from typing import Any
 from urllib.parse import quote
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 from zope.component.hooks import site as local_site
 
 import pytest
@@ -261,6 +262,14 @@ class TestList:
         assert "test_user_1_" in contents
         assert clock.utcnow().isoformat()[:13] in contents
         assert "ValueError: a reason" in admin.open("@@zcasync-jobs?state=failed")
+
+    def test_times_are_those_of_the_sites_zone_with_the_exact_one_beside(self, portal: Any, admin: Visitor) -> None:
+        api.portal.set_registry_record("plone.portal_timezone", "Asia/Kolkata")
+        job = put(greet, "you")
+        exact = job.put_at.astimezone(ZoneInfo("Asia/Kolkata"))
+        contents = admin.open("@@zcasync-jobs?state=waiting")
+        assert f'title="{exact.isoformat(timespec="milliseconds")}"' in contents
+        assert exact.strftime("%I:%M %p") in contents
 
     def test_an_object_that_is_gone_is_named_without_a_link(self, portal: Any, admin: Visitor) -> None:
         page = api.content.create(portal, "Document", "winter", title="Winter news")

@@ -76,7 +76,7 @@ LOOK_LIMIT = 10_000
 COUNT_LIMIT = 1_000
 
 #: Newest entries of each inbox that are looked at for cancelled jobs: no claim takes them out while nobody is at work.
-UNSWEPT_LOOK = 16
+UNSWEPT_LOOK = 8
 
 #: Characters of the error's line in a list.
 ERROR_LIMIT = 300

@@ -152,8 +152,9 @@ class Panel:
         if when is None:
             return None
         when = when.astimezone(self.zone)
+        # Without its zone: Plone would show it in that of the server.
         return Moment(
-            text=api.portal.get_localized_time(datetime=when, long_format=True),
+            text=api.portal.get_localized_time(datetime=when.replace(tzinfo=None), long_format=True),
             iso=when.isoformat(timespec="milliseconds"),
         )
 
