@@ -1,4 +1,4 @@
-"""Puts from where people write code: a view, a subscriber, a script, and a job of a content rule's kind."""
+"""Puts from where people write code: a view, a subscriber and a script. Content rules have a file of their own."""
 
 from AccessControl.SecurityManagement import noSecurityManager
 from collective.zcasync import api
