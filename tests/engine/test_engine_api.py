@@ -211,11 +211,12 @@ def test_events_tell_of_jobs_after_their_commit_and_cannot_break_them(queue: Any
 
     zope.event.subscribers.append(listen)
     try:
-        dispatch()
+        running = dispatch()
         job = queue.put(Job(enginejobs.change_and_raise))
         assert told == []
         transaction.commit()
         wait_for_result(job)
+        running.stop()  # it waits for what the threads have to tell
     finally:
         zope.event.subscribers.remove(listen)
     assert told == ["JobPut", "JobStarted", "JobFailed"]
