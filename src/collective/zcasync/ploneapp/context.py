@@ -14,6 +14,7 @@ from collective.zcasync.ploneapp import refusals
 from collective.zcasync.ploneapp import requests
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp import users
+from collective.zcasync.ploneapp.seldom import Seldom
 from contextlib import contextmanager
 from Products.CMFCore.indexing import getQueue
 from Products.CMFCore.Skinnable import SKINDATA
@@ -32,6 +33,9 @@ import threading
 import transaction
 
 logger = logging.getLogger("collective.zcasync")
+
+#: By site: that its jobs wait until the product is installed again.
+held_puts = Seldom(60)
 
 
 @implementer(IJobContext)
@@ -56,6 +60,9 @@ class JobContext:
         """Called after a put, with the records that it changed: PutRefused if the request would lose them."""
         csrf.guard(getRequest(), job, records)
         job.where = references.place_of(job)
+        if job.group in job.queue.held_groups:
+            path = dict(job.context_data).get("site", "")
+            job._p_jar.transaction_manager.get().addAfterCommitHook(_held, (job.id, job.task, path))
 
     @contextmanager
     def enter(self, job: Any, connection: Any) -> Iterator[None]:
@@ -63,7 +70,9 @@ class JobContext:
         outer = _Surroundings()
         request = None
         try:
-            request = self._set_up(job, connection, facts, outer.nested)
+            app = requests.make(sites.application(connection), facts)
+            request = app.REQUEST
+            self._set_up(job, connection, app, facts, outer.nested)
             yield
             purging.after_commit(request, outer.request)
         finally:
@@ -75,8 +84,7 @@ class JobContext:
     def unshelve(self, value: Any) -> Any:
         return references.unshelve(value)
 
-    def _set_up(self, job: Any, connection: Any, facts: dict[str, Any], nested: bool) -> Any:
-        app = requests.make(sites.application(connection), facts)
+    def _set_up(self, job: Any, connection: Any, app: Any, facts: dict[str, Any], nested: bool) -> None:
         request = app.REQUEST
         setRequest(request)
         if queryInteraction() is None:
@@ -95,7 +103,6 @@ class JobContext:
             path, _, user_id = job.user.partition(":")
             transaction.get().setUser(user_id or users.ANONYMOUS, path if user_id else "")
         request["AUTHENTICATED_USER"] = user
-        return request
 
 
 class _Surroundings:
@@ -131,6 +138,19 @@ class _Surroundings:
             noSecurityManager()
             if self.security is not None:
                 setSecurityManager(self.security)
+
+
+def _held(committed: bool, id: str, task: str, path: str) -> None:
+    """After the commit of a put by a site that has the product uninstalled."""
+    if committed and held_puts(path):
+        logger.warning(
+            "Job %s (%s) waits: collective.zcasync is not installed in %s. It runs when the add-on is installed there"
+            " again (Site Setup, Add-ons); to delete the site's jobs: zcasync purge --site %s",
+            id,
+            task,
+            path,
+            path,
+        )
 
 
 def _clear_index_queue(when: str) -> None:
