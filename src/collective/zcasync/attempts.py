@@ -147,7 +147,7 @@ class Run:
         self.manager.registerSynch(guard)
         try:
             self._check_owner()
-            self._commit_start()
+            self._commit_start(guard)
             with entered(job):
                 self._call_and_commit(guard)
         except EXPLOSIVE:
@@ -170,13 +170,14 @@ class Run:
         if self.job.token != self.token:
             raise ReassignedError(f"the job {self.job.id} belongs to another claim now")
 
-    def _commit_start(self) -> None:
+    def _commit_start(self, guard: Guard) -> None:
         """A job that must not run twice is ACTIVE in the database before its first line runs."""
         if self.job._status_id == 0:
             self.job._begin(clock.utcnow())
             if self.job._p_jar is not None and not retry.retries_interruptions(self.job):
                 self.manager.commit()
                 self.manager.begin()
+                guard.commits = 0
 
     def _call_and_commit(self, guard: Guard) -> None:
         job, before, setup = self.job, local.job, None
@@ -241,7 +242,9 @@ class Run:
         self.manager.begin()
         self.job = self.find()
         self._check_owner()
-        self.attempts += 1
+        if self.job._p_jar is not None and self.job._status_id >= 2:
+            # The commit went through, and only the answer to it was lost: what is done must not be done again.
+            return FINISHED
         if kind == "conflict":
             self.conflicts += 1
             self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
@@ -251,7 +254,8 @@ class Run:
             self._end_badly(failure)
             return FINISHED
         if kind == "away":
-            return RETURNED  # and back: the whole pool has waited already
+            return RETURNED  # and back, without counting it: the whole pool has waited already
+        self.attempts += 1
         if isinstance(answer, timedelta) and answer > LONGEST_PAUSE or self._wants_front(answer):
             self._give_back(answer, kind, failure)
             self.stage = "returned"
@@ -271,7 +275,7 @@ class Run:
             answer = decide(failure, self.cache)
         except Exception:
             logger.critical("The retry policy of %r failed; the job waits %s", self.job, POLICY_TROUBLE, exc_info=True)
-            return POLICY_TROUBLE
+            answer = POLICY_TROUBLE
         deadline = self.job.deadline()
         if not answer and not isinstance(answer, timedelta) or deadline is not None and clock.utcnow() > deadline:
             return False
@@ -318,7 +322,6 @@ class Run:
     def _end_badly(self, failure: Failure) -> None:
         if self.stage == "commit":
             logger.error("Commit failed for %r: %s. Prior to this its code had succeeded.", self.job, failure.summary)
-        self.attempts -= 1  # _store counts this attempt
 
         def change() -> None:
             self._store(failure)

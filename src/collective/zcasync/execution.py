@@ -58,7 +58,7 @@ def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundin
     """
     manager = transaction.manager
     manager.abort()
-    connection = _open(database, around.stopping)
+    connection = _open(database, oid, around.stopping)
     try:
         job = connection.get(oid)
         if job.token != token:
@@ -86,7 +86,7 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
     """A job's thread dies under it: do at once what a takeover would do; return what to report."""
     manager = transaction.manager
     manager.abort()
-    connection = _open(database, around.stopping)
+    connection = _open(database, oid, around.stopping)
     reports: list[str] = []
     try:
         job = connection.get(oid)
@@ -111,15 +111,24 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
         connection.close()
 
 
-def _open(database: Any, stopping: threading.Event) -> Any:
+def _open(database: Any, oid: bytes, stopping: threading.Event) -> Any:
+    """A connection; while the database is away, wait until it gives the job's record: that is no trouble of the job."""
     while True:
+        connection = None
         try:
-            return database.open()
+            connection = database.open()
+            connection.get(oid)._p_activate()
         except Exception as error:
-            if not transactions.is_disconnect(error):
+            if transactions.is_disconnect(error):
+                if connection is not None:
+                    transaction.abort()
+                    connection.close()
+                if not transactions.wait_for_database(database, stopping):
+                    raise SystemExit("stopped while the database was away") from error
+                continue
+            if connection is None:
                 raise
-            if not transactions.wait_for_database(database, stopping):
-                raise SystemExit("stopped while the database was away") from error
+        return connection
 
 
 def _expire(job: Any, manager: Any, around: Surroundings) -> str:
