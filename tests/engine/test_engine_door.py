@@ -140,7 +140,13 @@ def test_what_cannot_work_is_refused_with_a_way_out(make, wrap, way_out):
             value.close()
 
 
-@pytest.mark.parametrize("make", [Nested.Inner, lambda: datetime(2026, 1, 1, tzinfo=ZoneInfo("Europe/Berlin"))])
+#: Python 3.12 pickles its time zones in a way that the database takes; what 3.11 must read is refused there as well.
+NOT_IN_A_DATABASE = [Nested.Inner]
+if sys.version_info < (3, 12):
+    NOT_IN_A_DATABASE.append(lambda: datetime(2026, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")))
+
+
+@pytest.mark.parametrize("make", NOT_IN_A_DATABASE)
 def test_what_is_refused_for_the_databases_sake_cannot_be_committed_there(make, connection):
     connection.root()["value"] = PersistentMapping(value=make())
     with pytest.raises(Exception, match="[Pp]ickle"):
