@@ -1,5 +1,6 @@
 """What all tests share. No layer is set up here, so that the engine's tests run without Zope."""
 
+from layers import layer_of
 from pathlib import Path
 
 import os
@@ -21,6 +22,15 @@ def buildout() -> Path:
     if not (folder / "bin" / "instance").exists():
         pytest.fail(f"There is no bin/instance in {folder}: run `make buildout` first.")
     return folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell zope.pytestlayer which layer a test needs: it sorts by them, and keeps up what the next test shares."""
+    for item in items:
+        layer = layer_of(item)
+        if layer is not None:
+            item.layer = layer
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collective.zcasync.ploneapp.testing import FIXTURE
 from collective.zcasync.ploneapp.testing import running_dispatcher
+from layers import layer_fixtures
 from pathlib import Path
 from playwright.sync_api import BrowserContext
 from playwright.sync_api import Page
@@ -10,7 +11,6 @@ from playwright.sync_api import sync_playwright
 from plone.app.testing import FunctionalTesting
 from plone.app.testing import PloneSandboxLayer
 from plone.testing import zope
-from pytest_plone import fixtures_factory
 from screens import Screen
 from typing import Any
 
@@ -44,7 +44,7 @@ PANELS = PanelsLayer()
 PANELS_FUNCTIONAL = FunctionalTesting(bases=(PANELS,), name="zcasync:PanelsFunctional")
 PANELS_ACCEPTANCE = FunctionalTesting(bases=(PANELS, zope.WSGI_SERVER_FIXTURE), name="zcasync:PanelsAcceptance")
 
-globals().update(fixtures_factory(((PANELS_FUNCTIONAL, "functional"), (PANELS_ACCEPTANCE, "acceptance"))))
+globals().update(layer_fixtures(((PANELS_FUNCTIONAL, "functional"), (PANELS_ACCEPTANCE, "acceptance"))))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,11 @@
 """A site with the demo's ZCML and profile."""
 
 from collective.zcasync.ploneapp.testing import FIXTURE
+from layers import layer_fixtures
 from plone.app.testing import applyProfile
 from plone.app.testing import FunctionalTesting
 from plone.app.testing import IntegrationTesting
 from plone.app.testing import PloneSandboxLayer
-from pytest_plone import fixtures_factory
 from typing import Any
 
 import collective.zcasync.demo
@@ -27,4 +27,4 @@ DEMO = DemoLayer()
 DEMO_INTEGRATION = IntegrationTesting(bases=(DEMO,), name="zcasync:DemoIntegration")
 DEMO_FUNCTIONAL = FunctionalTesting(bases=(DEMO,), name="zcasync:DemoFunctional")
 
-globals().update(fixtures_factory(((DEMO_INTEGRATION, "integration"), (DEMO_FUNCTIONAL, "functional"))))
+globals().update(layer_fixtures(((DEMO_INTEGRATION, "integration"), (DEMO_FUNCTIONAL, "functional"))))

@@ -2,8 +2,8 @@
 
 from docblocks import blocks
 from docblocks import run
+from layers import layer_fixtures
 from pathlib import Path
-from pytest_plone import fixtures_factory
 
 import sys
 import types
@@ -14,4 +14,4 @@ GUIDE = Path(__file__).parent.parent.parent / "docs" / "how-to-guides" / "test-y
 module = sys.modules["guide_layers"] = types.ModuleType("guide_layers")
 vars(module).update(run(blocks(GUIDE, "python")[0], module.__name__))
 
-globals().update(fixtures_factory(((module.INTEGRATION, "integration"), (module.FUNCTIONAL, "functional"))))
+globals().update(layer_fixtures(((module.INTEGRATION, "integration"), (module.FUNCTIONAL, "functional"))))

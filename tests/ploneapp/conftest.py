@@ -4,12 +4,12 @@ from collective.zcasync.ploneapp.testing import ACCEPTANCE_TESTING
 from collective.zcasync.ploneapp.testing import FILESTORAGE_TESTING
 from collective.zcasync.ploneapp.testing import FUNCTIONAL_TESTING
 from collective.zcasync.ploneapp.testing import INTEGRATION_TESTING
-from pytest_plone import fixtures_factory
+from layers import layer_fixtures
 
 import pytest
 
 globals().update(
-    fixtures_factory(
+    layer_fixtures(
         (
             (INTEGRATION_TESTING, "integration"),
             (FUNCTIONAL_TESTING, "functional"),
