@@ -57,7 +57,10 @@ class JobContext:
         return sites.group_of(site), user, (("site", sites.path_of(site)), *facts)
 
     def stored(self, job: Any, records: Sequence[Any]) -> None:
-        """Called after a put, with the records that it changed: PutRefused if the request would lose them."""
+        """Called after a put, with the records that it changed: PutRefused if it is the wrong place for them, or the
+        request would lose them."""
+        if not job.retry_of:
+            sites.check_database(job, sites.current_site())
         csrf.guard(getRequest(), job, records)
         job.where = references.place_of(job)
         if job.group in job.queue.held_groups:

@@ -4,8 +4,10 @@ from Acquisition import aq_base
 from Acquisition import aq_chain
 from Acquisition import aq_inner
 from collective.zcasync.exceptions import ContentGone
+from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.queue import get_queues
+from collective.zcasync.zopeapp.connection import of_content
 from plone.base.interfaces import IPloneSiteRoot
 from typing import Any
 from zope.component import getUtility
@@ -37,6 +39,18 @@ def connection_of(site: Any) -> Any:
     """The connection to the database that holds the queues for a site."""
     with hooks.site(site):
         return getUtility(IConnectionSource)()
+
+
+def check_database(job: Any, site: Any) -> None:
+    """PutRefused if the job was put into a queue of another database than the one for the site's jobs."""
+    right = of_content(site) if site is not None else None
+    if right is None or right.db() is job.queue._p_jar.db():
+        return
+    raise PutRefused(
+        f"{job.task} cannot be put into a queue of the database {job.queue._p_jar.db().database_name!r}: the site"
+        f" {path_of(site)} stands in {right.db().database_name!r}, and its jobs with it, so that a job and its work are"
+        " stored in one commit. Put it there: collective.zcasync.queue.get_queue(site._p_jar).put(...)"
+    )
 
 
 def application(connection: Any) -> Any:

@@ -20,9 +20,14 @@ class ConnectionSource:
         for find in (of_job, of_site, of_request):
             connection = find()
             if connection is not None:
-                db_name = get_settings().db_name
-                return connection.get_connection(db_name) if db_name else connection
+                return _to_queues(connection)
         return None
+
+
+def of_content(context: Any) -> Any:
+    """The connection to the database in which the jobs of this content belong, whoever asks; None if it has none."""
+    connection = _of_object(context)
+    return None if connection is None else _to_queues(connection)
 
 
 def of_job() -> Any:
@@ -45,6 +50,11 @@ def of_request() -> Any:
         if connection is not None:
             return connection
     return None
+
+
+def _to_queues(connection: Any) -> Any:
+    db_name = get_settings().db_name
+    return connection.get_connection(db_name) if db_name else connection
 
 
 def _of_object(context: Any) -> Any:
