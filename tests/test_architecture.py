@@ -32,7 +32,7 @@ ENGINE_LIBRARIES = {
 ENGINE_ORDER = """
     interfaces events exceptions clock instanceuuid persistence deferred threadlocal failuredata failure transactions
     callables representation readable door configuredpolicy retry fence neighbours attempts callbackruns execution
-    callbacks calls job quota history slot claims takeover dispatchers places queue lookup agent wakeup threadpool
+    callbacks calls job quota history slot claims sweeping takeover dispatchers places queue lookup agent wakeup threadpool
     pollinfo heartbeat membership claiming dispatcher reactor configure monitorrows jobdetail monitor monitordb tasks api actions
     testing
 """.split()

@@ -3,6 +3,7 @@
 from collections import deque
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
@@ -106,7 +107,7 @@ class Claimer:
         urgent = full or len(reports) >= SWEEP_AT or bool(queue.parked)
         urgent = urgent or any(now - when >= SWEEP_AFTER or what != "finished" for when, _oid, what in reports)
         if urgent and reports:
-            claims.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
+            sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
         taker = claims.Taker(queue, slot, self.homes[name])
         info: dict[str, Any] = {}
         given: list[tuple[AgentThreadPool, list[Any]]] = []
@@ -125,7 +126,7 @@ class Claimer:
         if not given and not taker.changed and not (urgent and reports) and not stale:
             return info, None
         if reports and not urgent:
-            claims.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
+            sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
         started = [oid for pool in self.dispatcher.queues.get(name, {}).values() for oid in pool.pop_started()]
         if started:
             slot.started = frozenset(oid for oid in (*slot.started, *started) if oid in slot.running)
@@ -210,10 +211,7 @@ class Claimer:
         for item in back:
             row = slot.running.get(item.oid)
             if row is not None and row[0].token == item.token:
-                slot.running = {oid: other for oid, other in slot.running.items() if oid != item.oid}
-                claims.leave_quotas(queue, row[0])
-                row[0]._status_id = 0 if row[0]._status_id == 1 else row[0]._status_id
-                queue.give_back(row[0], front=True)
+                sweeping.put_back(queue, slot, row[0])
         return bool(back)
 
     def _note_due(self, name: str, queue: Any) -> None:

@@ -231,7 +231,8 @@ class Dispatcher:
                 manager.begin()
                 job = connection.get(oid)
                 agent = job.agent
-                if job.token is not None and agent is not None and agent.slot is not None:
+                runs = job._status_id < 2 and (job.token is not None or job.is_callback)
+                if runs and agent is not None and agent.slot is not None:
                     agent.slot.send(job, subject, value)
                 elif subject[0] == "annotation":
                     job.annotations[subject[1]] = value

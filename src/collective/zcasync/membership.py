@@ -1,8 +1,8 @@
 """What a dispatcher is in its queues: it registers, gets its agents, takes over from the dead, leaves."""
 
-from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import instanceuuid
+from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
 from collective.zcasync.queue import get_queue
@@ -168,14 +168,7 @@ class Membership:
         row = slot.running.get(item.oid)
         if row is None or row[0].token != item.token:
             return
-        slot.running = {oid: other for oid, other in slot.running.items() if oid != item.oid}
-        job = row[0]
-        for quota in (queue.quotas.get(name) for name in job.quota_names):
-            if quota is not None:
-                quota.discard(job)
-        if job._status_id == 1:  # the claim wrote ACTIVE, but no thread had begun
-            job._status_id = 0
-        queue.give_back(job, front=True)
+        sweeping.put_back(queue, slot, row[0])
 
     def end(self) -> None:
         """The last commit: file away what has finished, interrupt what still runs, and unregister."""
@@ -190,7 +183,7 @@ class Membership:
                 if da is None:
                     continue
                 if da.slot is not None:
-                    claims.sweep(queue, da.slot, [(oid, what) for _when, oid, what in reports[name]])
+                    sweeping.sweep(queue, da.slot, [(oid, what) for _when, oid, what in reports[name]])
                 if da.activated is not None:
                     da.deactivate()
                 queue.dispatchers.unregister(dispatcher.UUID)

@@ -214,6 +214,7 @@ class Queue(Places):
         """See IQueue."""
         if not self.take_out(item):
             raise JobNotInQueue("item not in queue", item)
+        claims.leave_quotas(self, item)  # a job that was put back kept its places
         item.parent = None
         item.assignerUUID = None
 

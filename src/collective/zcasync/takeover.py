@@ -3,6 +3,7 @@
 from collective.zcasync import claims
 from collective.zcasync import events
 from collective.zcasync import execution
+from collective.zcasync import sweeping
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
@@ -19,26 +20,28 @@ DEADLY = 3
 
 def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
     """What a dispatcher leaves: file away what has finished, give back what had not begun, interrupt the rest."""
-    ended = [(oid, "finished") for oid, (job, _a) in slot.running.items() if _status(job) == 3]
-    claims.sweep(queue, slot, ended)
+    rows = slot.running.items()
+    ended = [(oid, "finished") for oid, (job, _a) in rows if _status(job) == 3 and _is_of(job, slot)]
+    sweeping.sweep(queue, slot, ended)
     for oid, (job, _agent) in list(slot.running.items()):
-        slot.running = {other: row for other, row in slot.running.items() if other != oid}
         if _status(job) is None:
-            insert(queue.quarantine, make_key(), ("its class or record cannot be loaded", job))
-            slot.count("quarantined", 1)
+            sweeping.set_aside(queue, slot, job, "its class or record cannot be loaded")
             continue
-        if job.agent is None or job.agent.slot is not slot:
+        if _is_of(job, slot) and job._status_id == 0 and oid not in slot.started:
+            sweeping.put_back(queue, slot, job)
+            continue
+        slot.running = {other: row for other, row in slot.running.items() if other != oid}
+        told = sweeping.deliver(job, slot)
+        if not _is_of(job, slot):
+            sweeping.stop_if_asked(queue, job, told)
             continue  # it waits again already, in an inbox
-        claims.deliver(job, slot.open_mail(oid))
-        if job._status_id == 0 and oid not in slot.started:
-            queue.give_back(job, front=True)
-            claims.leave_quotas(queue, job)
-            continue
         if job._status_id == 0:
             job._status_id = 1
         if job._status_id == 1 and execution.interrupt(job, died) == RETURNED:
             claims.leave_quotas(queue, job)
-            if died and job.deaths >= DEADLY:
+            if "stop" in told:
+                sweeping.stop_if_asked(queue, job, told)
+            elif died and job.deaths >= DEADLY:
                 _set_aside_killer(queue, job, slot)
             continue
         claims.leave_quotas(queue, job)
@@ -47,6 +50,11 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         else:
             queue.give_back(job, front=True)
     slot.started = frozenset()
+
+
+def _is_of(job: Any, slot: Slot) -> bool:
+    """Whether the slot's dispatcher still owns the job; else it waits again, or was claimed by another since."""
+    return job.agent is not None and job.agent.slot is slot
 
 
 def _set_aside_killer(queue: Any, job: Any, slot: Slot) -> None:

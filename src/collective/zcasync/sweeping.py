@@ -1,0 +1,79 @@
+"""What becomes of claimed jobs that threads have done with, and of the letters that others sent them meanwhile."""
+
+from collections.abc import Iterable
+from collective.zcasync import claims
+from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import make_key
+from typing import Any
+
+
+def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
+    """File away what the threads report as done: (oid, report)."""
+    for oid, report in reports:
+        row = slot.running.get(oid)
+        if row is None:
+            continue
+        job = row[0]
+        if report in ("returned", "reassigned") and job.token is not None and job.agent is not None:
+            if job.agent.slot is slot:
+                continue  # claimed again meanwhile, or still to be interrupted: not ours to take out
+        if report == "unreadable":
+            set_aside(queue, slot, job, "its record cannot be loaded")
+            continue
+        _release(slot, oid)
+        told = deliver(job, slot)
+        if report != "finished":
+            # It waits again, in an inbox. A job for a later time, and one with callbacks left, gives up its quotas.
+            if job.held_back or job._status_id >= 2:
+                claims.leave_quotas(queue, job)
+            stop_if_asked(queue, job, told)
+        elif "callback" in told:
+            claims.leave_quotas(queue, job)
+            job._status_id = 2
+            queue.give_back(job)
+        else:
+            claims.file_away(queue, slot, job)
+    slot.started = frozenset(oid for oid in slot.started if oid in slot.running)
+
+
+def put_back(queue: Any, slot: Any, job: Any) -> None:
+    """Let a claimed job that no thread has begun wait again, ahead of all others."""
+    _release(slot, job._p_oid)
+    claims.leave_quotas(queue, job)
+    told = deliver(job, slot)
+    queue.give_back(job, front=True)
+    stop_if_asked(queue, job, told)
+
+
+def set_aside(queue: Any, slot: Any, job: Any, reason: str) -> None:
+    """Quarantine for a claimed job that cannot be loaded, so that nothing says which quotas it was in."""
+    _release(slot, job._p_oid)
+    for quota in queue.quotas.values():
+        quota.discard(job)
+    insert(queue.quarantine, make_key(), (reason, job))
+    slot.count("quarantined", 1)
+
+
+def deliver(job: Any, slot: Any) -> set[str]:
+    """Move letters from a slot's mailbox to their job and its callbacks; the kinds of what was there for the job."""
+    letters = slot.open_mail(job._p_oid)
+    for kind, name, value in letters:
+        if kind == "annotation":
+            job.annotations[name] = value
+        elif kind == "callback":
+            value.parent = job
+            job._callbacks = (*job._callbacks, value)
+    if slot.mailbox:
+        for callback in job.all_callbacks():
+            deliver(callback, slot)
+    return {kind for kind, _name, _value in letters}
+
+
+def stop_if_asked(queue: Any, job: Any, told: set[str]) -> None:
+    """A job that waits again, and was asked to stop before it had ended, must not begin once more."""
+    if "stop" in told and job._status_id == 0 and job.token is None:
+        queue.cancel(job)
+
+
+def _release(slot: Any, oid: bytes) -> None:
+    slot.running = {other: row for other, row in slot.running.items() if other != oid}
