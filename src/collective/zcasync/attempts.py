@@ -160,6 +160,7 @@ class Run:
                     "Leaving the context of %r failed after its commit; the job is done", job, exc_info=True
                 )
                 return FINISHED
+            guard.over = True
             return self._trouble(error, guard)
         finally:
             self.manager.unregisterSynch(guard)

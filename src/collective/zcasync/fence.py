@@ -43,13 +43,15 @@ class Guard:
         self.token = token
         #: Whether the commit that comes is the engine's own.
         self.finishing = False
+        #: Whether the attempt is over: the engine then looks at the owner itself, and may give the job away.
+        self.over = False
         #: Commits by the job's code: such a job is no longer all or nothing.
         self.commits = 0
 
     def beforeCompletion(self, txn: Any) -> None:
         # Called before aborts too, and cannot tell: it must not raise here, hence the data manager. A transaction that
         # has failed takes no changes any more, and can only be aborted.
-        if txn.status != Status.ACTIVE:
+        if self.over or txn.status != Status.ACTIVE:
             return
         self.job._p_changed = True
         if self.job.token != self.token:
