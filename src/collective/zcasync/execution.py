@@ -28,6 +28,7 @@ from collective.zcasync.interfaces import PENDING
 from datetime import timedelta
 from typing import Any
 
+import contextvars
 import logging
 import threading
 import transaction
@@ -54,8 +55,13 @@ def run(
 def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings) -> str:
     """Run a claimed job on a connection and the default manager of this thread; return what to report of it.
 
-    ``kind``: "run", "expire" (it missed its begin_by), or "resume" (its callbacks).
+    ``kind``: "run", "expire" (it missed its begin_by), or "resume" (its callbacks). What the job's code sets in context
+    variables (decimal's precision, for one) ends with the job.
     """
+    return contextvars.copy_context().run(_perform, database, oid, kind, token, around)
+
+
+def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings) -> str:
     manager = transaction.manager
     manager.abort()
     connection = _open(database, oid, around.stopping)

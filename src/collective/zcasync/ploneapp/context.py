@@ -15,6 +15,7 @@ from collective.zcasync.ploneapp import requests
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp import users
 from collective.zcasync.ploneapp.seldom import Seldom
+from collective.zcasync.threadlocal import local
 from contextlib import contextmanager
 from Products.CMFCore.indexing import getQueue
 from Products.CMFCore.Skinnable import SKINDATA
@@ -113,6 +114,8 @@ class _Surroundings:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
+        if local.dispatcher is not None and local.job is None:
+            self._clear()  # a job thread that runs no job has no world: this was left by a subscriber to an event
         self.request = getRequest()
         self.site = getSite()
         self.security = SecurityManagement._managers.get(self.thread)  # asking for it would make one
@@ -123,6 +126,14 @@ class _Surroundings:
         self.nested = self.request is not None or self.site is not None
         if not self.nested:
             _clear_index_queue("before")
+
+    def _clear(self) -> None:
+        SKINDATA.pop(self.thread, None)
+        if queryInteraction() is not None:
+            endInteraction()
+        setSite(None)
+        setRequest(None)
+        noSecurityManager()
 
     def restore(self, request: Any) -> None:
         try:
@@ -167,4 +178,5 @@ def _clear_index_queue(when: str) -> None:
             when,
             ", ".join(sorted({str(entry[1]) for entry in queue.getState()})),
         )
-        queue.clear()
+    # Also when it is empty: with the hook of a transaction that is gone, it would never be processed again.
+    queue.clear()
