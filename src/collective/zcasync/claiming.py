@@ -24,7 +24,7 @@ SWEEP_AT, SWEEP_AFTER = 32, 1.0
 #: Claims of one transaction that may conflict in a row before the next wake-up has to try again.
 CLAIM_TRIES = 20
 
-#: Seconds that a job claimed ahead waits for a thread before it is given back.
+#: Seconds that a job claimed ahead waits for a thread before it is given back. A claim counts as half of that at most.
 STALE_AFTER = 1.0
 
 
@@ -41,6 +41,8 @@ class Claimer:
         self._seen: dict[str, set[int]] = {}
         self._skipped: dict[tuple[str, str], set[int]] = {}
         self._due: dict[str, float] = {}
+        #: Seconds that a claim takes, as a moving average.
+        self._mean = 0.0
 
     def report(self, queue: str, oid: bytes, report: str) -> None:
         """A job thread is done with a job."""
@@ -60,6 +62,7 @@ class Claimer:
         limit = 1000
         for attempt in range(CLAIM_TRIES):
             reports = self.take_reports(name)
+            began = time.monotonic()
             self.dispatcher.manager.begin()
             try:
                 info, items = self._claim_once(name, reports, full, look, limit)
@@ -77,6 +80,8 @@ class Claimer:
                 limit = max(1, min(limit, 32) // 2)
                 self.dispatcher.around.stopping.wait(random.random() * 0.002 * 2 ** min(attempt, 5))
                 continue
+            took = min(time.monotonic() - began, STALE_AFTER / 2)
+            self._mean = 0.9 * self._mean + 0.1 * took if self._mean else took
             for pool, some in items:
                 pool.give(some)
             return info
@@ -139,7 +144,7 @@ class Claimer:
         pools = self.dispatcher.membership.pools(name, da)
         for agent in da.values():
             pool = pools[agent.name]
-            free, ahead = pool.wants(agent.prefetch)
+            free, ahead = pool.wants(agent.prefetch, self._mean)
             free, ahead = min(free, limit), min(ahead, max(limit - free, 0))
             entry = {"size": agent.size, "len": len(agent), "error": None, "new jobs": [], "active jobs": []}
             info[agent.name] = entry

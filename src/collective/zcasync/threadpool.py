@@ -13,8 +13,9 @@ import time
 
 logger = logging.getLogger("collective.zcasync.events")
 
-#: Seconds of work that may be claimed ahead.
-AHEAD = 0.05
+#: Seconds of work that may be claimed ahead, and the same in claims: where commits are slow, the time of a short job is
+#: that of its commit, and its threads would wait for the next claim's.
+AHEAD, AHEAD_CLAIMS = 0.05, 2
 
 _numbers = itertools.count(1)
 
@@ -80,15 +81,19 @@ class AgentThreadPool:
 
     # For the dispatcher's claims
 
-    def wants(self, prefetch: int) -> tuple[int, int]:
-        """(free, ahead): for how many jobs there is a thread, and how many more may be claimed ahead."""
+    def wants(self, prefetch: int, claim: float = 0.0) -> tuple[int, int]:
+        """(free, ahead): for how many jobs there is a thread, and how many more may be claimed ahead.
+
+        ``claim``: seconds that a claim takes.
+        """
         with self._changed:
             busy = sum(1 for oid in self.jobids.values() if oid is not None)
             waiting = len(self.waiting)
         free = self.size - busy - waiting
         ahead = 0
-        if prefetch and self.mean is not None and self.mean < AHEAD and self.size:
-            ahead = min(prefetch, int(AHEAD / max(self.mean, 1e-5)) * self.size)
+        horizon = max(AHEAD, AHEAD_CLAIMS * claim)
+        if prefetch and self.mean is not None and self.mean < horizon and self.size:
+            ahead = min(prefetch, int(horizon / max(self.mean, 1e-5) * self.size))
             if waiting > ahead // 2:
                 return 0, 0
             ahead = min(ahead, self.size + ahead - busy - waiting - max(free, 0))

@@ -1,0 +1,40 @@
+"""How many jobs are claimed ahead of free threads."""
+
+from collections.abc import Callable
+from collective.zcasync.job import Job
+from collective.zcasync.testing import wait_for_result
+from typing import Any
+
+import enginejobs
+import pytest
+import transaction
+
+
+@pytest.fixture
+def pool(dispatch: Callable[..., Any]) -> Any:
+    """The three threads of an idle dispatcher."""
+    return dispatch().dispatcher.queues[""]["main"]
+
+
+def test_jobs_are_claimed_ahead_for_fifty_milliseconds(pool: Any) -> None:
+    assert pool.wants(32) == (3, 0)  # nothing is known of them yet
+    pool.mean = 0.01
+    assert pool.wants(32) == (3, 15)
+    assert pool.wants(8) == (3, 8)
+    assert pool.wants(0) == (3, 0)
+    pool.mean = 0.06
+    assert pool.wants(32) == (3, 0)
+
+
+def test_where_claims_are_slow_jobs_are_claimed_ahead_for_two_of_them(pool: Any) -> None:
+    pool.mean = 0.1  # mostly its commit: that is slow too
+    assert pool.wants(32, claim=0.04) == (3, 0)
+    assert pool.wants(32, claim=0.1) == (3, 6)
+
+
+def test_a_dispatcher_knows_how_long_its_claims_take(queue: Any, dispatch: Callable[..., Any]) -> None:
+    claimer = dispatch().dispatcher.claimer
+    job = queue.put(Job(enginejobs.add, 1))
+    transaction.commit()
+    wait_for_result(job)
+    assert 0 < claimer._mean <= 0.5
