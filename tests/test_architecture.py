@@ -31,10 +31,10 @@ ENGINE_LIBRARIES = {
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
     interfaces events exceptions clock instanceuuid persistence deferred threadlocal failuredata failure transactions
-    callables representation readable door configuredpolicy retry fence neighbours attempts callbackruns execution
-    callbacks calls job quota history slot claims sweeping takeover dispatchers places queue lookup agent wakeup threadpool
-    pollinfo heartbeat membership claiming dispatcher reactor configure monitorrows jobdetail monitor monitordb tasks api actions
-    testing
+    notify callables representation readable door configuredpolicy retry fence neighbours attempts callbackruns
+    execution callbacks calls job quota history slot claims sweeping takeover dispatchers places queue lookup agent wakeup
+    threadpool pollinfo heartbeat membership claiming dispatcher reactor configure monitorrows jobdetail monitor
+    monitordb tasks api actions testing
 """.split()
 
 #: The rings around the engine, from the inside out, each with the libraries that it may not import.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import notify
 from collective.zcasync import retry
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.persistence import insert
@@ -349,7 +350,7 @@ def file_away(queue: Any, slot: Any, job: Any) -> None:
 
 def leave_quotas(queue: Any, job: Any) -> None:
     """Give back the job's places in quotas."""
-    for name in job.quota_names:
-        quota = queue.quotas.get(name)
-        if quota is not None:
-            quota.discard(job)
+    for quota in filter(None, map(queue.quotas.get, job.quota_names)):
+        quota.discard(job)
+    if job.quota_names and queue.parked:
+        notify.tell_at_commit(queue._p_jar)  # others may have threads for what waits for a place

@@ -7,6 +7,7 @@ from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import execution
+from collective.zcasync import notify
 from collective.zcasync.dispatchers import Dispatchers
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
@@ -172,6 +173,7 @@ class Queue(Places):
             place = self.overflows[shard]
         job.key = insert(place, key, job)
         job.shard = shard
+        notify.tell_at_commit(self._p_jar)
         return place
 
     def give_back(self, job: Any, front: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collective.zcasync import notify
 from typing import Any
 
 import logging
@@ -13,12 +14,16 @@ logger = logging.getLogger("collective.zcasync.events")
 #: Seconds between two looks at a storage that does not tell of commits (RelStorage).
 POLL = 0.01
 
+#: The same while PostgreSQL tells of puts: the safety net, and what people's changes of settings wait for.
+SLOW_POLL = 1.0
+
 
 class CommitWatcher:
     """Calls ``callback(oids)`` for each commit that touches a watched oid, ``callback(None)`` if any may have changed.
 
     Storages that push (FileStorage, DemoStorage, ZEO) call with locks held, in the committing thread or in ZEO's
     networking thread: the callback may set an event, and nothing else. Others are polled by a thread of this object.
+    Where PostgreSQL tells of puts (see notify), it is polled then, and slowly otherwise.
     Pushing wraps two private methods of ZODB's MVCC adapter; the dispatcher's poll remains as the safety net.
     """
 
@@ -28,6 +33,8 @@ class CommitWatcher:
         self.callback = callback
         self._newest: bytes | None = None
         self._closed = threading.Event()
+        self._look = threading.Event()
+        self._listener: notify.Listener | None = None
         self._thread: threading.Thread | None = None
         self._instance = db._mvcc_storage.new_instance()
         self._instance.poll_invalidations()
@@ -37,6 +44,9 @@ class CommitWatcher:
         else:
             self._thread = threading.Thread(target=self._poll, name="zcasync-wakeup", daemon=True)
             self._thread.start()
+            channel = notify.channel_of(db)
+            if channel is not None:
+                self._listener = notify.Listener(channel, self._look.set)
 
     def watch(self, oids: Iterable[bytes]) -> None:
         """Watch these oids from now on, and no others."""
@@ -62,7 +72,7 @@ class CommitWatcher:
 
     def _poll(self) -> None:
         done = getattr(self._instance, "afterCompletion", lambda: None)
-        while not self._closed.wait(POLL):
+        while not self._pause():
             try:
                 changed = self._instance.poll_invalidations()
                 done()  # else the connection to PostgreSQL stays "idle in transaction"
@@ -74,6 +84,12 @@ class CommitWatcher:
             if hit is None or hit:
                 self.callback(None if hit is None else set(hit))
 
+    def _pause(self) -> bool:
+        """Wait for the next look at the storage; whether the end has come instead."""
+        self._look.wait(SLOW_POLL if self._listener is not None and self._listener.connected else POLL)
+        self._look.clear()
+        return self._closed.is_set()
+
     def wait_readable(self, timeout: float = 1.0) -> None:
         """Wait until a new transaction sees what was told: ZEO calls back before other connections know of it."""
         newest, end = self._newest, time.monotonic() + timeout
@@ -83,6 +99,9 @@ class CommitWatcher:
     def close(self) -> None:
         """Give the storage instance back."""
         self._closed.set()
+        self._look.set()
+        if self._listener is not None:
+            self._listener.close()
         if self._thread is not None:
             self._thread.join(5)
         self.oids = frozenset()

@@ -1,6 +1,7 @@
 """Start and stop of the dispatcher inside a Zope process."""
 
 from collections.abc import Iterator
+from collective.zcasync import notify
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.zopeapp import rule
@@ -30,6 +31,8 @@ def process_starting(event: Any = None) -> None:
         return
     try:
         settings = get_settings()
+        if settings.notify:  # also where no dispatcher runs: this process may put jobs
+            notify.switch_on(get_database(settings))
         decision = rule.by_itself(settings)
     except ConfigurationError as error:
         logger.critical("%s", error)
@@ -97,6 +100,8 @@ def run(settings: Settings) -> RunningDispatcher:
             _lifetime.end()
         database = get_database(settings)
         prepare(database, settings)
+        if settings.notify:
+            notify.switch_on(database)
         started = RunningDispatcher(
             database,
             poll_interval=settings.poll_interval,

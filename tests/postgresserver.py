@@ -1,0 +1,107 @@
+"""A PostgreSQL server of the tests' own: made in a new folder, reached by a socket in it, gone at the end."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from contextlib import contextmanager
+from contextlib import suppress
+from pathlib import Path
+from relstorage.adapters.postgresql import PostgreSQLAdapter
+from relstorage.options import Options
+from relstorage.storage import RelStorage
+from typing import Any
+
+import os
+import psycopg2
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import ZODB
+
+#: Who owns the server's files where the tests run as root, as whom PostgreSQL refuses to run.
+OWNER = "postgres"
+
+#: Seconds that the server gets to answer, and to end.
+PATIENCE = 30
+
+
+def _program(name: str) -> str:
+    """A server program: Debian has it in a folder of its version, others on the path."""
+    versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = str(versions[-1]) if versions else shutil.which(name)
+    assert found, f"no {name} here; install the package postgresql"
+    return found
+
+
+class PostgresServer:
+    """Makes databases on a running server, and opens them as a ZODB."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.made = 0
+
+    def dsn(self, database: str) -> str:
+        return f"host={self.folder} user=postgres dbname={database}"
+
+    def sql(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Run one statement; its rows."""
+        with closing(psycopg2.connect(self.dsn(database))) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def new_database(self) -> str:
+        """An empty database; its name."""
+        self.made += 1
+        self.sql(f"CREATE DATABASE test{self.made}")
+        return f"test{self.made}"
+
+    def open(self, database: str) -> Any:
+        """The ZODB in a database, as another process would open it."""
+        options = Options(keep_history=False, cache_local_mb=10, driver="psycopg2")
+        adapter = PostgreSQLAdapter(dsn=self.dsn(database), options=options)
+        return ZODB.DB(RelStorage(adapter, options=options), pool_size=20)
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """Run a server until the end of the block."""
+    folder = tempfile.mkdtemp(prefix="zcasync-postgres-")
+    who: dict[str, Any] = {"cwd": folder}
+    if os.getuid() == 0:
+        shutil.chown(folder, OWNER, OWNER)
+        who.update(user=OWNER, group=OWNER, extra_groups=[])
+    data, log = f"{folder}/data", Path(folder, "log")
+    try:
+        make = [_program("initdb"), "--no-sync", "--auth=trust", "--username=postgres", "--locale=C", data]
+        made = subprocess.run(make, capture_output=True, text=True, **who)
+        assert made.returncode == 0, made.stdout + made.stderr
+        run = [_program("postgres"), "-D", data, "-k", folder, "-c", "listen_addresses="]
+        with log.open("w") as output:
+            process = subprocess.Popen(run, stdout=output, stderr=output, **who)
+        try:
+            server = PostgresServer(folder)
+            _wait_for(server, process, log)
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)  # "fast": ends the sessions that are left
+            process.wait(PATIENCE)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _wait_for(server: PostgresServer, process: Any, log: Path) -> None:
+    """Return as soon as the server answers."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            server.sql("SELECT 1")
+        except psycopg2.OperationalError:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+                break
+        else:
+            return
+    raise AssertionError(log.read_text())
