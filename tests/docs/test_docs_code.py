@@ -95,6 +95,15 @@ def test_the_test_with_a_dispatcher_passes_in_a_functional_layer(
     test(functional_portal, functional["zodbDB"])
 
 
+def test_the_test_case_of_the_guide_passes(
+    integration: Any, folder: Any, readme: tuple[ModuleType, Block], repository: Path
+) -> None:
+    layer = sys.modules["guide_layers"].INTEGRATION
+    block = blocks(repository / "docs" / "how-to-guides" / "test-your-addon.md", "python")[5]
+    case = run(block, "guide_cases", measure=readme[0].measure, INTEGRATION=layer)["TestMeasure"]
+    case("test_the_folder_is_measured").debug()
+
+
 def guide_tests(repository: Path, module: ModuleType, *numbers: int) -> list[Any]:
     """The tests in these blocks of the guide."""
     found = blocks(repository / "docs" / "how-to-guides" / "test-your-addon.md", "python")
