@@ -117,10 +117,7 @@ class Channel:
         if self._pid != os.getpid():
             self._drop()
         if self._connection is None:
-            connection = self.open("notify")
-            self._connection, self._pid = connection, os.getpid()
-            with connection.cursor() as cursor:
-                cursor.execute("SET synchronous_commit TO off")  # a notification waits for no disk
+            self._connection, self._pid = self.open("notify"), os.getpid()
         with self._connection.cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")
 
