@@ -168,8 +168,8 @@ class TestUser:
         run_jobs(portal, raises=False)
         assert job.result.check(UserGone)
         assert job.error == (
-            f"UserGone: The user '{TEST_USER_ID}' is not in /plone/acl_users any more. Create the user again, or retry"
-            " the job as someone else."
+            f"UserGone: The user '{TEST_USER_ID}' is not in /plone/acl_users any more. Create the user again and"
+            " retry the job, or put it anew as someone else: api.options(run_as='...').put(...)"
         )
 
 

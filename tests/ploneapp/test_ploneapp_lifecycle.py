@@ -136,7 +136,7 @@ def test_purging_deletes_what_the_site_owns_and_nobody_uses(layer):
 
 
 def test_purging_an_unknown_site_names_those_that_are_known(layer):
-    with pytest.raises(ConfigurationError, match="known are: /other, /plone"):
+    with pytest.raises(ConfigurationError, match="Name one of these: /other, /plone"):
         getUtility(IPurge)(layer["app"], "/nowhere")
 
 

@@ -172,8 +172,8 @@ def _clear_index_queue(when: str) -> None:
     queue = getQueue()
     if queue.length():
         logger.warning(
-            "%d index operations were left in this thread %s a job, outside its transaction; they are dropped, and the"
-            " catalog may be out of date for %s",
+            "%d index operations were left in this thread %s a job, outside its transaction; they are dropped. Reindex"
+            " what the catalog may be out of date for: %s",
             queue.length(),
             when,
             ", ".join(sorted({str(entry[1]) for entry in queue.getState()})),

@@ -144,7 +144,11 @@ class Import:
             return
         counts = queue.counts()
         if any(counts.values()) or any(da.activated is not None for da in queue.dispatchers.values()):
-            logger.warning("%s stays: it holds jobs (%s), or a dispatcher works for it", what, _said(counts))
+            logger.warning(
+                "%s stays: it holds jobs (%s), or a dispatcher works for it. Import the profile again after that",
+                what,
+                _said(counts),
+            )
             return
         del self.queues[queue.name]
         logger.info("%s removed", what)

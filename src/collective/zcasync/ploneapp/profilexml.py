@@ -124,9 +124,13 @@ class _Reader:
         try:
             root = etree.fromstring(source.encode() if isinstance(source, str) else source, parser)
         except etree.XMLSyntaxError as error:
-            raise ConfigurationError(f"{FILENAME}, line {error.lineno}: this is no XML: {error.msg}") from error
+            raise ConfigurationError(
+                f"{FILENAME}, line {error.lineno}: this is no XML: {error.msg}; correct the line"
+            ) from error
         if root.tag != "zcasync":
-            self.faults.append(f"{FILENAME}, line {root.sourceline}: <{root.tag}> is not <zcasync>")
+            self.faults.append(
+                f"{FILENAME}, line {root.sourceline}: <{root.tag}> is not <zcasync>, the root that is wanted"
+            )
         self.attributes(root, {})
         policies, queues = [], []
         for child in self.children(root, ("policy", "queue")):

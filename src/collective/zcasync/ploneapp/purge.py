@@ -40,8 +40,8 @@ def purge(app: Any, path: str) -> Purged:
             known.append(path)
     if path not in known:
         raise ConfigurationError(
-            f"--site: no site stands at {path!r}, and none that stood there is known; known are:"
-            f" {', '.join(sorted(set(known))) or 'none'}"
+            f"--site: no site stands at {path!r}, and none that stood there is known. Name one of these:"
+            f" {', '.join(sorted(set(known))) or 'there is none'}"
         )
     return purged
 

@@ -28,4 +28,9 @@ def after_commit(request: Any, outer: Any) -> None:
         hooks.purge(PubSuccess(request))
     except Exception:
         # The job is committed: a cache that cannot be told must not make it fail.
-        logger.exception("The caches could not be told to forget %d paths", len(paths))
+        logger.exception(
+            "The caches could not be told to forget %d paths, and serve old pages until these expire: look at Site"
+            " Setup, Caching, and purge them there: %s",
+            len(paths),
+            ", ".join(sorted(paths)[:10]),
+        )

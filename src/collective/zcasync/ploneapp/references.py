@@ -64,14 +64,14 @@ def unshelve(value: Any) -> Any:
     content = _find(value)
     if content is None:
         raise ContentGone(
-            f"The content at {value.path} was deleted, or moved to where the catalog does not know it. Retry the job"
-            " with other arguments, or discard it."
+            f"The content at {value.path} was deleted, or moved to where the catalog does not know it. Bring it back"
+            " and retry the job, or put a new job with content that is there."
         )
     manager = getSecurityManager()
     if not manager.checkPermission(VIEW, content):
         raise ContentGone(
-            f"The job's user {manager.getUser().getUserName()!r} may not view {path_of(content)}. Grant that, or put"
-            " the job as someone who may: api.options(run_as='...').put(...)"
+            f"The job's user {manager.getUser().getUserName()!r} may not view {path_of(content)}. Grant that and"
+            " retry the job, or put it anew as someone who may: api.options(run_as='...').put(...)"
         )
     return content
 

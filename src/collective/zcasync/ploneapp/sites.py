@@ -76,7 +76,7 @@ def locate(app: Any, connection: Any, group: str, path: str) -> Any:
         # A name that nobody has any more may find something else, even a view.
         if getattr(aq_base(site), "_p_oid", None) == oid:
             return site
-    raise ContentGone(f"The site {path} of this job was removed; discard the job.")
+    raise ContentGone(f"The site {path} of this job was removed, so the job cannot run: zcasync purge --site {path}")
 
 
 def _candidates(app: Any, connection: Any, oid: bytes, group: str, path: str) -> Any:

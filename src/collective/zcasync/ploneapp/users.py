@@ -58,7 +58,8 @@ def find(app: Any, site: Any, was: str, name: str) -> Any:
     user = _wrapped(folder, user_id)
     if user is None:
         raise UserGone(
-            f"The user {user_id!r} is not in {path} any more. Create the user again, or retry the job as someone else."
+            f"The user {user_id!r} is not in {path} any more. Create the user again and retry the job, or put it anew"
+            " as someone else: api.options(run_as='...').put(...)"
         )
     return user
 
@@ -127,7 +128,10 @@ def _other(site: Any, run_as: str, task: str) -> str:
     """``run_as``, if the caller may; nobody can lend a job rights that reach beyond the own ones."""
     name = _look_up(site, run_as)
     if name is None:
-        raise PutRefused(f"{task} cannot run as {run_as!r}: neither the site nor the root has a user with that id")
+        raise PutRefused(
+            f"{task} cannot run as {run_as!r}: neither the site nor the root has a user with that id. Name one who"
+            " exists, by id rather than by login name"
+        )
     manager = getSecurityManager()
     if name == _person(site, manager.getUser()):
         return name
@@ -138,11 +142,14 @@ def _other(site: Any, run_as: str, task: str) -> str:
     if not manager.checkPermission(RUN_AS, place):
         raise PutRefused(
             f"{task} cannot run as {run_as!r}: {manager.getUser().getUserName()!r} lacks the permission"
-            f" {RUN_AS!r} in {path_of(place) or '/'}"
+            f" {RUN_AS!r} in {path_of(place) or '/'}. Grant it there, or put the job without run_as"
         )
     target = _wrapped(folder, user_id)
     if "Manager" in target.getRoles() and not _is_manager(manager.getUser()):
-        raise PutRefused(f"{task} cannot run as {run_as!r}: only a Manager can put jobs that run as a Manager")
+        raise PutRefused(
+            f"{task} cannot run as {run_as!r}: only a Manager can put jobs that run as a Manager. Have a Manager put"
+            " it, or name a user without that role"
+        )
     return name
 
 
