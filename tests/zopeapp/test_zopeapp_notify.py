@@ -12,9 +12,26 @@ from postgresserver import PostgresServer
 from typing import Any
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
+from zopeinstance import Instance
 
 import pytest
+import signal
 import Zope2
+
+RELSTORAGE = """\
+%import relstorage
+  <relstorage>
+    keep-history false
+    <postgresql>
+      driver psycopg2
+      dsn {dsn}
+    </postgresql>
+  </relstorage>"""
+
+NOTIFY_ON = ("<product-config collective.zcasync>", "  notify on", "</product-config>")
+
+#: The sessions of ours that PostgreSQL knows.
+OURS = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'zcasync: %' ORDER BY 1"
 
 CLIENT = Settings(dispatcher=False, notify=True)
 SERVER = Settings(dispatcher=True, notify=True)
@@ -76,3 +93,21 @@ def test_on_another_storage_one_line_says_that_it_changes_nothing(
     assert zopeapp.start() is not None
     lines = [record.getMessage() for record in caplog.records if "NOTIFY" in record.getMessage()]
     assert len(lines) == 1 and "the database 'main' is FileStorage" in lines[0]
+
+
+def test_a_put_of_a_server_is_told_to_a_worker_by_postgresql(server: PostgresServer, tmp_path: Path) -> None:
+    storage = RELSTORAGE.format(dsn=server.dsn(server.new_database()))
+    instance = Instance(tmp_path / "instance", storage)
+    try:
+        instance.write_zope_conf(*NOTIFY_ON)
+        worker = instance.start("zcasync", "worker", "-C", instance.zope_conf)
+        worker.wait_for("runs jobs")
+        web = instance.runwsgi()
+        instance.put(web, "greet", "client")
+        worker.wait_for(f"hello client from a job in process {worker.pid}")
+        assert server.sql(OURS) == [("zcasync: listen",), ("zcasync: notify",)]
+        assert worker.stop() == 0
+        assert web.stop(signal.SIGINT) == 0
+        assert "Traceback" not in worker.output + web.output
+    finally:
+        instance.close()
