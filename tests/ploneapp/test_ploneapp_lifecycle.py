@@ -3,6 +3,8 @@
 from collective.zcasync import api
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.ploneapp import sites
+from collective.zcasync.ploneapp.exportimport import Import
+from collective.zcasync.ploneapp.profilexml import parse
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queues
 from collective.zcasync.testing import run_jobs
@@ -102,6 +104,19 @@ def test_uninstalling_deletes_no_queue_and_no_job(layer):
     assert list(queues[""]) == [job]
 
 
+def test_the_jobs_of_an_uninstalled_site_wait_also_in_a_queue_that_another_site_makes(layer):
+    one, two = layer["portal"], layer["app"]["other"]
+    run_profile(one, UNINSTALL)
+    Import(two._p_jar, sites.group_of(two)).apply(parse('<zcasync><queue name="new"/></zcasync>'))
+    with local_site(one):
+        held = api.options(queue="new").put(where)
+    with local_site(two):
+        free = api.options(queue="new").put(where)
+    assert run_jobs(one) == [free]
+    run_profile(one, PROFILE)
+    assert run_jobs(one) == [held]
+
+
 def test_purging_a_site_deletes_its_jobs_and_spares_those_of_others(layer):
     one, two = layer["portal"], layer["app"]["other"]
     done = put(one, where)
@@ -124,9 +139,6 @@ def test_purging_a_site_deletes_its_jobs_and_spares_those_of_others(layer):
 def test_purging_deletes_what_the_site_owns_and_nobody_uses(layer):
     one = layer["portal"]
     source = '<zcasync><policy name="mine"/><queue name="mine"><quota name="few"/></queue></zcasync>'
-    from collective.zcasync.ploneapp.exportimport import Import
-    from collective.zcasync.ploneapp.profilexml import parse
-
     Import(one._p_jar, sites.group_of(one)).apply(parse(source))
     transaction.commit()
     purged = getUtility(IPurge)(layer["app"], "/plone")

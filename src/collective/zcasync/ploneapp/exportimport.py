@@ -125,6 +125,8 @@ class Import:
                 return
             queue = install(self.connection, names=(node.name,))[node.name]
             queue.owner = self.group
+            for group in {held for other in self.queues.values() for held in other.held_groups}:
+                queue.hold_group(group)  # sites that are uninstalled, until they are installed again
             _set(queue, node.values)
         else:
             mine = self._own(what, queue.owner, lambda owner: setattr(queue, "owner", owner))
