@@ -9,7 +9,9 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import notify
 from collective.zcasync import retry
+from collective.zcasync import transactions
 from collective.zcasync.interfaces import IJob
+from collective.zcasync.persistence import free_key
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from collective.zcasync.persistence import SENTINEL
@@ -18,7 +20,6 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 from typing import NamedTuple
-from ZODB.POSException import POSKeyError
 
 import heapq
 import logging
@@ -28,6 +29,9 @@ logger = logging.getLogger("collective.zcasync.events")
 
 #: A claim that finds more than this in an inbox moves it to the dispatcher's backlog.
 SPILL = 64
+
+#: Jobs that one claim moves to the backlog: all of a million at once would fill the memory.
+SPILL_AT_MOST = 2000
 
 #: Rows that one claim looks at beyond those that it wants, before it leaves the rest to the next claim.
 LOOK_AT_MOST = 1000
@@ -59,10 +63,21 @@ class Taken(NamedTuple):
 
 def group_of(job: Any) -> str:
     """The job's group; "" for a record that cannot be loaded (it is set aside when its turn comes)."""
+    return job.group if loads(job) else ""
+
+
+def loads(job: Any) -> bool:
+    """Whether the record can be loaded. That the database is away says nothing about it, and is raised."""
     try:
-        return job.group
-    except (POSKeyError, AttributeError):
-        return ""
+        if isinstance(job, ZODB.broken.Broken) or not IJob.providedBy(job):
+            return False
+        job._p_activate()
+    except Exception as error:
+        if transactions.is_disconnect(error) or transactions.is_conflict(error):
+            raise
+        logger.warning("The record of a job cannot be loaded", exc_info=True)
+        return False
+    return True
 
 
 class Taker:
@@ -86,6 +101,12 @@ class Taker:
         self.shards = range(len(queue.inboxes)) if shards is None else shards
         self.only = only
         self.skipped = set() if skipped is None else skipped
+        #: Keys that this call of ``take`` has looked at, and that stay where they are.
+        self.passed: set[int] = set()
+        #: What a filter raised, if one did.
+        self.trouble: Exception | None = None
+        #: Whether the last call of ``take`` ended before all was looked at, and the next one will see more.
+        self.more = False
         self.now = clock.utcnow()
         self.changed = False
 
@@ -95,19 +116,24 @@ class Taker:
         """Up to ``want`` jobs that may start now. ``accepts``: the agent's filter. ``needed``: false for a job that may
         not be taken now (it stays, and is not remembered)."""
         taken: list[Taken] = []
+        self.passed, self.more = set(), False
         if self.queue.paused:
             return taken
         self.spill()
-        looked = 0
+        looked, before = 0, len(self.skipped)
         while len(taken) < want and looked < LOOK_AT_MOST:
-            rows = list(islice(self.rows(want - len(taken)), want - len(taken)))
+            chunk = max(want - len(taken), looked)  # each look begins at the heads again: take fewer, larger ones
+            rows = list(islice(self.rows(chunk), chunk))
             if not rows:
                 break
-            looked += len(rows)
             for row in rows:
+                if len(taken) == want:
+                    break
+                looked += 1
                 kind = self.consider(row, accepts, needed)
                 if kind:
                     taken.append(Taken(row.job, kind))
+        self.more = len(taken) < want and looked >= LOOK_AT_MOST and len(self.skipped) > before
         return taken
 
     # Looking
@@ -141,7 +167,9 @@ class Taker:
         return later + [group for group in ordered if group <= last]
 
     def _rows_of(self, place: Place, limit: int) -> Iterator[Row]:
-        rows = (row for row in place_rows(place, self.now) if row.key not in self.skipped)
+        rows = (
+            row for row in place_rows(place, self.now) if row.key not in self.skipped and row.key not in self.passed
+        )
         if self.only is not None and place.kind in ("inbox", "overflow"):
             only = self.only
             rows = (row for row in rows if row.key in only)
@@ -160,11 +188,12 @@ class Taker:
     ) -> str | None:
         """What to do with a waiting job: "run", "expire" or "resume" it; None if it was moved or stays."""
         job = row.job
-        if not self._loads(job):
+        if not loads(job):
             self.set_aside(row, f"its class {type(job).__module__}.{type(job).__name__} cannot be loaded")
             return None
         if job.key != row.key:
-            self.leave(row)  # moved or ended meanwhile: the entry is stale
+            if row.at in row.place.tree:  # else it left together with the job
+                self.leave(row)  # moved or ended meanwhile: the entry is stale
             return None
         self.queue._v_last_group = job.group
         if job._status_id == 3:
@@ -192,11 +221,11 @@ class Taker:
         if job.callable_name and not callables.known(job.callable_name):
             self._unknown(row)
             return None
-        if accepts is not None and not accepts(job):
+        if accepts is not None and not self._accepted(job, accepts):
             self.skipped.add(row.key)
             return None
         if needed is not None and not needed(job):
-            self.skipped.add(row.key)
+            self.passed.add(row.key)
             return None
         self.leave(row)
         for name in job.quota_names:
@@ -205,16 +234,15 @@ class Taker:
                 quota.add(job)
         return "run"
 
-    @staticmethod
-    def _loads(job: Any) -> bool:
+    def _accepted(self, job: Any, accepts: Callable[[Any], bool]) -> bool:
+        """What the filter says; a job on which it fails is left to others, and does not keep back those behind it."""
         try:
-            if isinstance(job, ZODB.broken.Broken) or not IJob.providedBy(job):
-                return False
-            job._p_activate()
-        except Exception:
-            logger.warning("The record of a waiting job cannot be loaded", exc_info=True)
+            return bool(accepts(job))
+        except Exception as error:
+            if transactions.is_disconnect(error) or transactions.is_conflict(error):
+                raise
+            self.trouble = error
             return False
-        return True
 
     def _resume(self, row: Row) -> str | None:
         if row.job.resume_at is not None and row.job.resume_at > self.now:
@@ -257,27 +285,38 @@ class Taker:
     def postpone(self, row: Row, until: datetime) -> None:
         """Move the job to the tree of jobs for later."""
         self.leave(row)
-        self.queue.later[(clock.to_microseconds(until), row.key)] = row.job
+        moment, later = clock.to_microseconds(until), self.queue.later
+        later[(moment, self._rekey(row, lambda key: (moment, key) in later))] = row.job
         self._count("later", 1)
-        self._note_deadline(row)
+        self._note_deadline(row.job)
 
     def park(self, row: Row, name: str) -> None:
         """Move the job to those that wait for a quota or a release."""
         if row.place.kind == "parked" and row.place.name == name:
-            self.skipped.add(row.key)
+            self.passed.add(row.key)  # another took the place a moment ago; the next claim looks again
             return
         self.leave(row)
         tree = self.queue.parked.get(name)
         if tree is None:
             tree = self.queue.parked[name] = LOBTree()
-        tree[row.key] = row.job
+        tree[self._rekey(row, tree.__contains__)] = row.job
         self._count("parked", 1)
-        self._note_deadline(row)
+        self._note_deadline(row.job)
 
-    def _note_deadline(self, row: Row) -> None:
-        deadline = row.job.deadline()
+    @staticmethod
+    def _rekey(row: Row, taken: Callable[[int], bool]) -> int:
+        """The job's key in the tree that it moves to. Two inboxes can have given the same key: then it gets another."""
+        key = free_key(row.key, taken)
+        if key != row.key:
+            row.job.key = key
+        return key
+
+    def _note_deadline(self, job: Any) -> None:
+        deadline, deadlines = job.deadline(), self.queue.deadlines
         if deadline is not None:
-            self.queue.deadlines[(clock.to_microseconds(deadline), row.key)] = row.job
+            moment = clock.to_microseconds(deadline)
+            key = free_key(job.key, lambda key: deadlines.get((moment, key), job) is not job)
+            deadlines[(moment, key)] = job
 
     def set_aside(self, row: Row, reason: str) -> None:
         """Quarantine: move the reference, without writing the job (its class may be gone)."""
@@ -294,19 +333,21 @@ class Taker:
         """Move what lies deep in an inbox to the dispatcher's own backlogs, so that inboxes stay small."""
         if self.slot is None or self.only is not None:
             return
+        left = SPILL_AT_MOST
         for shard in self.shards:
             for kind, tree in (("inbox", self.queue.inboxes[shard]), ("overflow", self.queue.overflows[shard])):
-                rows = list(islice(place_rows(Place(kind, tree), self.now), 10 * LOOK_AT_MOST + 1))
+                rows = list(islice(place_rows(Place(kind, tree), self.now), left))
                 if not rows or kind == "inbox" and len(rows) <= SPILL:
                     continue
+                left -= len(rows)
                 for row in rows:
                     backlog = self.slot.backlog(group_of(row.job))
                     if row.key not in backlog:  # keys are unique in a queue but for chance: then the job stays
                         del tree[row.at]
                         backlog[row.key] = row.job
                         self._count("backlog", 1)
-                        if getattr(row.job, "_begin_by", None) is not None:
-                            self._note_deadline(row)
+                        if loads(row.job) and row.job._begin_by is not None:
+                            self._note_deadline(row.job)
 
     def overdue(self, limit: int) -> list[Taken]:
         """Jobs whose begin_by has passed wherever they wait: a claim ends them, whatever holds them."""
@@ -315,7 +356,10 @@ class Taker:
         for at, job in list(islice(queue.deadlines.items(None, (clock.to_microseconds(self.now),)), limit)):
             del queue.deadlines[at]
             self.changed = True
-            if self._loads(job) and job.key == at[1] and job._status_id == 0 and queue.take_out(job, self.slot):
+            deadline = job.deadline() if loads(job) and job._status_id == 0 else None
+            if deadline is not None and deadline > self.now:
+                self._note_deadline(job)  # it was moved since
+            elif deadline is not None and queue.take_out(job, self.slot):
                 found.append(Taken(job, "expire"))
         return found
 

@@ -67,9 +67,17 @@ def make_inbox() -> LOBucket:
 
 def insert(place: Any, key: int, job: Any) -> int:
     """Enter the job under the next free key of ``place``, and return that key."""
-    while key in place:
-        key += 1
+    key = free_key(key, place.__contains__)
     place[key] = job
+    return key
+
+
+def free_key(key: int, taken: Callable[[int], bool]) -> int:
+    """The key, or one close behind it. Jobs for one moment all want the same 64 keys: grow the steps, do not crawl."""
+    step = 1
+    while taken(key):
+        key += random.randint(1, step)
+        step *= 2
     return key
 
 

@@ -172,10 +172,10 @@ class Places(Base):
             return None
         for place in self.places(range(len(self.inboxes)), None, None):
             if place.kind == "later":
-                until = job.not_before()
-                at = (clock.to_microseconds(until), key) if until is not None else None
-                if at is not None and place.tree.get(at) is job:
-                    return claims.Row(key, place, at, job)
+                for until in {job.not_before(), job._begin_after} - {None}:  # one that was cancelled lies at its begin
+                    at = (clock.to_microseconds(until), key)
+                    if place.tree.get(at) is job:
+                        return claims.Row(key, place, at, job)
             elif place.tree.get(key) is job:
                 return claims.Row(key, place, key, job)
         return None

@@ -68,9 +68,4 @@ def _set_aside_killer(queue: Any, job: Any, slot: Slot) -> None:
 
 def _status(job: Any) -> int | None:
     """The stored status, or None if the job cannot be loaded."""
-    try:
-        job._p_activate()
-        return int(job._status_id)
-    except Exception:
-        logger.warning("The record of a claimed job cannot be loaded", exc_info=True)
-        return None
+    return int(job._status_id) if claims.loads(job) else None
