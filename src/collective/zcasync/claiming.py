@@ -5,9 +5,12 @@ from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
+from collective.zcasync.failure import Failure
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.threadpool import execution_items
+from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import logging
@@ -24,6 +27,9 @@ SWEEP_AT, SWEEP_AFTER = 32, 1.0
 #: Claims of one transaction that may conflict in a row before the next wake-up has to try again.
 CLAIM_TRIES = 20
 
+#: Seconds after which an agent looks again at what it has rejected.
+LOOK_ANEW = 60.0
+
 #: Seconds that a job claimed ahead waits for a thread before it is given back. A claim counts as half of that at most.
 STALE_AFTER = 1.0
 
@@ -39,18 +45,30 @@ class Claimer:
         self.abroad = threading.Event()
         self._reports: dict[str, deque[tuple[float, bytes, str]]] = {}
         self._seen: dict[str, set[int]] = {}
-        self._skipped: dict[tuple[str, str], set[int]] = {}
+        self._skipped: dict[tuple[str, str], tuple[float, set[int]]] = {}
         self._due: dict[str, float] = {}
         #: Seconds that a claim takes, as a moving average.
         self._mean = 0.0
+        #: Queues whose last claim broke off: nobody knows whether its commit was stored.
+        self._doubtful: set[str] = set()
 
     def report(self, queue: str, oid: bytes, report: str) -> None:
         """A job thread is done with a job."""
+        if queue not in self.homes:
+            return  # the queue was removed: there is nothing to file the job in
         self._reports.setdefault(queue, deque()).append((time.monotonic(), oid, report))
+
+    def forget(self, name: str) -> None:
+        """A queue is gone: nothing of it is due any more."""
+        for known in (self.homes, self._reports, self._seen, self._due):
+            known.pop(name, None)
+        self._doubtful.discard(name)
+        for key in [key for key in self._skipped if key[0] == name]:
+            del self._skipped[key]
 
     def due(self) -> list[float]:
         """Monotonic times at which there is something to do: a sweep, a job's time."""
-        sweeps = [reports[0][0] + SWEEP_AFTER for reports in self._reports.values() if reports]
+        sweeps = [reports[0][0] + SWEEP_AFTER for reports in list(self._reports.values()) if reports]
         return sweeps + list(self._due.values())
 
     def looks_abroad(self) -> bool:
@@ -72,9 +90,10 @@ class Claimer:
                     return info
                 self.dispatcher.manager.commit()
             except Exception as error:
-                self.dispatcher.manager.abort()
                 self._give_reports(name, reports)
+                self.dispatcher.manager.abort()
                 if not transactions.is_conflict(error) or transactions.is_disconnect(error):
+                    self._doubtful.add(name)
                     raise
                 tracelog.debug("a claim in queue %r conflicted: %s", name, error)
                 limit = max(1, min(limit, 32) // 2)
@@ -82,8 +101,13 @@ class Claimer:
                 continue
             took = min(time.monotonic() - began, STALE_AFTER / 2)
             self._mean = 0.9 * self._mean + 0.1 * took if self._mean else took
+            self._doubtful.discard(name)
+            for pool in self._pools(name):
+                pool.forget_started()
             for pool, some in items:
                 pool.give(some)
+            if limit < 1000 and items:
+                self.dispatcher._wake.set()  # it took less than there are threads, so as not to conflict again
             return info
         logger.critical(
             "dispatcher %s: %s claims in queue %r conflicted in a row", self.dispatcher.UUID, CLAIM_TRIES, name
@@ -122,17 +146,16 @@ class Claimer:
                 given = self._second_look(name, da, queue, slot, info, limit)
             elif look:
                 self.abroad.set()  # the threads got jobs from home: look again when one is free
-        stale = self._stale(name, queue, slot) if full else False
+        tidied = self._give_back_lost(name, queue, slot) if name in self._doubtful else False
         if full:
-            dropped = slot.history.drop_before(clock.utcnow(), queue.retention_days, queue.failed_days)
-            for outcome, number in dropped.items():
-                slot.count(outcome, -number)
-        self._note_due(name, queue)
-        if not given and not taker.changed and not (urgent and reports) and not stale:
+            tidied = self._stale(name, queue, slot) or tidied
+            tidied = self._drop_old(queue, slot) or tidied
+        self._note_due(name, queue, taker.now)
+        if not given and not taker.changed and not (urgent and reports) and not tidied:
             return info, None
         if reports and not urgent:
             sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
-        started = [oid for pool in self.dispatcher.queues.get(name, {}).values() for oid in pool.pop_started()]
+        started = [oid for pool in self._pools(name) for oid in pool.started()]
         if started:
             slot.started = frozenset(oid for oid in (*slot.started, *started) if oid in slot.running)
         return info, given
@@ -155,27 +178,60 @@ class Claimer:
                 self._hold(agent, overdue, True)
                 items += execution_items(overdue, True)
                 free -= len(overdue)
-            taker.skipped = self._skipped.setdefault((name, agent.name), set()) if not full else set()
+            taker.skipped = self._rejected(name, agent, full)
             if not agent.batches:
-                items += self._choose(agent, free)
+                before = self.dispatcher.manager.savepoint()
+                try:
+                    items += self._choose(agent, free)
+                except Exception as error:
+                    if transactions.is_disconnect(error) or transactions.is_conflict(error):
+                        raise
+                    before.rollback()  # what it had taken out of the queue lies there again
+                    entry["error"] = self._tell(name, agent, error)
             elif free or ahead:
-                taken = taker.take(free, agent.filter)
-                self._hold(agent, taken, True)
-                items += execution_items(taken, True)
-                if ahead and len(taken) == free:
-                    remembered, taker.skipped = taker.skipped, set(taker.skipped)
-                    more = taker.take(ahead, agent.filter, claims.may_run_twice)
-                    taker.skipped = remembered
-                    self._hold(agent, more, False)
-                    items += execution_items(more, False)
-            if full:
-                self._skipped[(name, agent.name)] = taker.skipped
+                items += self._take(agent, taker, free, ahead)
+            if taker.trouble is not None:
+                entry["error"] = self._tell(name, agent, taker.trouble)
+                taker.trouble = None
+            if taker.more:
+                self.dispatcher._wake.set()  # behind what the filter rejects there may be something for it
             if items:
                 entry["new jobs"] = [
                     (int.from_bytes(item.oid, "big"), self.dispatcher.db.database_name) for item in items
                 ]
                 given.append((pool, items))
         return given
+
+    def _rejected(self, name: str, agent: Any, full: bool) -> set[int]:
+        """Keys of what the agent does not take; looked at anew now and then, and when it has another filter."""
+        key, now = (name, f"{agent.name} {agent._filter}"), time.monotonic()
+        since, skipped = self._skipped.get(key, (0.0, set()))
+        if full and now - since > LOOK_ANEW:
+            since, skipped = now, set()
+        self._skipped[key] = since, skipped
+        return skipped
+
+    def _take(self, agent: Any, taker: claims.Taker, free: int, ahead: int) -> list[Any]:
+        """For agents that choose by filter: for the free threads, and ahead of them what may be run twice."""
+        try:
+            accepts = agent.filter
+        except Exception as error:  # its code is gone: nobody knows what this agent may take
+            taker.trouble = error
+            return []
+        taken = taker.take(free, accepts)
+        self._hold(agent, taken, True)
+        items = execution_items(taken, True)
+        if ahead and len(taken) == free:
+            more = taker.take(ahead, accepts, claims.may_run_twice)
+            self._hold(agent, more, False)
+            items += execution_items(more, False)
+        return items
+
+    @staticmethod
+    def _tell(queue: str, agent: Any, error: Exception) -> Failure:
+        """A filter or chooser has failed: others go on."""
+        logger.critical("The filter or chooser of agent %r in queue %r failed", agent.name, queue, exc_info=error)
+        return Failure.from_exception(error)
 
     @staticmethod
     def _hold(agent: Any, taken: list[claims.Taken], active: bool) -> None:
@@ -205,13 +261,40 @@ class Claimer:
             given = self._claim_for_agents(name, da, taker, info, limit, False)
         taker = claims.Taker(queue, slot, foreign)
         places = [place for place in queue.places(foreign, None, taker.now) if place.kind in ("inbox", "overflow")]
-        self._seen[name] = {row.key for place in places for row in claims.place_rows(place)}
+        heads = (islice(claims.place_rows(place), claims.SPILL) for place in places)
+        self._seen[name] = {row.key for rows in heads for row in rows}
         return given
+
+    def _pools(self, name: str) -> list[AgentThreadPool]:
+        return list(self.dispatcher.queues.get(name, {}).values())
+
+    def _give_back_lost(self, name: str, queue: Any, slot: Any) -> bool:
+        """Give back what a claim took whose commit was stored, but not confirmed: no thread was told of it."""
+        known = {oid for pool in self._pools(name) for oid in pool.known()}
+        known.update(oid for _when, oid, _what in list(self._reports.get(name, ())))
+        lost = [job for oid, (job, _agent) in slot.running.items() if oid not in known and claims.loads(job)]
+        lost = [job for job in lost if job._status_id != 3 and job.agent is not None and job.agent.slot is slot]
+        for job in lost:
+            logger.warning("Job %s was claimed as the database went away; it is given back", job.id)
+            sweeping.put_back(queue, slot, job)
+        return bool(lost)
+
+    @staticmethod
+    def _drop_old(queue: Any, own: Any) -> bool:
+        """Forget finished jobs after their time, also those in slots that nobody owns any more."""
+        changed = False
+        for slot in queue.slots.values():
+            if slot is own or slot.owner is None:
+                dropped = slot.history.drop_before(clock.utcnow(), queue.retention_days, queue.failed_days)
+                for outcome, number in dropped.items():
+                    slot.count(outcome, -number)
+                    changed = True
+        return changed
 
     def _stale(self, name: str, queue: Any, slot: Any) -> bool:
         """Give back what was claimed ahead and has waited too long: its threads have met long jobs."""
         back = []
-        for pool in self.dispatcher.queues.get(name, {}).values():
+        for pool in self._pools(name):
             back += pool.take_back(STALE_AFTER)
         for item in back:
             row = slot.running.get(item.oid)
@@ -219,11 +302,12 @@ class Claimer:
                 sweeping.put_back(queue, slot, row[0])
         return bool(back)
 
-    def _note_due(self, name: str, queue: Any) -> None:
-        """When the next job for later comes due."""
+    def _note_due(self, name: str, queue: Any, now: datetime) -> None:
+        """When the next job for later comes due. What was due ``now`` waits for something else: a thread, a resume."""
         self._due.pop(name, None)
-        if queue.later:
-            moment = clock.from_microseconds(queue.later.minKey()[0])
+        coming = queue.later.keys((clock.to_microseconds(now) + 1,))
+        if coming:
+            moment = clock.from_microseconds(coming[0][0])
             seconds = (moment - clock.utcnow()).total_seconds()
             self._due[name] = time.monotonic() + max(seconds, 0.005)
 

@@ -117,6 +117,8 @@ class Dispatcher:
         self._full = threading.Event()
         self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
         self._leaving = False
+        #: Whether the claim thread may end. Not when ``activated`` is cleared: the last order comes after that.
+        self._over = False
         self._ended = threading.Event()
         _dispatchers[self.UUID] = self
 
@@ -127,7 +129,7 @@ class Dispatcher:
         if self.activated:
             raise InvalidValueError(f"the dispatcher {self.UUID} is active already")
         self.activated = clock.utcnow()
-        self._leaving = False
+        self._leaving = self._over = False
         self._ended.clear()
         self.around.stopping.clear()
         self.polls.clear()
@@ -163,6 +165,7 @@ class Dispatcher:
         self.activated = None
         self.around.stopping.set()
         self._order(self.membership.end, 30)
+        self._over = True
         self._wake.set()
         self._ended.wait(10)
         self._loop_thread.join(10)
@@ -175,6 +178,7 @@ class Dispatcher:
     def crash(self) -> None:
         """For tests: stop without a word to the database, as a killed process does."""
         self.activated = None
+        self._over = True
         self.heartbeat.stop()
         self.around.stopping.set()
         for pool in self._pools():
@@ -248,7 +252,7 @@ class Dispatcher:
         manager = self.manager = transaction.TransactionManager(explicit=True)
         connection = None
         try:
-            while self.activated or self._orders:
+            while not self._over:
                 try:
                     if connection is None:
                         connection = self.connection = self.db.open(manager)
@@ -265,7 +269,8 @@ class Dispatcher:
                     self.observer.forget()
                     self._close(connection)
                     connection = None
-                    transactions.wait_for_database(self.db, self.around.stopping)
+                    if not transactions.wait_for_database(self.db, self.around.stopping):
+                        self._ended.wait(0.5)  # it stops, and the last order needs the database
         finally:
             self._abort(manager)
             self._close(connection)

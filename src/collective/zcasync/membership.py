@@ -5,7 +5,6 @@ from collective.zcasync import instanceuuid
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
-from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
 from typing import Any
@@ -101,7 +100,13 @@ class Membership:
         try:
             oids: set[bytes] = set()
             foreign: set[bytes] = set()
-            for queue in self._served(get_queues(dispatcher.connection)):
+            served = self._served(get_queues(dispatcher.connection))
+            for name in set(dispatcher.claimer.homes) - {queue.name for queue in served}:
+                dispatcher.claimer.forget(name)
+                for pool in dispatcher.queues.pop(name, {}).values():
+                    pool.take_back()
+                    pool.setSize(0)
+            for queue in served:
                 names = [da.name for da in queue.dispatchers.active()]
                 me = names.index(str(dispatcher.UUID)) if str(dispatcher.UUID) in names else 0
                 count = max(len(names), 1)
@@ -142,6 +147,14 @@ class Membership:
 
     # The end
 
+    def _mine(self) -> list[tuple[Any, Any]]:
+        """The queues where it is registered, with its registration; a queue may have been removed meanwhile."""
+        dispatcher = self.dispatcher
+        queues = get_queues(dispatcher.connection)
+        found = [queues.get(name) for name in dispatcher.claimer.homes] if queues is not None else []
+        pairs = [(queue, queue.dispatchers.get(dispatcher.UUID)) for queue in found if queue is not None]
+        return [(queue, da) for queue, da in pairs if da is not None]
+
     def leave(self) -> None:
         """The first commit of a clean stop: say that it leaves, and give back what has not begun."""
         dispatcher = self.dispatcher
@@ -152,13 +165,11 @@ class Membership:
 
         def call() -> None:
             dispatcher.manager.begin()
-            for name in dispatcher.claimer.homes:
-                queue = get_queue(dispatcher.connection, name)
-                da = queue.dispatchers.get(dispatcher.UUID)
-                if da is None or da.slot is None:
+            for queue, da in self._mine():
+                if da.slot is None:
                     continue
                 da.leaving = clock.utcnow()
-                for item in back.get(name, ()):
+                for item in back.get(queue.name, ()):
                     self._return(queue, da.slot, item)
 
         transactions.never_fail(call, f"the leaving of {dispatcher.UUID}", dispatcher.manager)
@@ -177,13 +188,9 @@ class Membership:
 
         def call() -> None:
             dispatcher.manager.begin()
-            for name in dispatcher.claimer.homes:
-                queue = get_queue(dispatcher.connection, name)
-                da = queue.dispatchers.get(dispatcher.UUID)
-                if da is None:
-                    continue
+            for queue, da in self._mine():
                 if da.slot is not None:
-                    sweeping.sweep(queue, da.slot, [(oid, what) for _when, oid, what in reports[name]])
+                    sweeping.sweep(queue, da.slot, [(oid, what) for _when, oid, what in reports[queue.name]])
                 if da.activated is not None:
                     da.deactivate()
                 queue.dispatchers.unregister(dispatcher.UUID)

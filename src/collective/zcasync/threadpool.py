@@ -45,6 +45,7 @@ class AgentThreadPool:
         self.waiting: deque[Item] = deque()
         self.mean: float | None = None
         self._started: set[bytes] = set()
+        self._noted: set[bytes] = set()
         #: Held by the neighbours' limits, so that choosing a job and taking its place is one step.
         self._changed = dispatcher.neighbours.changed
         self.setSize(size)
@@ -112,11 +113,22 @@ class AgentThreadPool:
             self.waiting = deque(item for item in self.waiting if now - item.since < older_than)
         return back
 
-    def pop_started(self) -> set[bytes]:
-        """oids of the jobs claimed ahead that have begun since the last call."""
+    def started(self) -> set[bytes]:
+        """oids of the jobs claimed ahead that have begun since the last claim."""
         with self._changed:
-            started, self._started = self._started, set()
-        return started
+            self._noted = set(self._started)
+            return self._noted
+
+    def forget_started(self) -> None:
+        """A claim has stored what ``started`` said last."""
+        with self._changed:
+            self._started -= self._noted
+            self._noted = set()
+
+    def known(self) -> set[bytes]:
+        """oids of the jobs that run or wait for a thread."""
+        with self._changed:
+            return {item.oid for item in self.waiting} | {oid for oid in self.jobids.values() if oid is not None}
 
     def idle(self) -> bool:
         with self._changed:
