@@ -2,20 +2,31 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import claims
+from collective.zcasync import queue as queue_module
 from collective.zcasync import sweeping
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
+from collective.zcasync.clock import utcnow
+from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.job import Job
+from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import install
+from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_annotation
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.threadpool import AgentThreadPool
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 from uuid import uuid4
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.mvccadapter import MVCCAdapterInstance
 
 import enginejobs
+import logging
 import pytest
 import threading
 import transaction
@@ -217,3 +228,284 @@ def test_a_callback_that_tells_live_annotations_runs_once_and_keeps_them(queue: 
 
 def _annotate_and_wait(result: Any) -> str:
     return enginejobs.annotate_and_wait()
+
+
+def test_many_jobs_for_one_moment_are_all_kept_whatever_inbox_they_came_from(queue: Any) -> None:
+    agent, moment = _agent(queue), utcnow() + timedelta(hours=1)
+    for _number in range(300):
+        queue_module._thread.left = 0  # draw an inbox for each put, as many threads would
+        queue.put(Job(enginejobs.add, 1), begin_after=moment, begin_by=timedelta(hours=1))
+    transaction.commit()
+    for _claim in range(9):
+        assert Taker(queue, agent.slot).take(100) == []
+    transaction.commit()
+
+    assert queue.counts()["later"] == len(list(queue.later_jobs())) == len(queue.later) == 300
+    assert len(queue.deadlines) == 300
+    set_now(moment)
+    jobs = [one.job for _claim in range(4) for one in Taker(queue, agent.slot).take(100)]
+    assert len({job._p_oid for job in jobs}) == 300 and queue.counts()["later"] == 0
+
+
+def test_jobs_with_one_key_are_both_parked(queue: Any) -> None:
+    queue.quotas.create("none")
+    agent = _agent(queue)
+    jobs = [Job(enginejobs.add, number) for number in range(3)]
+    for shard, job in enumerate(jobs):
+        job.quota_names = ("none",)
+        queue_module._thread.shard, queue_module._thread.left = shard, 9
+        queue.put(job)
+    for shard, job in list(enumerate(jobs))[1:]:  # what two processes that put at once can do
+        inbox = queue.inboxes[shard]
+        del inbox[job.key]
+        job.key = jobs[1].key
+        inbox[job.key] = job
+    transaction.commit()
+    assert [one.job for one in Taker(queue, agent.slot).take(5)] == jobs[:1]
+
+    assert {job._p_oid for _why, job in queue.parked_jobs()} == {job._p_oid for job in jobs[1:]}
+    queue.remove(jobs[1])
+    queue.remove(jobs[2])
+    assert len(queue) == 0
+
+
+def test_what_an_absent_database_does_not_give_is_not_set_aside(
+    queue: Any, clients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, job = _agent(queue), _put(queue, Job(enginejobs.add, 1))
+    queue.take_out(job)
+    agent.slot.backlog("")[job.key] = job
+    transaction.commit()
+    load = MVCCAdapterInstance.load
+
+    def load_or_fail(self: Any, oid: bytes) -> Any:
+        if oid == job._p_oid:
+            raise ClientDisconnected("no server")
+        return load(self, oid)
+
+    with clients().transaction() as connection:
+        job._p_jar.cacheMinimize()
+        monkeypatch.setattr(MVCCAdapterInstance, "load", load_or_fail)
+        with pytest.raises(ClientDisconnected):
+            Taker(get_queue(connection), get_queue(connection).slots[0]).take(1)
+        monkeypatch.undo()
+        assert list(get_queue(connection).quarantined()) == []
+
+
+def test_a_job_whose_place_another_took_in_one_claim_is_offered_by_the_next_one(queue: Any) -> None:
+    queue.quotas.create("one")
+    agent, skipped = _agent(queue), set[int]()
+    first, parked, ahead = (Job(enginejobs.add, number) for number in range(3))
+    for job in (first, parked, ahead):
+        job.quota_names = ("one",)
+    _claimed(queue, agent, first)
+    _put(queue, parked)
+    assert Taker(queue, agent.slot, skipped=skipped).take(1) == []
+    ahead.set_priority(5)
+    _put(queue, ahead)
+    for done, taken in ((first, ahead), (ahead, parked)):
+        queue.quotas["one"].discard(done)
+        assert [one.job for one in Taker(queue, agent.slot, skipped=skipped).take(2)] == [taken]
+
+
+def test_a_deadline_that_was_moved_ends_no_job_before_it(queue: Any) -> None:
+    queue.hold_group("")
+    agent = _agent(queue)
+    queue.put(job := Job(enginejobs.add, 1), begin_by=timedelta(minutes=1))
+    transaction.commit()
+    Taker(queue, agent.slot).take(1)
+    job.begin_by = timedelta(hours=1)
+    transaction.commit()
+    set_now(utcnow() + timedelta(minutes=5))
+    assert Taker(queue, agent.slot).overdue(9) == []
+    set_now(utcnow() + timedelta(hours=1))
+    assert [(one.job, one.kind) for one in Taker(queue, agent.slot).overdue(9)] == [(job, "expire")]
+
+
+def test_a_job_for_later_that_is_cancelled_leaves_nothing_behind(queue: Any) -> None:
+    agent = _agent(queue)
+    job = Job(enginejobs.add, 1)
+    job.addCallback(enginejobs.note)
+    queue.put(job, begin_after=utcnow() + timedelta(hours=1))
+    transaction.commit()
+    Taker(queue, agent.slot).take(1)
+    queue.cancel(job)
+    assert [(one.job, one.kind) for one in Taker(queue, agent.slot).take(1)] == [(job, "resume")]
+
+    assert queue.counts()["later"] == 0 and not queue.later
+
+
+def test_a_filter_that_fails_keeps_nobody_else_from_work(
+    queue: Any, dispatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.set_template("worker", "aaa", size=1)
+    queue.set_template("worker", "zzz", size=1)
+    transaction.commit()
+    running = dispatch(threads=None, poll_interval=0.1)
+    transaction.begin()
+    queue.dispatchers[running.dispatcher.UUID]["aaa"].filter = _broken
+    transaction.commit()
+    with caplog.at_level(logging.CRITICAL, "collective.zcasync"):
+        assert [wait_for_result(_put(queue, Job(enginejobs.add, number))) for number in (1, 2)] == [1, 2]
+    assert "filter or chooser of agent 'aaa'" in caplog.text
+
+
+def test_a_chooser_that_fails_loses_nothing_and_keeps_nobody_else_from_work(queue: Any, dispatch: Any) -> None:
+    queue.set_template("worker", "aaa", size=1)
+    queue.set_template("worker", "zzz", size=1)
+    transaction.commit()
+    running = dispatch(threads=None, poll_interval=0.1)
+    transaction.begin()
+    queue.dispatchers[running.dispatcher.UUID]["aaa"].chooser = _take_and_fail
+    transaction.commit()
+    assert [wait_for_result(_put(queue, Job(enginejobs.add, number))) for number in (1, 2)] == [1, 2]
+
+
+def _broken(job: Any) -> bool:
+    raise ValueError("the filter is broken")
+
+
+def _take_and_fail(agent: Any) -> Any:
+    agent.queue.pull()
+    raise ValueError("the chooser is broken")
+
+
+def _newest_only(job: Any) -> bool:
+    return job.args[0] == -1
+
+
+def test_a_job_behind_more_rejected_ones_than_a_claim_looks_at_is_found(
+    queue: Any, dispatch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LOOK_AT_MOST", 5)
+    running = dispatch(threads=1, poll_interval=60)
+    transaction.begin()
+    queue.dispatchers[running.dispatcher.UUID]["main"].filter = _newest_only
+    transaction.commit()
+    for number in range(40):
+        queue.put(Job(enginejobs.add, number))
+    assert wait_for_result(_put(queue, Job(enginejobs.add, -1))) == -1
+
+
+def test_a_claim_that_was_stored_but_not_confirmed_leaves_no_job_behind(
+    queue: Any, dispatch: Any, lose_answers: Any
+) -> None:
+    dispatch(threads=1)
+    lost = lose_answers("zcasync-claims")
+    job = _put(queue, Job(enginejobs.add, 5))
+
+    assert wait_for_result(job) == 5
+    assert lost.is_set() and job.attempts == 1
+
+
+def test_a_queue_that_is_removed_costs_its_dispatcher_no_rest_and_no_end(queue: Any, dispatch: Any) -> None:
+    queues = install(queue._p_jar, ("", "other"))
+    transaction.commit()
+    running = dispatch(poll_interval=60)
+    other = queues["other"]
+    _put(other, Job(enginejobs.wait))
+    assert enginejobs.started["a"].wait(6)
+    transaction.begin()
+    del queues["other"]
+    transaction.commit()
+    running.dispatcher.poll_soon()
+    running.dispatcher.polls.wait_for(running.dispatcher.polls.count, 6)
+    enginejobs.released["a"].set()
+    assert wait_for_result(_put(queue, Job(enginejobs.add, 1))) == 1
+
+    claimer = running.dispatcher.claimer
+    assert list(claimer.homes) == [""]
+    running.stop(grace=6)
+    transaction.begin()
+    assert len(queue.dispatchers) == 0 and set(claimer._reports) <= {""}
+
+
+def test_a_job_that_is_due_while_all_threads_are_busy_does_not_keep_the_claims_running(
+    queue: Any, dispatch: Any
+) -> None:
+    running = dispatch(threads=1, poll_interval=60)
+    _put(queue, Job(enginejobs.wait))
+    assert enginejobs.started["a"].wait(6)
+    queue.put(due := Job(enginejobs.add, 1), begin_after=utcnow() + timedelta(hours=1))
+    transaction.commit()
+    Taker(queue).take(1)
+    transaction.commit()
+    set_now(utcnow() + timedelta(hours=2))
+    running.dispatcher.poll_soon()
+    running.dispatcher.polls.wait_for(running.dispatcher.polls.count, 6)
+
+    assert running.dispatcher.claimer._due == {}
+    enginejobs.released["a"].set()
+    assert wait_for_result(due) == 1
+
+
+def test_old_history_is_dropped_also_where_nothing_else_happens(queue: Any, dispatch: Any) -> None:
+    first = dispatch()
+    job = _put(queue, Job(enginejobs.add, 1))
+    wait_for_result(job)
+    first.stop()
+    transaction.begin()
+    _agent(queue)  # takes the free slot
+    second = dispatch()
+    transaction.begin()
+    queue.slots[0].owner = None  # as after an end without an heir
+    transaction.commit()
+    assert list(queue.finished()) == [job]
+    set_now(utcnow() + timedelta(days=9))
+    second.dispatcher.poll_soon()
+    second.dispatcher.polls.wait_for(second.dispatcher.polls.count, 6)
+    transaction.begin()
+
+    assert list(queue.finished()) == [] and queue.counts()["succeeded"] == 0
+
+
+def test_a_late_callback_commits_nothing_of_its_caller_after_a_savepoint_and_a_restart(
+    queue: Any, dispatch: Any
+) -> None:
+    running = dispatch()
+    job = _put(queue, Job(enginejobs.add, 1))
+    wait_for_result(job)
+    running.stop()
+    transaction.begin()
+    assert job.queue is queue
+    queue._p_jar.root()["mine"] = 1
+    transaction.savepoint()
+    job.addCallback(enginejobs.note)
+    transaction.abort()
+    assert "mine" not in queue._p_jar.root() and enginejobs.calls == []
+
+
+def test_silence_is_counted_for_each_queue_of_its_own(connection: Any) -> None:
+    queues, uuid = install(connection, ("", "other")), UUID(int=1)
+    das = []
+    for name, pings in (("", 3), ("other", 1)):
+        queues[name].dispatchers.register(uuid)
+        das.append(queues[name].dispatchers[uuid])
+        for _ping in range(pings):
+            das[-1].ping(utcnow())
+    observer = Observer()
+    for now in (0.0, 30.0, 61.0):
+        found = [observer.dead([da], now) for da in das]
+    assert found == [[da] for da in das]
+
+
+def test_run_jobs_does_not_call_what_was_cancelled_or_is_late(queue: Any) -> None:
+    cancelled, late = Job(enginejobs.note, "never"), Job(enginejobs.note, "never")
+    callback = cancelled.addCallbacks(failure=enginejobs.note)
+    queue.put(cancelled)
+    queue.put(late, begin_by=timedelta(0))
+    queue.cancel(cancelled)
+    set_now(utcnow() + timedelta(seconds=1))
+    run_jobs(queue, raises=False)
+
+    assert len(enginejobs.calls) == 1 and callback.result.check(CancelledError)
+    assert (cancelled.outcome, late.outcome) == ("cancelled", "failed")
+
+
+def test_what_a_claim_that_conflicts_would_have_noted_as_started_is_noted_by_the_next(dispatch: Any) -> None:
+    pool = AgentThreadPool(dispatch().dispatcher, "", "other", 0)
+    pool._started.add(b"one")
+    assert pool.started() == {b"one"} == pool.started()
+    pool._started.add(b"two")
+    pool.forget_started()
+    assert pool.started() == {b"two"}

@@ -182,7 +182,7 @@ class Dispatchers(Base):
         if da.activated is not None:
             raise InvalidValueError(f"the dispatcher {uuid} is active; deactivate it first")
         del self._data[str(uuid)]
-        da.parent = None
+        # It keeps its parent: the jobs that it ran climb to their queue through it.
         zope.event.notify(events.DispatcherUnregistered(da))
         return da
 
@@ -237,7 +237,8 @@ class Observer:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, float]] = {}
+        #: (queue, UUID) -> the count, and since when. Each queue counts for itself.
+        self._seen: dict[tuple[str, str], tuple[int, float]] = {}
 
     def forget(self) -> None:
         """Count anew."""
@@ -248,9 +249,10 @@ class Observer:
         found = []
         for da in siblings:
             count = da.last_ping.count
-            seen = self._seen.get(da.name)
+            who = ("" if da.queue is None else da.queue.name, da.name)
+            seen = self._seen.get(who)
             if seen is None or seen[0] != count:
-                self._seen[da.name] = (count, now)
+                self._seen[who] = (count, now)
             elif now - seen[1] > da.ping_death_interval.total_seconds():
                 found.append(da)
         return found

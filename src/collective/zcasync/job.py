@@ -235,7 +235,11 @@ class Job(Call):
         self._status_id = 2
         connection, queue = self._p_jar, self.queue
         mine = {id(self), *(id(callback) for callback in self._callbacks)}
-        alone = connection is None or all(id(other) in mine for other in connection._registered_objects)
+        alone = (
+            connection is None
+            or connection._savepoint_storage is None
+            and all(id(other) in mine for other in connection._registered_objects)
+        )
         if alone or queue is None:
             execution.resume_callbacks(self)
         else:

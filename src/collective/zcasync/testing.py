@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collective.zcasync import attempts
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
 from collective.zcasync.persistence import walk
@@ -51,17 +52,21 @@ def run_jobs(context: Any, raises: bool = True, limit: int = 10_000) -> list[Any
         taken = [(queue, one) for queue in queues.values() for one in claims.Taker(queue).take(1)]
         if not taken:
             break
-        for queue, (job, _kind) in taken:
-            _run_inline(job)
+        for queue, (job, kind) in taken:
+            if kind == "run":
+                _run_inline(job)
+            elif kind == "expire":
+                job._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
+            _run_callbacks_inline(job)
             claims.file_away(queue, None, job)
             done.append(job)
-            if raises and job.failed:
+            if raises and job.outcome == "failed":
                 raise JobFailed(f"{job!r} failed:\n{job.result.getTraceback()}")
     return done
 
 
 def _run_inline(job: Any, *results: Any) -> None:
-    """One job and its callbacks, in the present transaction."""
+    """One job, in the present transaction."""
     savepoint = transaction.savepoint(optimistic=True)
     before = local.job
     try:
@@ -83,10 +88,15 @@ def _run_inline(job: Any, *results: Any) -> None:
     job.active_start = job.active_start or clock.utcnow()
     job.attempts += 1
     job._finish(outcome, clock.utcnow())
+
+
+def _run_callbacks_inline(job: Any) -> None:
+    """Those callbacks of a job that have not run, and theirs; then it is COMPLETED."""
     for callback in job._callbacks:
         target = callback.getJob(job.result) if hasattr(callback, "getJob") else callback
         if target._status_id == 0:
             _run_inline(target, job.result)
+            _run_callbacks_inline(target)
     job._complete(clock.utcnow())
 
 
