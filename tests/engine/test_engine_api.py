@@ -7,6 +7,7 @@ from collective.zcasync import local
 from collective.zcasync import tasks
 from collective.zcasync.clock import utcnow
 from collective.zcasync.events import JobEvent
+from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
@@ -166,6 +167,27 @@ def test_cancelling_tells_what_became_of_the_job(queue: Any, dispatch: Any) -> N
     wait_for_result(running)
     assert api.cancel(running.id) == "finished"
     assert running.attempts == 1
+
+
+def test_a_job_that_was_set_aside_can_be_cancelled(queue: Any, dispatch: Any) -> None:
+    job = api.put(enginejobs.add)
+    queue.take_out(job)
+    queue.quarantine[1] = ("for a test", job)
+    queue.adjust("quarantined", 1)
+    transaction.commit()
+    dispatch()
+    assert api.cancel(job.id) == "cancelled"
+    transaction.commit()
+
+    assert wait_for_result(job).check(CancelledError)
+    assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
+
+
+def test_the_repr_of_a_job_names_its_call_and_hides_secrets(queue: Any) -> None:
+    job = api.put(enginejobs.note, 1, value="shown", password="hidden")
+    assert repr(job).startswith("<collective.zcasync.job.Job (oid ")
+    assert "enginejobs.note(1, value='shown', password=" in repr(job)
+    assert "hidden" not in repr(job)
 
 
 def test_jobs_run_inline_without_a_commit_callbacks_included(queue: Any, connection: Any) -> None:

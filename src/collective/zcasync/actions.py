@@ -25,7 +25,7 @@ def cancel(job: Any) -> str:
     queue = monitordb.queue_of(job)
     if queue is None:
         raise BadStatusError(f"Job {job.id} is in no queue, so there is nothing to cancel.")
-    if monitordb.quarantine_key(queue, job) is not None:
+    if queue.quarantine_key(job) is not None:
         raise BadStatusError(f"Job {job.id} is set aside: release it or discard it.")
     answer: str = queue.cancel(job)
     logger.info("Job %s (%s): %s on request", job.id, job.task, answer)
@@ -40,7 +40,7 @@ def retry(job: Any) -> Any:
     if is_broken(job):
         raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
     queue = monitordb.queue_of(job)
-    if queue is not None and monitordb.quarantine_key(queue, job) is not None:
+    if queue is not None and queue.quarantine_key(job) is not None:
         return _release(queue, job)
     if job.outcome not in RETRIABLE:
         raise BadStatusError(f"Job {job.id} has neither failed nor been cancelled, so it cannot be retried.")
@@ -59,10 +59,10 @@ def retry(job: Any) -> Any:
 def discard(job: Any) -> None:
     """Remove a job that was set aside, for good and without callbacks; also one whose class is gone."""
     queue = monitordb.queue_of(job)
-    key = monitordb.quarantine_key(queue, job) if queue is not None else None
+    key = queue.quarantine_key(job) if queue is not None else None
     if key is None:
         raise BadStatusError(f"Job {oid_text(job)} is not set aside, so it cannot be discarded: cancel it.")
-    _leave_quarantine(queue, key)
+    queue.leave_quarantine(key)
     if not is_broken(job):
         job.parent = None
     logger.warning("Job %s: discarded on request", oid_text(job))
@@ -82,14 +82,9 @@ def resume_queue(queue: Any) -> None:
 
 def _release(queue: Any, job: Any) -> Any:
     """Let a job that was set aside wait again, in front of all others; its process' deaths are forgotten."""
-    _leave_quarantine(queue, monitordb.quarantine_key(queue, job))
+    queue.leave_quarantine(queue.quarantine_key(job))
     job.held_reason = ""
     job.deaths = 0
     queue.give_back(job, front=True)
     logger.info("Job %s (%s): released on request", job.id, job.task)
     return job
-
-
-def _leave_quarantine(queue: Any, key: Any) -> None:
-    del queue.quarantine[key]
-    queue.adjust("quarantined", -1)

@@ -162,12 +162,7 @@ def queue_of(job: Any) -> Any:
 
 def quarantine_of(source: Any, job: Any) -> Any:
     """The queue that has set the job aside, or None."""
-    return next((queue for _name, queue in _selected(source, None) if quarantine_key(queue, job) is not None), None)
-
-
-def quarantine_key(queue: Any, job: Any) -> int | None:
-    """Under which key the queue has set the job aside, or None. Loads no job."""
-    return next((key for key, (_reason, other) in queue.quarantine.items() if other is job), None)
+    return next((queue for _name, queue in _selected(source, None) if queue.quarantine_key(job) is not None), None)
 
 
 def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None) -> JobRow:
@@ -218,7 +213,7 @@ def state_of(job: Any) -> str:
         return STATE_OF_OUTCOME.get(job.outcome or "", FINISHED)
     if job.token is not None and job.status in (ASSIGNED, ACTIVE, CALLBACKS):
         return RUNNING
-    if job.queue is not None and quarantine_key(job.queue, job) is not None:
+    if job.queue is not None and job.queue.quarantine_key(job) is not None:
         return QUARANTINED
     due = job.not_before()
     return SCHEDULED if due is not None and due > clock.utcnow() else WAITING

@@ -150,6 +150,10 @@ class Places(Base):
             return job
         raise IndexError(index)
 
+    def quarantine_key(self, job: Any) -> int | None:
+        """Under which key the job was set aside, or None. Loads no job."""
+        return next((key for key, (_reason, other) in self.quarantine.items() if other is job), None)
+
     # Finding and taking out
 
     def take_out(self, job: Any, slot: Any = None) -> bool:
@@ -179,6 +183,11 @@ class Places(Base):
             elif place.tree.get(key) is job:
                 return claims.Row(key, place, key, job)
         return None
+
+    def leave_quarantine(self, key: int) -> None:
+        """Take a job out of those that were set aside."""
+        del self.quarantine[key]
+        self.adjust("quarantined", -1)
 
     def adjust(self, kind: str, change: int) -> None:
         """Correct a count from outside a dispatcher."""

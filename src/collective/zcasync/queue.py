@@ -223,14 +223,18 @@ class Queue(Places):
     def cancel(self, job: Any, callbacks: bool = True) -> str:
         """End a waiting job with a Failure of CancelledError; ask a running one to stop.
 
-        Answers "cancelled", "stopping" or "finished". ``callbacks``: whether those of the job run. Writes the job's record and an inbox; the claim that finds it
-        there takes the old entry out of the trees, which callers never write.
+        Answers "cancelled", "stopping" or "finished". ``callbacks``: whether those of the job run. Writes the job's
+        record and an inbox; the claim that finds it there takes the old entry out of the trees, which callers never
+        write. A job that was set aside leaves the quarantine by it.
         """
         if job._status_id >= 2:
             return "finished"
         if job.token is not None and job.agent is not None and job.agent.slot is not None:
             job.agent.slot.send(job, ("stop", ""), True)
             return "stopping"
+        aside = self.quarantine_key(job)
+        if aside is not None:
+            self.leave_quarantine(aside)
         old = self._find(job)
         if not callbacks:
             job._callbacks = ()

@@ -1,6 +1,8 @@
 """How jobs, functions and persistent objects look in logs: the form that zc.async's users know."""
 
 from collective.zcasync import callables
+from collective.zcasync.readable import is_secret
+from collective.zcasync.readable import MASK
 from persistent import Persistent
 from typing import Any
 
@@ -23,7 +25,8 @@ def custom_repr(value: Any) -> str:
 def call_text(job: Any) -> str:
     """``<module.Class (oid N, db 'name') ``module.func(arg, key=value)``>``."""
     arguments = [custom_repr(arg) for arg in job._get_args()]
-    arguments += [f"{name}={custom_repr(value)}" for name, value in job._get_kwargs().items()]
+    for name, value in job._get_kwargs().items():
+        arguments.append(f"{name}={MASK if is_secret(name) else custom_repr(value)}")  # reprs go to logs
     if job._is_method:
         call = f"{custom_repr(job._owner())} :{job._callable}"
     else:
