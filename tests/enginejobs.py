@@ -145,6 +145,12 @@ def failing_hook() -> str:
     return "never stored"
 
 
+def doom() -> str:
+    calls.append("doom")
+    transaction.doom()
+    return "never stored"
+
+
 def unpicklable() -> Any:
     return threading.Lock()
 

@@ -178,6 +178,14 @@ def test_a_commit_that_is_refused_ends_in_the_failure_of_the_commit(
     assert "Commit failed" in caplog.text and "Prior to this" in caplog.text
 
 
+def test_a_job_that_dooms_its_transaction_fails_at_once(queue: Any, dispatch: Any) -> None:
+    dispatch()
+    result = wait_for_result(_put(queue, enginejobs.doom))
+
+    assert result.check("transaction.interfaces.DoomedTransaction")
+    assert enginejobs.calls == ["doom"]
+
+
 def test_a_job_whose_thread_dies_runs_again(queue: Any, dispatch: Any) -> None:
     running = dispatch()
     job = _put(queue, enginejobs.exit_once)

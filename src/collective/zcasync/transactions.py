@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.failure import Failure
 from threading import Event
+from transaction.interfaces import DoomedTransaction
 from transaction.interfaces import TransactionError
 from typing import Any
 from ZODB.POSException import POSKeyError
@@ -53,12 +54,15 @@ def is_disconnect(exc: Any) -> bool:
 
 
 def is_conflict(exc: Any) -> bool:
-    """Whether the same work may go through at the next try, at once."""
+    """Whether the same work may go through at the next try, at once.
+
+    A transaction that the work itself has doomed will be doomed again.
+    """
     if is_disconnect(exc):
         return False
     if isinstance(exc, twisted.python.failure.Failure):
-        return exc.check(TransactionError) is not None
-    return isinstance(exc, TransactionError)
+        return exc.check(TransactionError) is not None and exc.check(DoomedTransaction) is None
+    return isinstance(exc, TransactionError) and not isinstance(exc, DoomedTransaction)
 
 
 def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | None = None) -> Any:
