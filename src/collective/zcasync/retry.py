@@ -13,6 +13,7 @@ from collective.zcasync.transactions import DISCONNECTS
 from collective.zcasync.transactions import is_conflict
 from collective.zcasync.transactions import is_disconnect
 from datetime import timedelta
+from transaction.interfaces import DoomedTransaction
 from transaction.interfaces import TransactionError
 from typing import Any
 from zope.component import queryAdapter
@@ -109,6 +110,8 @@ class _Policy:
             # A driver's error means the database only by where it was raised, which no class tells.
             if failure.check(*classes) is None and not (away and classes is DISCONNECTS):
                 continue
+            if key == "transaction_error" and failure.check(DoomedTransaction) is not None:
+                continue  # it is one by its class, but it would be doomed again
             count = _count(data_cache, key, failure)
             if attempts is not None and count >= attempts:
                 self._log("gives up", where, count, failure)
