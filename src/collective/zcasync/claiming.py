@@ -3,6 +3,7 @@
 from collections import deque
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import retry
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.failure import Failure
@@ -137,6 +138,10 @@ class Claimer:
         urgent = urgent or any(now - when >= SWEEP_AFTER or what != "finished" for when, _oid, what in reports)
         if urgent and reports:
             sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
+        if full:
+            for quota in queue.quotas.values():
+                if quota.filled:
+                    quota.clean()  # else members leave when they are swept, after their callbacks
         taker = claims.Taker(queue, slot, self.homes[name])
         info: dict[str, Any] = {}
         given: list[tuple[AgentThreadPool, list[Any]]] = []
@@ -211,6 +216,10 @@ class Claimer:
         self._skipped[key] = since, skipped
         return skipped
 
+    def _pool_of(self, agent: Any) -> AgentThreadPool:
+        pool: AgentThreadPool = self.dispatcher.queues[agent.queue.name][agent.name]
+        return pool
+
     def _take(self, agent: Any, taker: claims.Taker, free: int, ahead: int) -> list[Any]:
         """For agents that choose by filter: for the free threads, and ahead of them what may be run twice."""
         try:
@@ -218,11 +227,12 @@ class Claimer:
         except Exception as error:  # its code is gone: nobody knows what this agent may take
             taker.trouble = error
             return []
-        taken = taker.take(free, accepts)
+        taken = taker.take(free, accepts, self._pool_of(agent).admits())
         self._hold(agent, taken, True)
         items = execution_items(taken, True)
         if ahead and len(taken) == free:
-            more = taker.take(ahead, accepts, claims.may_run_twice)
+            # After a death nobody would know whether a job that was claimed ahead had begun.
+            more = taker.take(ahead, accepts, retry.retries_interruptions)
             self._hold(agent, more, False)
             items += execution_items(more, False)
         return items

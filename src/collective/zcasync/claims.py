@@ -8,7 +8,6 @@ from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import notify
-from collective.zcasync import retry
 from collective.zcasync import transactions
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.persistence import free_key
@@ -32,6 +31,9 @@ SPILL = 64
 
 #: Jobs that one claim moves to the backlog: all of a million at once would fill the memory.
 SPILL_AT_MOST = 2000
+
+#: Jobs that one claim leaves where they are, as they would have to wait for others that run.
+PASS_AT_MOST = 32
 
 #: Rows that one claim looks at beyond those that it wants, before it leaves the rest to the next claim.
 LOOK_AT_MOST = 1000
@@ -121,7 +123,7 @@ class Taker:
             return taken
         self.spill()
         looked, before = 0, len(self.skipped)
-        while len(taken) < want and looked < LOOK_AT_MOST:
+        while len(taken) < want and looked < LOOK_AT_MOST and len(self.passed) < PASS_AT_MOST:
             chunk = max(want - len(taken), looked)  # each look begins at the heads again: take fewer, larger ones
             rows = list(islice(self.rows(chunk), chunk))
             if not rows:
@@ -373,11 +375,6 @@ def place_rows(place: Place, now: datetime | None = None) -> Iterator[Row]:
     else:
         for key, job in place.tree.items(SENTINEL + 1):
             yield Row(key, place, key, job)
-
-
-def may_run_twice(job: Any) -> bool:
-    """Whether a job may be claimed ahead: after a death nobody knows whether it had begun."""
-    return retry.retries_interruptions(job)
 
 
 def file_away(queue: Any, slot: Any, job: Any) -> None:

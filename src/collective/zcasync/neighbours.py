@@ -28,6 +28,11 @@ class _Limit:
     def admits(self) -> bool:
         return self.running < max(1, int(self.limit))
 
+    @property
+    def held(self) -> bool:
+        """Whether conflicts keep some of the threads from such jobs."""
+        return self.limit < self.most
+
     def learn(self, conflict: bool) -> None:
         if conflict:
             self.limit = max(1.0, min(self.limit, self.most) / 2)
@@ -65,6 +70,12 @@ class Neighbours:
             return False
         limit.running += 1
         return True
+
+    def room(self, who: Neighbour) -> int:
+        """How many more may begin now. A large number where nothing is known against it."""
+        with self.changed:
+            limit = self._limit(who)
+            return 0 if self._alone.get(who[0]) else max(1, int(limit.limit)) - limit.running if limit.held else 1000
 
     def leave(self, who: Neighbour) -> None:
         """Give the place back."""

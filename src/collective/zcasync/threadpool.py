@@ -1,6 +1,8 @@
 """The job threads of one agent, and the jobs that were claimed for them."""
 
+from collections import Counter
 from collections import deque
+from collections.abc import Callable
 from collective.zcasync import execution
 from collective.zcasync.threadlocal import local
 from typing import Any
@@ -16,6 +18,9 @@ logger = logging.getLogger("collective.zcasync.events")
 #: Seconds of work that may be claimed ahead, and the same in claims: where commits are slow, the time of a short job is
 #: that of its commit, and its threads would wait for the next claim's.
 AHEAD, AHEAD_CLAIMS = 0.05, 2
+
+#: Jobs of one kind that are claimed while their neighbours keep them from running, at most.
+MOST_HELD = 32
 
 _numbers = itertools.count(1)
 
@@ -89,7 +94,7 @@ class AgentThreadPool:
         """
         with self._changed:
             busy = sum(1 for oid in self.jobids.values() if oid is not None)
-            waiting = len(self.waiting)
+            waiting = self._startable()
         free = self.size - busy - waiting
         ahead = 0
         horizon = max(AHEAD, AHEAD_CLAIMS * claim)
@@ -99,6 +104,26 @@ class AgentThreadPool:
                 return 0, 0
             ahead = min(ahead, self.size + ahead - busy - waiting - max(free, 0))
         return max(free, 0), max(ahead, 0)
+
+    def _startable(self) -> int:
+        """How many of the claimed jobs a thread could begin; what its neighbours hold up must not hold up others."""
+        held = Counter(item.who for item in self.waiting)
+        return sum(min(count, max(self.dispatcher.neighbours.room(who), 0)) for who, count in held.items())
+
+    def admits(self) -> Callable[[Any], bool]:
+        """For one claim: whether to take a job. Of those that run one after the other only the next ones are taken."""
+        with self._changed:
+            held = Counter(item.who for item in self.waiting)
+        more = 1 if self.mean is None else min(max(int(AHEAD / max(self.mean, 1e-5)), 1), MOST_HELD)
+
+        def admit(job: Any) -> bool:
+            who = (job.group, job.task)
+            if held[who] >= max(self.dispatcher.neighbours.room(who), 0) + more:
+                return False
+            held[who] += 1
+            return True
+
+        return admit
 
     def give(self, items: list[Item]) -> None:
         with self._changed:
