@@ -11,6 +11,7 @@ from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
 from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import CancelledError
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
@@ -509,3 +510,50 @@ def test_what_a_claim_that_conflicts_would_have_noted_as_started_is_noted_by_the
     pool._started.add(b"two")
     pool.forget_started()
     assert pool.started() == {b"two"}
+
+
+def test_jobs_that_must_wait_for_each_other_leave_the_other_threads_to_others(queue: Any, dispatch: Any) -> None:
+    running = dispatch(threads=3, poll_interval=60)
+    for _conflict in range(3):
+        running.dispatcher.neighbours.learn(("", "enginejobs.wait"), True)
+    slow = [queue.put(Job(enginejobs.wait, "a")) for _number in range(10)]
+    other = queue.put(Job(enginejobs.add, 1))
+    transaction.commit()
+
+    assert wait_for_result(other) == 1
+    assert enginejobs.calls == ["a"]
+    enginejobs.released["a"].set()
+    assert [wait_for_result(job) for job in slow] == ["a"] * 10
+
+
+def test_a_job_whose_callbacks_run_holds_no_quota(queue: Any, dispatch: Any) -> None:
+    queue.quotas.create("one")
+    first, second = Job(enginejobs.add, 1), Job(enginejobs.add, 2)
+    first.addCallback(_annotate_and_wait)
+    for job in (first, second):
+        job.quota_names = ("one",)
+        queue.put(job)
+    transaction.commit()
+    dispatch(threads=2, poll_interval=0.1)
+
+    assert enginejobs.started["a"].wait(6)
+    assert wait_for_result(second) == 2
+    assert first.status == CALLBACKS
+    enginejobs.released["a"].set()
+    assert wait_for_result(first) == 1
+
+
+def test_a_template_that_is_made_larger_needs_no_poll(queue: Any, dispatch: Any) -> None:
+    queue.set_template("worker", "main", size=1)
+    for name in ("a", "b"):
+        queue.put(Job(enginejobs.wait, name))
+    transaction.commit()
+    dispatch(threads=None, poll_interval=60)
+    assert enginejobs.started["a"].wait(6)
+    transaction.begin()
+    queue.set_template("worker", "main", size=2)
+    transaction.commit()
+
+    assert enginejobs.started["b"].wait(6)
+    for event in enginejobs.released.values():
+        event.set()

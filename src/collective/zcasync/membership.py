@@ -119,6 +119,8 @@ class Membership:
                         foreign |= both
                 # What people change wakes everybody: pauses, releases, sizes of quotas, templates.
                 oids |= {queue._p_oid, queue.quotas._p_oid, *(quota._p_oid for quota in queue.quotas.values())}
+                da = queue.dispatchers.get(dispatcher.UUID)
+                oids |= {agent._p_oid for agent in da.values()} if da is not None else set()
             dispatcher._foreign = foreign
             dispatcher.watcher.watch(oids)
         finally:

@@ -10,6 +10,7 @@ from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IQuota
 from collective.zcasync.persistence import Base
 from typing import Any
+from ZODB.POSException import POSKeyError
 from zope.interface import implementer
 
 #: Jobs of one quota that may run at once, unless the site says otherwise.
@@ -54,12 +55,8 @@ class Quota(Base):
             self.members = {oid: member for oid, member in self.members.items() if oid != job._p_oid}
 
     def clean(self) -> None:
-        # The queue knows: members leave when a claim sweeps them. This is for members that ended by another way.
-        ended = {
-            oid
-            for oid, job in self.members.items()
-            if getattr(job, "status", COMPLETED) in (CALLBACKS, COMPLETED) or job.held_back
-        }
+        """Let those go that hold no place any more: their callbacks run, they have ended, or they wait for later."""
+        ended = {oid for oid, job in self.members.items() if _holds_nothing(job)}
         if ended:
             self.members = {oid: job for oid, job in self.members.items() if oid not in ended}
 
@@ -77,6 +74,13 @@ class Quota(Base):
 
     def __getitem__(self, index: int) -> Any:
         return list(self.members.values())[index]
+
+
+def _holds_nothing(job: Any) -> bool:
+    try:
+        return getattr(job, "status", COMPLETED) in (CALLBACKS, COMPLETED) or job.held_back
+    except POSKeyError:
+        return True  # its record is gone
 
 
 class Quotas(Base):
