@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import claims
+from collective.zcasync import instanceuuid
 from collective.zcasync import queue as queue_module
 from collective.zcasync import sweeping
 from collective.zcasync.agent import Agent
@@ -557,3 +558,18 @@ def test_a_template_that_is_made_larger_needs_no_poll(queue: Any, dispatch: Any)
     assert enginejobs.started["b"].wait(6)
     for event in enginejobs.released.values():
         event.set()
+
+
+def test_trouble_with_a_sibling_does_not_end_the_pings(
+    queue: Any, dispatch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = dispatch(poll_interval=60)
+    looks = threading.Semaphore(0)
+
+    def look(process: Any) -> bool:
+        looks.release()
+        raise OverflowError("no such number")
+
+    monkeypatch.setattr(instanceuuid, "process_is_gone", look)
+    running.dispatcher.heartbeat.siblings = [(uuid4(), {"pid": 2**99})]
+    assert looks.acquire(timeout=6) and looks.acquire(timeout=6)

@@ -42,12 +42,15 @@ class Heartbeat:
         tried = 0.0
         while not self._stopped.wait(min(LOOK, self._interval / 3)):
             now = time.monotonic()
-            if now - max(tried, self._pinged) >= self._interval:
-                tried = now
-                self._ping()
-            if any(instanceuuid.process_is_gone(process) is True for _uuid, process in self.siblings if process):
-                self.siblings = []
-                self.dispatcher.poll_soon()
+            try:
+                if now - max(tried, self._pinged) >= self._interval:
+                    tried = now
+                    self._ping()
+                if any(instanceuuid.process_is_gone(process) is True for _uuid, process in self.siblings if process):
+                    self.siblings = []
+                    self.dispatcher.poll_soon()
+            except Exception:  # a dispatcher without pings claims nothing, and is taken for dead
+                logger.critical("dispatcher %s: a look at its siblings failed", self.dispatcher.UUID, exc_info=True)
 
     def _ping(self) -> None:
         dispatcher = self.dispatcher
