@@ -18,12 +18,14 @@ from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 
 import enginejobs
-import io
+import http.server
 import logging
 import lxml.etree
 import pytest
+import threading
 import transaction
 import urllib.error
+import urllib.request
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,7 @@ def test_a_job_that_returns_a_failure_keeps_its_changes(queue: Any, dispatch: An
     "factory",
     [
         lambda: ValueError("plain"),
-        lambda: urllib.error.HTTPError("http://localhost", 502, "Bad gateway", {}, io.BytesIO(b"body")),  # type: ignore[arg-type]
+        lambda: _bad_gateway(),
         lambda: enginejobs.TwoArguments("one", "two"),
     ],
     ids=["plain", "HTTPError", "two arguments"],
@@ -368,6 +370,28 @@ def test_the_start_of_a_job_is_told_to_those_who_wait(queue: Any, dispatch: Any)
     assert wait_for_start(job) >= job.put_at
     enginejobs.released["a"].set()
     wait_for_result(job)
+
+
+class _BadGateway(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(502)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody wants to read it."""
+
+
+def _bad_gateway() -> BaseException:
+    """The error of a real connection: it holds a socket, which no pickle takes."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _BadGateway) as server:
+        answer = threading.Thread(target=server.handle_request)
+        answer.start()
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/")
+        except urllib.error.HTTPError as error:
+            return error
+        finally:
+            answer.join(6)
+    raise AssertionError("the server answered well")
 
 
 def _named(factory: Any, name: str) -> Any:
