@@ -256,6 +256,18 @@ def test_a_dispatcher_is_known_in_its_process_by_its_uuid(dispatch: Any, db: Any
     assert dispatcher.get(uuid) is None
 
 
+def test_a_dispatcher_can_be_activated_again_and_polls_at_its_pace(queue: Any, dispatch: Any) -> None:
+    running = dispatch(poll_interval=60)
+    running.dispatcher.deactivate()
+    running.dispatcher.activate()
+    job = queue.put(Job(enginejobs.add, 1))
+    transaction.commit()
+
+    assert wait_for_result(job) == 1
+    ticks = [call for call in running.reactor.getDelayedCalls() if call.func == running.dispatcher._tick]
+    assert len([call for call in ticks if call.args == (running.dispatcher.activated,)]) == 1
+
+
 def test_a_fork_inherits_no_dispatcher(dispatch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     running = dispatch()
     monkeypatch.setattr(os, "getpid", lambda: running.dispatcher.pid + 1)

@@ -117,6 +117,7 @@ class Dispatcher:
         self._full = threading.Event()
         self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
         self._leaving = False
+        self._triggered = False
         #: Whether the claim thread may end. Not when ``activated`` is cleared: the last order comes after that.
         self._over = False
         self._ended = threading.Event()
@@ -142,8 +143,10 @@ class Dispatcher:
         self.heartbeat = Heartbeat(self)
         self._loop_thread = threading.Thread(target=self._loop, name="zcasync-claims", daemon=True)
         self._loop_thread.start()
-        self.reactor.callFromThread(self._tick)
-        self.reactor.addSystemEventTrigger("before", "shutdown", self._shutdown)
+        self.reactor.callFromThread(self._tick, self.activated)
+        if not self._triggered:
+            self._triggered = True
+            self.reactor.addSystemEventTrigger("before", "shutdown", self._shutdown)
         logger.info("dispatcher %s activated, role %s", self.UUID, self.role)
 
     def _shutdown(self) -> None:
@@ -209,11 +212,11 @@ class Dispatcher:
             self.claimer.abroad.set()
         self._wake.set()
 
-    def _tick(self) -> None:
-        """In the reactor's thread: order a poll, and the next tick."""
-        if self.activated:
+    def _tick(self, since: datetime) -> None:
+        """In the reactor's thread: order a poll, and the next tick, as long as this activation lasts."""
+        if self.activated is since:
             self.poll_soon()
-            self.reactor.callLater(self.poll_interval, self._tick)
+            self.reactor.callLater(self.poll_interval, self._tick, since)
 
     def poll_soon(self) -> None:
         """Poll at once instead of waiting for the interval."""
