@@ -47,7 +47,7 @@ class Description:
 
 def names() -> list[str]:
     """The names of all installed distributions, each once however often it is found on the path."""
-    return sorted({canonical(found.metadata["Name"]) for found in distributions() if found.metadata["Name"]})
+    return sorted({canonical(found.metadata["Name"]) for found in distributions() if found.metadata.get("Name")})
 
 
 def canonical(name: str) -> str:
@@ -67,7 +67,7 @@ def describe(name: str) -> Description:
     return Description(
         name=metadata["Name"],
         version=metadata["Version"],
-        summary=(metadata["Summary"] or "").strip(),
+        summary=(metadata.get("Summary") or "").strip(),
         licence=_licence(metadata),
         classifiers=tuple(metadata.get_all("Classifier") or ()),
         html=_readme(metadata),
@@ -76,21 +76,21 @@ def describe(name: str) -> Description:
 
 def _licence(metadata: Message) -> str:
     """The licence in few words: the SPDX expression, else the classifiers, else the first line of the old field."""
-    if expression := metadata["License-Expression"]:
+    if expression := metadata.get("License-Expression"):
         return str(expression)
     matches = (LICENCE_CLASSIFIER.match(classifier) for classifier in metadata.get_all("Classifier") or ())
     if named := [match.group(1) for match in matches if match and match.group(1) != "OSI Approved"]:
         return ", ".join(named)
-    first = (metadata["License"] or "").strip().partition("\n")[0]
+    first = (metadata.get("License") or "").strip().partition("\n")[0]
     return first[:60] if first and first != "UNKNOWN" else "not stated"
 
 
 def _readme(metadata: Message) -> str:
     """The README as safe HTML. It is a stranger's text, so it goes through nh3 whatever it was written in."""
-    text = str(metadata.get_payload() or metadata["Description"] or "").strip()
+    text = str(metadata.get_payload() or metadata.get("Description") or "").strip()
     if text in ("", "UNKNOWN"):
         raise NoDescription(f"{metadata['Name']} has no README")
-    content_type = (metadata["Description-Content-Type"] or "text/x-rst").partition(";")[0].strip()
+    content_type = (metadata.get("Description-Content-Type") or "text/x-rst").partition(";")[0].strip()
     if content_type == "text/markdown":
         html = markdown(text, extensions=["fenced_code", "tables"])
     elif content_type == "text/x-rst":
