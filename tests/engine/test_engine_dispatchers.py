@@ -306,6 +306,23 @@ def test_neighbours_that_conflict_are_halved_and_grow_again() -> None:
         assert neighbours.enter(who)
 
 
+def test_neighbours_that_conflict_again_wait_longer_before_they_are_tried_side_by_side() -> None:
+    neighbours, who = Neighbours(2), ("site", "task")
+
+    def smooth_until_grown() -> int:
+        count = 0
+        while neighbours.limits():
+            neighbours.learn(who, False)
+            count += 1
+        return count
+
+    needed = []
+    for _round in range(8):
+        neighbours.learn(who, True)
+        needed.append(smooth_until_grown())
+    assert needed == [50, 100, 200, 400, 800, 1600, 1600, 1600]
+
+
 def test_an_attempt_after_a_conflict_is_alone_in_its_group() -> None:
     neighbours = Neighbours(4)
     order: list[str] = []

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 import threading
 
-#: Attempts without a conflict after which one more may run at once.
-GROW_AFTER = 50
+#: Attempts without a conflict after which one more may run at once. Each time that this one more brings conflicts the
+#: number is doubled, to this many at most, and halved when it does not: jobs that always conflict are seldom tried
+#: side by side, for that costs more than the conflict itself (each thread's cache loses what the others write).
+GROW_AFTER, LONGEST_PATIENCE = 50, 1600
 
 Neighbour = tuple[str, str]  # group and task
 
@@ -24,6 +26,8 @@ class _Limit:
         self.limit = float(most)
         self.running = 0
         self.smooth = 0
+        self.patience = GROW_AFTER
+        self.grown = False
 
     def admits(self) -> bool:
         return self.running < max(1, int(self.limit))
@@ -35,13 +39,17 @@ class _Limit:
 
     def learn(self, conflict: bool) -> None:
         if conflict:
+            if self.grown:
+                self.patience = min(self.patience * 2, LONGEST_PATIENCE)
             self.limit = max(1.0, min(self.limit, self.most) / 2)
-            self.smooth = 0
+            self.smooth, self.grown = 0, False
             return
         self.smooth += 1
-        if self.smooth >= GROW_AFTER:
-            self.smooth = 0
+        if self.smooth >= self.patience and self.held:
+            if self.grown:
+                self.patience = max(self.patience // 2, GROW_AFTER)
             self.limit = min(float(self.most), self.limit + 1)
+            self.smooth, self.grown = 0, True
 
 
 class Neighbours:
