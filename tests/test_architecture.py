@@ -31,8 +31,8 @@ ENGINE_LIBRARIES = {
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
     interfaces events exceptions clock instanceuuid persistence deferred threadlocal failuredata failure transactions
-    notify callables readable representation door configuredpolicy retry fence neighbours attempts callbackruns
-    execution callbacks calls job quota history slot claims sweeping takeover dispatchers places queue lookup agent
+    notify callables readable representation door configuredpolicy retry fence neighbours attempts callbacks
+    callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queue lookup agent
     wakeup threadpool pollinfo heartbeat membership claiming dispatcher reactor configure monitorrows jobdetail monitor
     monitordb tasks api actions testing
 """.split()

@@ -121,8 +121,7 @@ class Agent(Base):
     def remove(self, item: Any) -> None:
         """Let the job go; its parent becomes None."""
         self.index(item)
-        slot = self.slot
-        slot.running = {oid: row for oid, row in slot.running.items() if oid != item._p_oid}
+        self.slot.release(item._p_oid)
         item.parent = None
 
     def pull(self, index: int = 0) -> Any:

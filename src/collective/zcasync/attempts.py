@@ -10,6 +10,7 @@ from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import UnreadableArgumentsError
 from collective.zcasync.failure import Failure
+from collective.zcasync.fence import check_owner
 from collective.zcasync.fence import Guard
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.neighbours import Neighbours
@@ -146,7 +147,7 @@ class Run:
         guard = Guard(job, self.token)
         self.manager.registerSynch(guard)
         try:
-            self._check_owner()
+            check_owner(self.job, self.token)
             self._commit_start(guard)
             with entered(job):
                 self._call_and_commit(guard)
@@ -161,15 +162,11 @@ class Run:
                 )
                 return FINISHED
             guard.over = True
-            return self._trouble(error, guard)
+            return self._trouble(error)
         finally:
             self.manager.unregisterSynch(guard)
         self.around.learn(self.who, False)
         return FINISHED
-
-    def _check_owner(self) -> None:
-        if self.job.token != self.token:
-            raise ReassignedError(f"the job {self.job.id} belongs to another claim now")
 
     def _commit_start(self, guard: Guard) -> None:
         """A job that must not run twice is ACTIVE in the database before its first line runs."""
@@ -224,8 +221,7 @@ class Run:
         job = self.job
         if job.failed:
             result = job.result
-            level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
-            logger.log(level, "%r failed with traceback:\n%s", job, result.getTraceback())
+            logger.log(failure_level(job), "%r failed with traceback:\n%s", job, result.getTraceback())
             events.tell(events.JobFailed(job.id, job.task, job.error))
         else:
             tracelog.info("%r succeeded with result: %.200r", job, job.result)
@@ -233,7 +229,7 @@ class Run:
 
     # When something goes wrong
 
-    def _trouble(self, error: BaseException, guard: Guard) -> str:
+    def _trouble(self, error: BaseException) -> str:
         """Ask the policy what follows, and do it."""
         kind = retry.trouble(error)
         if kind == "away":
@@ -242,7 +238,7 @@ class Run:
                 raise SystemExit("stopped while the database was away")
         self.manager.begin()
         self.job = self.find()
-        self._check_owner()
+        check_owner(self.job, self.token)
         if self.job._p_jar is not None and self.job._status_id >= 2:
             # The commit went through, and only the answer to it was lost: what is done must not be done again.
             return FINISHED
@@ -266,7 +262,7 @@ class Run:
         return RETURNED
 
     def _database(self) -> Any:
-        return self.around.database or (self.job._p_jar and self.job._p_jar.db())
+        return self.around.database or database_of(self.job)
 
     def _answer(self, failure: Failure) -> Any:
         """The policy's answer: False, True or a timedelta."""
@@ -334,7 +330,7 @@ class Run:
 
         def call() -> None:
             self.job = self.find()
-            self._check_owner()
+            check_owner(self.job, self.token)
             change()
 
         surely(call, f"the outcome of {self.who[1]}", self.manager, self._database(), self.around.stopping)
@@ -379,7 +375,11 @@ def database_of(job: Any) -> Any:
     return None if job._p_jar is None else job._p_jar.db()
 
 
+def failure_level(job: Any) -> int:
+    """The level at which a failure of the job is logged."""
+    return logging.ERROR if job.failure_log_level is None else job.failure_log_level
+
+
 def log_failure(job: Any) -> None:
     """Log the end of a job that failed without an attempt."""
-    level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
-    logger.log(level, "%r ended: %s", job, job.error)
+    logger.log(failure_level(job), "%r ended: %s", job, job.error)

@@ -10,11 +10,11 @@ from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
 from collective.zcasync.attempts import surely
 from collective.zcasync.attempts import Surroundings
+from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import AbortedError
-from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
-from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
 from datetime import datetime
 from typing import Any
@@ -35,9 +35,8 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
     token = job.token
     while True:
         manager.begin()
-        if job.token != token:
-            raise ReassignedError(f"the job {job.id} belongs to another claim now")
-        callback = next((c for c in job._callbacks if c.status not in (CALLBACKS, COMPLETED) or _unfinished(c)), None)
+        check_owner(job, token)
+        callback = next((c for c in job._callbacks if c.status != COMPLETED), None)
         if callback is None:
             break
         try:
@@ -47,8 +46,7 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
                 raise
 
             def change(until: datetime = wait.until) -> None:
-                if job.token != token:
-                    raise ReassignedError(f"the job {job.id} belongs to another claim now")
+                check_owner(job, token)
                 job.resume_at = until
                 job.queue.give_back(job)
 
@@ -56,23 +54,18 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
             return RETURNED
 
     def complete() -> None:
-        if job.token != token:
-            raise ReassignedError(f"the job {job.id} belongs to another claim now")
+        check_owner(job, token)
         job._complete(clock.utcnow())
 
     surely(complete, f"the end of {job.task}", manager, around.database or database_of(job), around.stopping)
     return FINISHED
 
 
-def _unfinished(callback: Any) -> bool:
-    return callback.status == CALLBACKS
-
-
 def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool) -> None:
     result = main.result
 
     def find() -> Any:
-        return callback.getJob(result) if hasattr(callback, "getJob") else callback
+        return chosen(callback, result)
 
     target = find()
     if target._status_id == 2:

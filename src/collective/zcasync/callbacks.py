@@ -37,17 +37,34 @@ def jobs_of(callback: Any) -> Iterator[Any]:
     yield from (job for job in (callback.success, callback.failure, callback.job) if job is not None)
 
 
+def chosen(callback: Any, result: Any) -> Any:
+    """The job that a callback is for this result."""
+    return callback.getJob(result) if is_proxy(callback) else callback
+
+
+def either(adapt: Callable[[Any], Any], success: Any, failure: Any) -> "SuccessFailureCallbackProxy":
+    """The proxy for two callbacks, each of which may be None. ``adapt`` makes a job of what is given."""
+    jobs = (None if callback is None else adapt(callback) for callback in (success, failure))
+    return SuccessFailureCallbackProxy(*jobs)
+
+
+def _mark(callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> None:
+    """Let the jobs of a callback be callbacks, with their level and policy."""
+    for target in jobs_of(callback):
+        target.is_callback = True
+        target.failure_log_level = failure_log_level or target.failure_log_level or logging.CRITICAL
+        if retry_policy_factory is not None:
+            target.retry_policy_factory = retry_policy_factory
+
+
 def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
     """Add a callback to a job in whatever status; return it.
 
     While a dispatcher owns the job its record is left alone: the callback goes into the job's mailbox, guarded by a
     read check on the job, so that the adder conflicts if the job ends meanwhile, and nothing is lost.
     """
+    _mark(callback, failure_log_level, retry_policy_factory)
     for target in jobs_of(callback):
-        target.is_callback = True
-        target.failure_log_level = failure_log_level or target.failure_log_level or logging.CRITICAL
-        if retry_policy_factory is not None:
-            target.retry_policy_factory = retry_policy_factory
         target.parent = job
     callback.parent = job
     database_name = None if job._p_jar is None else job._p_jar.db().database_name
@@ -75,19 +92,19 @@ class SuccessFailureCallbackProxy(Base):
         self.success = success
         self.failure = failure
 
-    def getJob(self, result: Any, make: Callable[[Any], Any] | None = None) -> Any:
-        """See ICallbackProxy. ``make`` turns a function into a job, for the stand-in."""
+    def getJob(self, result: Any) -> Any:
+        """See ICallbackProxy."""
         if self.job is None:
-            chosen = self.failure if is_failure(result) else self.success
-            if chosen is None:
-                chosen = (make or self.parent.adapt)(pass_through)
-                chosen.is_callback = True
-                chosen.seal_as_callback(self.parent, None)
-            chosen.parent = self.parent
+            job = self.failure if is_failure(result) else self.success
+            if job is None:
+                job = self.parent.adapt(pass_through)
+                job.is_callback = True
+                job.seal_as_callback(self.parent, None)
+            job.parent = self.parent
             for callback in self._callbacks:
-                add(chosen, callback, callback.failure_log_level, None)
+                add(job, callback, callback.failure_log_level, None)
             self._callbacks = ()
-            self.job = chosen
+            self.job = job
         return self.job
 
     @property
@@ -127,19 +144,11 @@ class SuccessFailureCallbackProxy(Base):
         """See IAbstractJob."""
         if self.job is not None:
             return self.job.addCallbacks(success, failure, failure_log_level, retry_policy_factory)
-        adapt = self.parent.adapt
-        proxy = SuccessFailureCallbackProxy(
-            None if success is None else adapt(success), None if failure is None else adapt(failure)
-        )
-        return self._keep(proxy, failure_log_level, retry_policy_factory)
+        return self._keep(either(self.parent.adapt, success, failure), failure_log_level, retry_policy_factory)
 
     def _keep(self, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
         """Until the choice is made, callbacks stay here; then they move to the chosen job."""
-        for target in jobs_of(callback):
-            target.is_callback = True
-            target.failure_log_level = failure_log_level or target.failure_log_level or logging.CRITICAL
-            if retry_policy_factory is not None:
-                target.retry_policy_factory = retry_policy_factory
+        _mark(callback, failure_log_level, retry_policy_factory)
         callback.parent = self.parent
         self._callbacks = (*self._callbacks, callback)
         return callback

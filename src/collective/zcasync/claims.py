@@ -385,7 +385,7 @@ def file_away(queue: Any, slot: Any, job: Any) -> None:
     home.history.add(job, outcome, now)
     home.count(outcome, 1)
     if slot is not None and job._p_oid in slot.running:
-        slot.running = {oid: row for oid, row in slot.running.items() if oid != job._p_oid}
+        slot.release(job._p_oid)
     leave_quotas(queue, job)
 
 

@@ -1,6 +1,5 @@
 """The one clock of the package: aware UTC, and settable in tests."""
 
-from collections.abc import Callable
 from collective.zcasync.exceptions import InvalidValueError
 from datetime import datetime
 from datetime import timedelta
@@ -10,8 +9,7 @@ import time
 
 UTC = timezone.utc
 
-#: Offset that tests add to the machine's clock; zero in production.
-_offset = timedelta(0)
+#: Where tests have frozen the clock; None in production.
 _fixed: datetime | None = None
 
 #: Counts the changes by tests: what must not go back in time begins anew with each.
@@ -22,7 +20,7 @@ def utcnow() -> datetime:
     """Now, as an aware datetime in UTC."""
     if _fixed is not None:
         return _fixed
-    return datetime.now(UTC) + _offset
+    return datetime.now(UTC)
 
 
 def set_now(when: datetime | None) -> None:
@@ -34,7 +32,7 @@ def set_now(when: datetime | None) -> None:
 
 def microseconds() -> int:
     """Microseconds since the Unix epoch, by this clock."""
-    if _fixed is None and not _offset:
+    if _fixed is None:
         return time.time_ns() // 1000
     return to_microseconds(utcnow())
 
@@ -59,7 +57,3 @@ def aware(when: datetime, name: str) -> datetime:
             f"{name}: {when!r} is timezone-naive; say which zone is meant, for example datetime.now(timezone.utc)"
         )
     return when.astimezone(UTC)
-
-
-#: Type of what tests may hand in as a clock.
-Clock = Callable[[], datetime]

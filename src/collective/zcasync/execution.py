@@ -20,6 +20,7 @@ from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
+from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
@@ -98,8 +99,7 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
         job = connection.get(oid)
 
         def change() -> None:
-            if job.token != token:
-                raise ReassignedError(f"the job {job.id} belongs to another claim now")
+            check_owner(job, token)
             if job._status_id == 0:
                 job._begin(clock.utcnow())
             report = interrupt(job) if job._status_id == 1 else RETURNED
@@ -141,8 +141,7 @@ def _expire(job: Any, manager: Any, around: Surroundings) -> str:
     token = job.token
 
     def change() -> None:
-        if job.token != token:
-            raise ReassignedError(f"the job {job.id} belongs to another claim now")
+        check_owner(job, token)
         job._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
 
     surely(change, f"the end of {job.task}", manager, around.database, around.stopping)

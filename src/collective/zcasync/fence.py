@@ -7,6 +7,17 @@ from typing import Any
 from zope.interface import implementer
 
 
+def reassigned(job: Any) -> ReassignedError:
+    """What an attempt gets that has lost its job."""
+    return ReassignedError(f"the job {job.id} belongs to another claim now")
+
+
+def check_owner(job: Any, token: str | None) -> None:
+    """ReassignedError if the job, as this transaction sees it, belongs to another claim than that of ``token``."""
+    if job.token != token:
+        raise reassigned(job)
+
+
 class Refuse:
     """A data manager that lets a transaction abort, but not commit.
 
@@ -55,7 +66,7 @@ class Guard:
             return
         self.job._p_changed = True
         if self.job.token != self.token:
-            txn.join(Refuse(ReassignedError(f"the job {self.job.id} belongs to another claim now")))
+            txn.join(Refuse(reassigned(self.job)))
 
     def afterCompletion(self, txn: Any) -> None:
         if not self.finishing and txn.status == Status.COMMITTED:

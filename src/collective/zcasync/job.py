@@ -219,10 +219,7 @@ class Job(Call):
         retry_policy_factory: Any = None,
     ) -> Any:
         """See IAbstractJob."""
-        proxy = callbacks.SuccessFailureCallbackProxy(
-            None if success is None else self.adapt(success), None if failure is None else self.adapt(failure)
-        )
-        return self._add(proxy, failure_log_level, retry_policy_factory)
+        return self._add(callbacks.either(self.adapt, success, failure), failure_log_level, retry_policy_factory)
 
     def _add(self, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
         callbacks.add(self, callback, failure_log_level, retry_policy_factory)

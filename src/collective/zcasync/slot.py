@@ -46,6 +46,10 @@ class Slot(Persistent):
             tree = self.backlogs[group] = LOBTree()
         return tree
 
+    def release(self, oid: bytes) -> None:
+        """Hold the job no longer."""
+        self.running = {other: row for other, row in self.running.items() if other != oid}
+
     def send(self, job: Any, subject: tuple[str, str], value: Any) -> None:
         """Put a letter for a running job into the mailbox.
 

@@ -20,7 +20,7 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
         if report == "unreadable":
             set_aside(queue, slot, job, "its record cannot be loaded")
             continue
-        _release(slot, oid)
+        slot.release(oid)
         told = deliver(job, slot)
         if report != "finished":
             # It waits again, in an inbox. A job for a later time, and one with callbacks left, gives up its quotas.
@@ -38,7 +38,7 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
 
 def put_back(queue: Any, slot: Any, job: Any) -> None:
     """Let a claimed job that no thread has begun wait again, ahead of all others."""
-    _release(slot, job._p_oid)
+    slot.release(job._p_oid)
     claims.leave_quotas(queue, job)
     told = deliver(job, slot)
     queue.give_back(job, front=True)
@@ -47,7 +47,7 @@ def put_back(queue: Any, slot: Any, job: Any) -> None:
 
 def set_aside(queue: Any, slot: Any, job: Any, reason: str) -> None:
     """Quarantine for a claimed job that cannot be loaded, so that nothing says which quotas it was in."""
-    _release(slot, job._p_oid)
+    slot.release(job._p_oid)
     for quota in queue.quotas.values():
         quota.discard(job)
     insert(queue.quarantine, make_key(), (reason, job))
@@ -73,7 +73,3 @@ def stop_if_asked(queue: Any, job: Any, told: set[str]) -> None:
     """A job that waits again, and was asked to stop before it had ended, must not begin once more."""
     if "stop" in told and job._status_id == 0 and job.token is None:
         queue.cancel(job)
-
-
-def _release(slot: Any, oid: bytes) -> None:
-    slot.running = {other: row for other, row in slot.running.items() if other != oid}

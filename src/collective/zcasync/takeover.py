@@ -30,7 +30,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         if _is_of(job, slot) and job._status_id == 0 and oid not in slot.started:
             sweeping.put_back(queue, slot, job)
             continue
-        slot.running = {other: row for other, row in slot.running.items() if other != oid}
+        slot.release(oid)
         told = sweeping.deliver(job, slot)
         if not _is_of(job, slot):
             sweeping.stop_if_asked(queue, job, told)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collective.zcasync import attempts
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
@@ -93,7 +94,7 @@ def _run_inline(job: Any, *results: Any) -> None:
 def _run_callbacks_inline(job: Any) -> None:
     """Those callbacks of a job that have not run, and theirs; then it is COMPLETED."""
     for callback in job._callbacks:
-        target = callback.getJob(job.result) if hasattr(callback, "getJob") else callback
+        target = chosen(callback, job.result)
         if target._status_id == 0:
             _run_inline(target, job.result)
             _run_callbacks_inline(target)
