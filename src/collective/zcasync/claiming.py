@@ -174,9 +174,11 @@ class Claimer:
             pool = pools[agent.name]
             free, ahead = pool.wants(agent.prefetch, self._mean)
             free, ahead = min(free, limit), min(ahead, max(limit - free, 0))
-            entry = {"size": agent.size, "len": len(agent), "error": None, "new jobs": [], "active jobs": []}
-            info[agent.name] = entry
-            entry["active jobs"] = [ids(job, self.dispatcher.db) for job in agent.jobs()]
+            entry = info.setdefault(
+                agent.name, {"size": agent.size, "len": len(agent), "error": None, "new jobs": [], "active jobs": []}
+            )
+            if full:  # only polls are remembered
+                entry["active jobs"] = [ids(job, self.dispatcher.db) for job in agent.jobs()]
             items = []
             if full and free:
                 overdue = taker.overdue(free)

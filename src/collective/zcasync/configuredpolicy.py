@@ -178,6 +178,16 @@ class ConfiguredPolicy(Persistent):
         return BoundPolicy(self, job)
 
 
+def keep_counts(job: Any, data: MutableMapping[str, Any], data_cache: Mapping[str, Any]) -> None:
+    """What every policy that counts stores with its job: when it began first, and what the cache has counted."""
+    started = getattr(job, "active_start", None)
+    if started is not None and data.get("first_active") is None:
+        data["first_active"] = started
+    for key, value in data_cache.items():
+        if key != ATTENTION:
+            data[key] = value
+
+
 @implementer(IRetryPolicy)
 class BoundPolicy:
     """A configured policy and the job that it decides about."""
@@ -212,12 +222,7 @@ class BoundPolicy:
 
     def updateData(self, data_cache: dict[str, Any]) -> None:
         """See IRetryPolicy."""
-        started = getattr(self.parent, "active_start", None)
-        if started is not None and self.data.get("first_active") is None:
-            self.data["first_active"] = started
-        for key, value in data_cache.items():
-            if key != ATTENTION:
-                self.data[key] = value
+        keep_counts(self.parent, self.data, data_cache)
 
     def _decide(self, trouble: str, failure: Any, data_cache: dict[str, Any]) -> Answer:
         failure = convert(failure)

@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from collective.zcasync import callables
 from collective.zcasync.configuredpolicy import ATTENTION
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.configuredpolicy import keep_counts
 from collective.zcasync.exceptions import UnknownCallableError
 from collective.zcasync.failure import convert
 from collective.zcasync.interfaces import IRetryPolicy
@@ -96,12 +97,7 @@ class _Policy:
 
     def updateData(self, data_cache: dict[str, Any]) -> None:
         """See IRetryPolicy."""
-        started = getattr(self.parent, "active_start", None)
-        if started is not None and self.data.get("first_active") is None:
-            self.data["first_active"] = started
-        for key, value in data_cache.items():
-            if key != ATTENTION:
-                self.data[key] = value
+        keep_counts(self.parent, self.data, data_cache)
 
     def _decide(self, failure: Any, data_cache: dict[str, Any], rules: Iterable[Rule], where: str) -> Answer:
         failure = convert(failure)
