@@ -16,6 +16,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.neighbours import GROW_AFTER
 from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.reactor import start
+from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import wait_for_result
 from datetime import timedelta
 from typing import Any
@@ -161,8 +162,7 @@ def test_agents_follow_the_templates_of_their_role(queue: Any, dispatch: Any) ->
     assert {name: (agent.size, agent.prefetch) for name, agent in da.items()} == {"main": (2, 32), "extra": (1, 0)}
     queue.set_template("worker", "main", size=4)
     transaction.commit()
-    running.dispatcher.poll_soon()
-    running.dispatcher.polls.wait_for(running.dispatcher.polls.count + 1, 6)
+    poll_now(running.dispatcher)
 
     assert da["main"].size == 4
     assert running.dispatcher.queues[""]["main"].getSize() == 4

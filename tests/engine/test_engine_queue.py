@@ -24,6 +24,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.places import SHARDS
 from collective.zcasync.queue import install
 from collective.zcasync.queue import Queue
+from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import wait_for_result
 from datetime import datetime
 from datetime import timedelta
@@ -289,8 +290,7 @@ def test_a_paused_queue_starts_nothing_until_it_goes_on(queue: Any, dispatch: An
     cancelled = queue.put(Job(enginejobs.add, 2))
     transaction.commit()
     running = dispatch(poll_interval=60)
-    running.dispatcher.poll_soon()
-    running.dispatcher.polls.wait_for(1, 6)
+    poll_now(running.dispatcher)
     transaction.begin()
     assert job.status == PENDING
     assert queue.cancel(cancelled) == "cancelled"
@@ -413,8 +413,7 @@ def test_counts_are_those_of_a_recount(queue: Any, dispatch: Any) -> None:
 def test_two_dispatchers_share_the_work_and_run_each_job_once(queue: Any, dispatch: Any) -> None:
     one, two = dispatch(), dispatch()
     for running in (one, two):
-        running.dispatcher.poll_soon()
-        running.dispatcher.polls.wait_for(running.dispatcher.polls.count, 6)
+        poll_now(running.dispatcher)
     assert sorted(one.dispatcher.claimer.homes[""] + two.dispatcher.claimer.homes[""]) == list(range(SHARDS))
     jobs = []
     for number in range(200):
@@ -431,8 +430,7 @@ def test_two_dispatchers_share_the_work_and_run_each_job_once(queue: Any, dispat
 def test_a_job_in_the_inbox_of_a_busy_dispatcher_is_taken_by_one_with_a_free_thread(queue: Any, dispatch: Any) -> None:
     one, two = dispatch(threads=1, poll_interval=60), dispatch(threads=1, poll_interval=60)
     for running in (one, two):
-        running.dispatcher.poll_soon()
-        running.dispatcher.polls.wait_for(running.dispatcher.polls.count, 6)
+        poll_now(running.dispatcher)
     blocker = queue.put(Job(enginejobs.wait, "a"))
     transaction.commit()
     assert enginejobs.started["a"].wait(6)

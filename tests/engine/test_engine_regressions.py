@@ -16,9 +16,11 @@ from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
+from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_annotation
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testing import wait_until
 from collective.zcasync.threadpool import AgentThreadPool
 from datetime import timedelta
 from typing import Any
@@ -410,12 +412,16 @@ def test_a_queue_that_is_removed_costs_its_dispatcher_no_rest_and_no_end(queue: 
     transaction.begin()
     del queues["other"]
     transaction.commit()
-    running.dispatcher.poll_soon()
-    running.dispatcher.polls.wait_for(running.dispatcher.polls.count, 6)
+    claimer = running.dispatcher.claimer
+
+    def forgotten() -> bool:
+        running.dispatcher.poll_soon()
+        return "other" not in claimer.homes
+
+    assert wait_until(queue, forgotten, what="a poll without the queue")
     enginejobs.released["a"].set()
     assert wait_for_result(_put(queue, Job(enginejobs.add, 1))) == 1
 
-    claimer = running.dispatcher.claimer
     assert list(claimer.homes) == [""]
     running.stop(grace=6)
     transaction.begin()
@@ -433,8 +439,7 @@ def test_a_job_that_is_due_while_all_threads_are_busy_does_not_keep_the_claims_r
     Taker(queue).take(1)
     transaction.commit()
     set_now(utcnow() + timedelta(hours=2))
-    running.dispatcher.poll_soon()
-    running.dispatcher.polls.wait_for(running.dispatcher.polls.count, 6)
+    poll_now(running.dispatcher)
 
     assert running.dispatcher.claimer._due == {}
     enginejobs.released["a"].set()
@@ -454,11 +459,13 @@ def test_old_history_is_dropped_also_where_nothing_else_happens(queue: Any, disp
     transaction.commit()
     assert list(queue.finished()) == [job]
     set_now(utcnow() + timedelta(days=9))
-    second.dispatcher.poll_soon()
-    second.dispatcher.polls.wait_for(second.dispatcher.polls.count, 6)
-    transaction.begin()
 
-    assert list(queue.finished()) == [] and queue.counts()["succeeded"] == 0
+    def dropped() -> bool:
+        second.dispatcher.poll_soon()
+        return not list(queue.finished())
+
+    assert wait_until(queue, dropped, what="the end of old history")
+    assert queue.counts()["succeeded"] == 0
 
 
 def test_a_late_callback_commits_nothing_of_its_caller_after_a_savepoint_and_a_restart(

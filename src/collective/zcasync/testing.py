@@ -115,6 +115,16 @@ def _wait(context: Any, seconds: float, look: Callable[[], Any], complain: Calla
         time.sleep(GLANCE)
 
 
+def wait_until(context: Any, holds: Callable[[], Any], seconds: float = PATIENCE, what: str = "this") -> Any:
+    """What ``holds`` returns as soon as that is true, in a new transaction of the context's manager at each look.
+
+    AssertionError, naming ``what``, after ``seconds``.
+    """
+    return _wait(
+        _connection(context), seconds, lambda: holds() or None, lambda: f"{what} did not come about in {seconds} s"
+    )
+
+
 def _story(job: Any) -> str:
     """What can be said of a job that does not do what a test waits for."""
     log = "; ".join(f"{kind}: {text}" for _when, kind, text in job.attempt_log[-3:])
@@ -157,6 +167,15 @@ def get_poll(dispatcher: Any, count: int | None = None, seconds: float = PATIENC
     poll = dispatcher.polls.wait_for(dispatcher.polls.count if count is None else count, seconds)
     if poll is None:
         raise AssertionError(f"no poll! {dispatcher.getStatusInfo()}")
+    return poll
+
+
+def poll_now(dispatcher: Any, seconds: float = PATIENCE) -> Any:
+    """Order a poll, and return it: one that began after this call. AssertionError ("no poll!") if none ends in time."""
+    for _ in range(2):  # the first may have been on its way already
+        count = dispatcher.polls.count
+        dispatcher.poll_soon()
+        poll = get_poll(dispatcher, count, seconds)
     return poll
 
 
