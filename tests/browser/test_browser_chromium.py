@@ -1,6 +1,6 @@
 """A person at a real browser: put jobs, watch them, understand a failure, retry it, change a policy, uninstall."""
 
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.queue import get_queues
 from playwright.sync_api import expect
 from screens import Screen
@@ -25,7 +25,7 @@ def put_with_the_form(screen: Screen, names: str = NAMES) -> None:
 
 def counts(acceptance: Any) -> dict[str, int]:
     transaction.begin()
-    found = monitordb.counts(acceptance["portal"]._p_jar)
+    found = joblists.counts(acceptance["portal"]._p_jar)
     return {state: count.number for state, count in found.items() if count.number}
 
 

@@ -2,7 +2,7 @@
 
 from collective.zcasync import api as jobs
 from collective.zcasync import clock
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
@@ -290,7 +290,7 @@ class TestList:
         assert "jobs 51 to 60" in admin.contents
 
     def test_an_empty_tab_says_what_it_is_for(self, admin: Visitor) -> None:
-        for state in monitordb.STATES:
+        for state in joblists.STATES:
             contents = admin.open(f"@@zcasync-jobs?state={state}")
             assert "zcasync-empty" in contents and "<table" not in contents.partition('id="zcasync-states"')[2], state
 

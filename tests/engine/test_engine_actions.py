@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from collective.zcasync import actions
 from collective.zcasync import claims
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
@@ -87,7 +87,7 @@ class Works:
         transaction.commit()
 
     def numbers(self) -> dict[str, int]:
-        counts = monitordb.counts(self.connection)
+        counts = joblists.counts(self.connection)
         return {state: count.number for state, count in counts.items() if count.number}
 
 
@@ -183,7 +183,7 @@ class TestRetry:
         works.set_aside(job)
         job.deaths = 3
         assert works.numbers() == {"quarantined": 1}
-        assert monitordb.state_of(job) == "quarantined"
+        assert joblists.state_of(job) == "quarantined"
         assert actions.retry(job) is job
         transaction.commit()
         assert works.numbers() == {"waiting": 1}
@@ -217,7 +217,7 @@ class TestDiscard:
         works.close()
         works.open()
         assert works.run() is None
-        broken = monitordb.find(works.connection, id)
+        broken = joblists.find(works.connection, id)
         with pytest.raises(BadStatusError, match="install it, or discard the job"):
             actions.retry(broken)
         actions.discard(broken)
@@ -232,7 +232,7 @@ class TestPause:
         actions.pause_queue(works.queue)
         transaction.commit()
         assert works.run() is None
-        assert monitordb.queues(works.connection)[0].paused
+        assert joblists.queues(works.connection)[0].paused
         actions.resume_queue(works.queue)
         transaction.commit()
         assert works.run().outcome == "succeeded"

@@ -4,7 +4,7 @@ None of them commits. A job that somebody else changes at the same time makes th
 begins again, as a request does by itself.
 """
 
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
@@ -22,7 +22,7 @@ def cancel(job: Any) -> str:
     """End a job that has not started, or ask a running one to stop: "cancelled", "stopping" or "finished"."""
     if job.outcome is not None:
         return "finished"
-    queue = monitordb.queue_of(job)
+    queue = joblists.queue_of(job)
     if queue is None:
         raise BadStatusError(f"Job {job.id} is in no queue, so there is nothing to cancel.")
     if queue.quarantine_key(job) is not None:
@@ -39,7 +39,7 @@ def retry(job: Any) -> Any:
     """
     if is_broken(job):
         raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
-    queue = monitordb.queue_of(job)
+    queue = joblists.queue_of(job)
     if queue is not None and queue.quarantine_key(job) is not None:
         return _release(queue, job)
     if job.outcome not in RETRIABLE:
@@ -58,7 +58,7 @@ def retry(job: Any) -> Any:
 
 def discard(job: Any) -> None:
     """Remove a job that was set aside, for good and without callbacks; also one whose class is gone."""
-    queue = monitordb.queue_of(job)
+    queue = joblists.queue_of(job)
     key = queue.quarantine_key(job) if queue is not None else None
     if key is None:
         raise BadStatusError(f"Job {oid_text(job)} is not set aside, so it cannot be discarded: cancel it.")

@@ -2,7 +2,7 @@
 
 from collective.zcasync import actions
 from collective.zcasync import jobdetail
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.browser.jobs import BADGES
 from collective.zcasync.browser.jobs import duration
 from collective.zcasync.browser.jobs import PLAIN_BADGE
@@ -107,7 +107,7 @@ class JobPage(PanelView):
         if self.queues is None:
             return None
         try:
-            found = monitordb.find(self.queues, str(self.request.form.get("id", "")))
+            found = joblists.find(self.queues, str(self.request.form.get("id", "")))
         except JobNotFound:
             return None
         mine = jobdetail.group_of(found) == self.own_group
@@ -125,9 +125,9 @@ class JobPage(PanelView):
     )
 
     @cached_property
-    def row(self) -> monitordb.JobRow:
+    def row(self) -> joblists.JobRow:
         """The job as a line of the list."""
-        return monitordb.row(self._job)
+        return joblists.row(self._job)
 
     @cached_property
     def detail(self) -> Any:
@@ -139,12 +139,12 @@ class JobPage(PanelView):
     @property
     def state_label(self) -> Any:
         """The state's label."""
-        return monitordb.STATES[self.row.state]
+        return joblists.STATES[self.row.state]
 
     @property
     def badge(self) -> str:
         """Class of the state's badge."""
-        return "text-bg-success" if self.row.state == monitordb.FINISHED else BADGES.get(self.row.state, PLAIN_BADGE)
+        return "text-bg-success" if self.row.state == joblists.FINISHED else BADGES.get(self.row.state, PLAIN_BADGE)
 
     @property
     def reason(self) -> str:
@@ -171,7 +171,7 @@ class JobPage(PanelView):
             Fact(_("fact_user", default="User"), user_name(row.user)),
             self._object_fact(),
             Fact(_("fact_queue", default="Queue"), self._queue_text()),
-            Fact(_("fact_agent", default="Agent"), row.detail if row.state == monitordb.RUNNING else ""),
+            Fact(_("fact_agent", default="Agent"), row.detail if row.state == joblists.RUNNING else ""),
             Fact(_("fact_policy", default="Retry policy"), detail.policy, self._policy_url()),
             Fact(_("fact_quotas", default="Quotas"), ", ".join(detail.quotas)),
             Fact(_("fact_priority", default="Priority"), str(detail.priority) if detail.priority else ""),
@@ -277,7 +277,7 @@ class JobPage(PanelView):
         return f"{self.page_url('zcasync-job')}?{urlencode(options)}"
 
     def _queue_text(self) -> str:
-        queue = monitordb.queue_of(self._job)
+        queue = joblists.queue_of(self._job)
         return self.queue_label(queue.name) if queue is not None else ""
 
     def _policy_url(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from collections.abc import Sequence
 from collective.zcasync import clock
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
@@ -12,7 +12,7 @@ from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.browser.panel import TITLE
 from collective.zcasync.interfaces import _
-from collective.zcasync.monitordb import STATES
+from collective.zcasync.joblists import STATES
 from dataclasses import dataclass
 from functools import cached_property
 from plone.base.batch import Batch
@@ -24,44 +24,44 @@ PAGE_SIZE = 50
 
 #: Heading of the column with the time, by state.
 TIME_LABELS = {
-    monitordb.WAITING: _("time_put", default="Put"),
-    monitordb.SCHEDULED: _("time_due", default="Starts"),
-    monitordb.RUNNING: _("time_started", default="Started"),
-    monitordb.FAILED: _("time_ended", default="Ended"),
-    monitordb.FINISHED: _("time_ended", default="Ended"),
-    monitordb.CANCELLED: _("time_ended", default="Ended"),
-    monitordb.QUARANTINED: _("time_put", default="Put"),
+    joblists.WAITING: _("time_put", default="Put"),
+    joblists.SCHEDULED: _("time_due", default="Starts"),
+    joblists.RUNNING: _("time_started", default="Started"),
+    joblists.FAILED: _("time_ended", default="Ended"),
+    joblists.FINISHED: _("time_ended", default="Ended"),
+    joblists.CANCELLED: _("time_ended", default="Ended"),
+    joblists.QUARANTINED: _("time_put", default="Put"),
 }
 
 #: What an empty tab says: why it is empty and what to do next.
 EMPTY_TEXTS = {
-    monitordb.WAITING: _(
+    joblists.WAITING: _(
         "empty_waiting",
         default="No job waits. Jobs appear here when something puts them, for example an add-on or a content rule,"
         " and leave as soon as a dispatcher takes them.",
     ),
-    monitordb.SCHEDULED: _(
+    joblists.SCHEDULED: _(
         "empty_scheduled",
         default="No job is to start later. Jobs that were put with a start time, and those that are tried again after"
         " a pause, wait here.",
     ),
-    monitordb.RUNNING: _(
+    joblists.RUNNING: _(
         "empty_running",
         default="No job runs now. If jobs wait all the same, look at the queues: a dispatcher may be missing.",
     ),
-    monitordb.FAILED: _(
+    joblists.FAILED: _(
         "empty_failed",
         default="No job has failed. A job that fails is kept here with its traceback, and can be retried.",
     ),
-    monitordb.FINISHED: _(
+    joblists.FINISHED: _(
         "empty_finished",
         default="No finished job is kept. Finished jobs stay for some days; look at those that wait or run.",
     ),
-    monitordb.CANCELLED: _(
+    joblists.CANCELLED: _(
         "empty_cancelled",
         default="No job was cancelled. To cancel one that waits, open it and press Cancel.",
     ),
-    monitordb.QUARANTINED: _(
+    joblists.QUARANTINED: _(
         "empty_quarantined",
         default="No job is set aside. Jobs whose code is missing, or that took their process down again and again,"
         " are kept here until you decide.",
@@ -70,9 +70,9 @@ EMPTY_TEXTS = {
 
 #: Bootstrap's colour of the badge of each state that calls for one.
 BADGES = {
-    monitordb.FAILED: "text-bg-danger",
-    monitordb.QUARANTINED: "text-bg-warning",
-    monitordb.RUNNING: "text-bg-primary",
+    joblists.FAILED: "text-bg-danger",
+    joblists.QUARANTINED: "text-bg-warning",
+    joblists.RUNNING: "text-bg-primary",
 }
 
 #: Class of the badge of all other states.
@@ -133,9 +133,9 @@ class Jobs(PanelView):
         return self.queues is not None
 
     @cached_property
-    def counts(self) -> dict[str, monitordb.Count]:
+    def counts(self) -> dict[str, joblists.Count]:
         """How many jobs are in each state."""
-        return monitordb.counts(self.queues, group=self.group) if self.installed else {}
+        return joblists.counts(self.queues, group=self.group) if self.installed else {}
 
     def tabs(self) -> "list[Tab]":
         """One link for each state, with its count."""
@@ -203,11 +203,11 @@ class Jobs(PanelView):
         return int(asked) if asked.isdecimal() and len(asked) < 10 else 0
 
     @cached_property
-    def page(self) -> monitordb.Page:
+    def page(self) -> joblists.Page:
         """The rows of the open tab."""
         if not self.installed:
-            return monitordb.Page(())
-        return monitordb.jobs(self.queues, self.state, group=self.group, start=self.start, limit=PAGE_SIZE)
+            return joblists.Page(())
+        return joblists.jobs(self.queues, self.state, group=self.group, start=self.start, limit=PAGE_SIZE)
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -239,10 +239,10 @@ class Jobs(PanelView):
 
     def _liveliest(self) -> str:
         """The tab to open first: what runs, then what waits, then what failed or ended."""
-        order = (monitordb.RUNNING, monitordb.WAITING, monitordb.FAILED, monitordb.FINISHED, monitordb.SCHEDULED)
-        return next((state for state in order if self.counts and self.counts[state].number), monitordb.WAITING)
+        order = (joblists.RUNNING, joblists.WAITING, joblists.FAILED, joblists.FINISHED, joblists.SCHEDULED)
+        return next((state for state in order if self.counts and self.counts[state].number), joblists.WAITING)
 
-    def _line(self, row: monitordb.JobRow, links: ObjectLinks) -> Line:
+    def _line(self, row: joblists.JobRow, links: ObjectLinks) -> Line:
         options = {"id": row.id} | ({"all_sites": 1} if self.all_sites else {})
         time = self.moment(row.time)
         told = (f"{self.translate(self.time_label)} {time.text}" if time else "", user_name(row.user))
@@ -295,7 +295,7 @@ class Window(Sequence[Line]):
         return iter(self.lines)
 
 
-def duration(row: monitordb.JobRow) -> str:
+def duration(row: joblists.JobRow) -> str:
     """How long the call took, or has taken so far."""
     if row.started is None:
         return ""

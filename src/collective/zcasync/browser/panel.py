@@ -5,8 +5,8 @@ from Acquisition import aq_inner
 from Acquisition import aq_parent
 from collective.zcasync import clock
 from collective.zcasync.interfaces import _
-from collective.zcasync.monitordb import JobRow
-from collective.zcasync.monitordb import RUNNING
+from collective.zcasync.joblists import JobRow
+from collective.zcasync.joblists import RUNNING
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of

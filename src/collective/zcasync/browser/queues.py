@@ -1,7 +1,7 @@
 """The queues: what waits in them, and who works for them."""
 
 from collective.zcasync import actions
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
@@ -12,14 +12,14 @@ from zExceptions import Forbidden
 
 #: Counts of the table, in its order: key in QueueRow.counts, label, state of the list that it leads to.
 COLUMNS = (
-    ("waiting", _("state_waiting", default="Waiting"), monitordb.WAITING),
-    ("parked", _("state_parked", default="Quota full"), monitordb.WAITING),
-    ("later", _("state_scheduled", default="Scheduled"), monitordb.SCHEDULED),
-    ("running", _("state_running", default="Running"), monitordb.RUNNING),
-    ("failed", _("state_failed", default="Failed"), monitordb.FAILED),
-    ("succeeded", _("state_finished", default="Finished"), monitordb.FINISHED),
-    ("cancelled", _("state_cancelled", default="Cancelled"), monitordb.CANCELLED),
-    ("quarantined", _("state_quarantined", default="Quarantined"), monitordb.QUARANTINED),
+    ("waiting", _("state_waiting", default="Waiting"), joblists.WAITING),
+    ("parked", _("state_parked", default="Quota full"), joblists.WAITING),
+    ("later", _("state_scheduled", default="Scheduled"), joblists.SCHEDULED),
+    ("running", _("state_running", default="Running"), joblists.RUNNING),
+    ("failed", _("state_failed", default="Failed"), joblists.FAILED),
+    ("succeeded", _("state_finished", default="Finished"), joblists.FINISHED),
+    ("cancelled", _("state_cancelled", default="Cancelled"), joblists.CANCELLED),
+    ("quarantined", _("state_quarantined", default="Quarantined"), joblists.QUARANTINED),
 )
 
 
@@ -33,7 +33,7 @@ class QueueLine:
     paused: bool
     problem: str
     may_pause: bool
-    row: monitordb.QueueRow
+    row: joblists.QueueRow
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class QueuesPage(PanelView):
         return [label for _key, label, _state in COLUMNS]
 
     @cached_property
-    def rows(self) -> tuple[monitordb.QueueRow, ...]:
+    def rows(self) -> tuple[joblists.QueueRow, ...]:
         """The queues as data."""
-        return monitordb.queues(self.queues) if self.installed else ()
+        return joblists.queues(self.queues) if self.installed else ()
 
     @cached_property
     def lines(self) -> list[QueueLine]:
@@ -115,7 +115,7 @@ class QueuesPage(PanelView):
         """URL that the forms of this page are sent to."""
         return self.page_url("zcasync-queues")
 
-    def _problem(self, row: monitordb.QueueRow) -> str:
+    def _problem(self, row: joblists.QueueRow) -> str:
         if row.served or not (row.counts["waiting"] + row.counts["parked"] + row.counts["later"]):
             return ""
         return self.translate(
@@ -126,7 +126,7 @@ class QueuesPage(PanelView):
             )
         )
 
-    def _dispatcher(self, row: monitordb.QueueRow, one: monitordb.DispatcherRow) -> DispatcherLine:
+    def _dispatcher(self, row: joblists.QueueRow, one: joblists.DispatcherRow) -> DispatcherLine:
         if one.dead:
             state, css = _("dispatcher_dead", default="No sign of life"), "text-bg-danger"
         elif one.leaving:

@@ -1,4 +1,4 @@
-"""What the database knows of queues and jobs, as plain data: for panels, command line and REST.
+"""What the database knows of queues and jobs, as plain rows: for panels, command line and REST.
 
 Nothing here writes, and nothing here loads the payload of a job, except ``job``, which is about one job.
 """

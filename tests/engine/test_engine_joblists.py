@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import jobdetail
-from collective.zcasync import monitordb
+from collective.zcasync import joblists
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
@@ -113,18 +113,18 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.db.close()
 
 
-def titles(page: monitordb.Page) -> list[str]:
+def titles(page: joblists.Page) -> list[str]:
     return [row.title for row in page.rows]
 
 
-def numbers(counts: dict[str, monitordb.Count]) -> dict[str, int]:
+def numbers(counts: dict[str, joblists.Count]) -> dict[str, int]:
     return {state: count.number for state, count in counts.items() if count.number}
 
 
 class TestLists:
     def test_a_job_that_waits_is_listed_with_all_that_a_person_asks(self, place: Place) -> None:
         job = place.put(send_letter, "a@b.c", user="jane")
-        (row,) = monitordb.jobs(place.look(), monitordb.WAITING).rows
+        (row,) = joblists.jobs(place.look(), joblists.WAITING).rows
         assert (row.id, row.state, row.user, row.queue) == (job.id, "waiting", "jane", "")
         assert row.task.endswith("send_letter")
         assert row.time == row.put_at == job.put_at
@@ -134,18 +134,18 @@ class TestLists:
         place.put(send_letter, "a@b.c", begin_after=due)
         assert place.claim() is None
         connection = place.look()
-        (row,) = monitordb.jobs(connection, monitordb.SCHEDULED).rows
+        (row,) = joblists.jobs(connection, joblists.SCHEDULED).rows
         assert abs(row.time - due) < timedelta(seconds=1)
-        assert monitordb.state_of(monitordb.find(connection, row.id)) == "scheduled"
-        assert monitordb.jobs(connection, monitordb.WAITING).rows == ()
+        assert joblists.state_of(joblists.find(connection, row.id)) == "scheduled"
+        assert joblists.jobs(connection, joblists.WAITING).rows == ()
 
     def test_a_claimed_job_is_running_and_names_its_agent(self, place: Place) -> None:
         place.put(send_letter, "a@b.c")
         job = place.claim()
         connection = place.look()
-        (row,) = monitordb.jobs(connection, monitordb.RUNNING).rows
+        (row,) = joblists.jobs(connection, joblists.RUNNING).rows
         assert (row.id, row.detail) == (job.id, "main")
-        assert monitordb.state_of(monitordb.find(connection, job.id)) == "running"
+        assert joblists.state_of(joblists.find(connection, job.id)) == "running"
 
     def test_finished_jobs_come_newest_first_and_apart_from_failed_ones(self, place: Place) -> None:
         for number in range(3):
@@ -154,8 +154,8 @@ class TestLists:
         place.put(refuse, "x@b.c")
         place.run()
         connection = place.look()
-        assert titles(monitordb.jobs(connection, monitordb.FINISHED)) == ["letter 2", "letter 1", "letter 0"]
-        (row,) = monitordb.jobs(connection, monitordb.FAILED).rows
+        assert titles(joblists.jobs(connection, joblists.FINISHED)) == ["letter 2", "letter 1", "letter 0"]
+        (row,) = joblists.jobs(connection, joblists.FAILED).rows
         assert row.error == "ValueError: no such address: x@b.c"
         assert row.time == row.ended is not None
 
@@ -163,17 +163,17 @@ class TestLists:
         place.put(refuse, "x@b.c")
         place.run(sweep=False)
         connection = place.look()
-        assert monitordb.jobs(connection, monitordb.RUNNING).rows == ()
-        assert len(monitordb.jobs(connection, monitordb.FAILED).rows) == 1
-        assert numbers(monitordb.counts(connection)) == {"failed": 1}
+        assert joblists.jobs(connection, joblists.RUNNING).rows == ()
+        assert len(joblists.jobs(connection, joblists.FAILED).rows) == 1
+        assert numbers(joblists.counts(connection)) == {"failed": 1}
 
     def test_a_job_cancelled_while_nobody_works_is_listed_as_cancelled(self, place: Place) -> None:
         job = place.put(send_letter, "a@b.c")
         place.queue.cancel(job)
         connection = place.look()
-        assert monitordb.jobs(connection, monitordb.WAITING).rows == ()
-        assert len(monitordb.jobs(connection, monitordb.CANCELLED).rows) == 1
-        assert numbers(monitordb.counts(connection)) == {"cancelled": 1}
+        assert joblists.jobs(connection, joblists.WAITING).rows == ()
+        assert len(joblists.jobs(connection, joblists.CANCELLED).rows) == 1
+        assert numbers(joblists.counts(connection)) == {"cancelled": 1}
 
     def test_a_job_that_waits_for_a_quota_says_so(self, place: Place) -> None:
         place.queue.quotas.create("io", 1)
@@ -182,17 +182,17 @@ class TestLists:
         assert place.claim() is not None
         assert place.claim() is None
         connection = place.look()
-        (row,) = monitordb.jobs(connection, monitordb.WAITING).rows
+        (row,) = joblists.jobs(connection, joblists.WAITING).rows
         assert row.detail == "quota:io"
-        assert monitordb.counts(connection)["waiting"].number == 1
+        assert joblists.counts(connection)["waiting"].number == 1
 
     def test_pages_begin_where_they_are_asked_to_and_tell_whether_more_follows(self, place: Place) -> None:
         for number in range(7):
             place.put(send_letter, str(number), _title=str(number), _task="letter")
         connection = place.look()
-        first = monitordb.jobs(connection, monitordb.WAITING, limit=3)
-        last = monitordb.jobs(connection, monitordb.WAITING, start=6, limit=3)
-        beyond = monitordb.jobs(connection, monitordb.WAITING, start=50, limit=3)
+        first = joblists.jobs(connection, joblists.WAITING, limit=3)
+        last = joblists.jobs(connection, joblists.WAITING, start=6, limit=3)
+        beyond = joblists.jobs(connection, joblists.WAITING, start=50, limit=3)
         assert (titles(first), first.more) == (["0", "1", "2"], True)
         assert (titles(last), last.more) == (["6"], False)
         assert (titles(beyond), beyond.more) == ([], False)
@@ -200,19 +200,19 @@ class TestLists:
     def test_a_list_can_be_of_one_queue(self, place: Place) -> None:
         place.put(send_letter, "a", _title="a", _task="t")
         place.put(send_letter, "b", _title="b", _task="t", queue="mail")
-        assert titles(monitordb.jobs(place.look(), monitordb.WAITING, queue="mail")) == ["b"]
-        assert numbers(monitordb.counts(place.connection, queue="mail")) == {"waiting": 1}
+        assert titles(joblists.jobs(place.look(), joblists.WAITING, queue="mail")) == ["b"]
+        assert numbers(joblists.counts(place.connection, queue="mail")) == {"waiting": 1}
 
     def test_a_state_that_does_not_exist_is_refused_with_those_that_do(self, place: Place) -> None:
         with pytest.raises(InvalidValueError, match="'asleep' is not a state of jobs; use one of waiting, scheduled"):
-            monitordb.jobs(place.look(), "asleep")
+            joblists.jobs(place.look(), "asleep")
 
     def test_a_database_without_queues_has_empty_lists(self, tmp_path: Path) -> None:
         db = DB(FileStorage(str(tmp_path / "Empty.fs")))
         connection = db.open()
-        assert monitordb.queues(connection) == ()
-        assert monitordb.jobs(connection, monitordb.WAITING).rows == ()
-        assert numbers(monitordb.counts(connection)) == {}
+        assert joblists.queues(connection) == ()
+        assert joblists.jobs(connection, joblists.WAITING).rows == ()
+        assert numbers(joblists.counts(connection)) == {}
         connection.close()
         db.close()
 
@@ -220,9 +220,9 @@ class TestLists:
         place.put(send_letter, "a@b.c", "secret", {"text": "x" * 5000})
         connection = place.look()
         monkeypatch.setattr(Payload, "__setstate__", lambda self, state: pytest.fail("a payload was loaded"))
-        (row,) = monitordb.jobs(connection, monitordb.WAITING).rows
+        (row,) = joblists.jobs(connection, joblists.WAITING).rows
         assert row.task.endswith("send_letter")
-        job = monitordb.find(connection, row.id)
+        job = joblists.find(connection, row.id)
         assert jobdetail.brief_detail(job, row).arguments == ()
 
 
@@ -231,41 +231,41 @@ class TestSites:
         place.put(send_letter, "a", group="01", _title="mine", _task="t")
         place.put(send_letter, "b", group="02", _title="theirs", _task="t")
         connection = place.look()
-        assert titles(monitordb.jobs(connection, monitordb.WAITING, group="01")) == ["mine"]
-        assert numbers(monitordb.counts(connection, group="01")) == {"waiting": 1}
-        assert numbers(monitordb.counts(connection)) == {"waiting": 2}
+        assert titles(joblists.jobs(connection, joblists.WAITING, group="01")) == ["mine"]
+        assert numbers(joblists.counts(connection, group="01")) == {"waiting": 1}
+        assert numbers(joblists.counts(connection)) == {"waiting": 2}
 
     def test_a_site_alone_in_the_database_reads_the_stored_counts(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place.queues.sites["01"] = Site("/site")
         place.put(send_letter, "a", group="01")
-        monkeypatch.setattr(monitordb, "_counted", lambda entries: pytest.fail("jobs were counted one by one"))
-        assert numbers(monitordb.counts(place.look(), group="01")) == {"waiting": 1}
+        monkeypatch.setattr(joblists, "_counted", lambda entries: pytest.fail("jobs were counted one by one"))
+        assert numbers(joblists.counts(place.look(), group="01")) == {"waiting": 1}
 
     def test_counts_of_one_site_among_others_stop_at_a_limit_and_say_so(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(monitordb, "COUNT_LIMIT", 2)
+        monkeypatch.setattr(joblists, "COUNT_LIMIT", 2)
         for _number in range(4):
             place.put(send_letter, "a", group="01")
         place.put(send_letter, "a", group="02")
-        assert monitordb.counts(place.look(), group="01")["waiting"] == monitordb.Count(2, more=True)
+        assert joblists.counts(place.look(), group="01")["waiting"] == joblists.Count(2, more=True)
 
     def test_a_list_that_would_have_to_look_at_too_much_says_that_it_is_not_complete(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(monitordb, "LOOK_LIMIT", 3)
+        monkeypatch.setattr(joblists, "LOOK_LIMIT", 3)
         for _number in range(5):
             place.put(send_letter, "a", group="02")
-        page = monitordb.jobs(place.look(), monitordb.WAITING, group="01")
+        page = joblists.jobs(place.look(), joblists.WAITING, group="01")
         assert (page.rows, page.complete) == ((), False)
 
 
 class TestOneJob:
     def test_arguments_are_shown_by_name_and_secrets_are_masked(self, place: Place) -> None:
         job = place.put(send_letter, "a@b.c", "tops3cret", {"api_key": "k3y", "lines": 2})
-        detail = monitordb.job(place.look(), job.id)
+        detail = joblists.job(place.look(), job.id)
         assert detail.arguments == (
             ("address", "'a@b.c'"),
             ("password", "********"),
@@ -274,14 +274,14 @@ class TestOneJob:
 
     def test_long_arguments_are_cut(self, place: Place) -> None:
         job = place.put(send_letter, "x" * 100_000)
-        ((_name, text),) = monitordb.job(place.look(), job.id).arguments
+        ((_name, text),) = joblists.job(place.look(), job.id).arguments
         assert len(text) < 2100
         assert text.endswith("…")
 
     def test_a_failed_job_shows_type_message_and_frames_of_its_failure(self, place: Place) -> None:
         job = place.put(refuse, "x@b.c")
         place.run()
-        detail = monitordb.job(place.look(), job.id)
+        detail = joblists.job(place.look(), job.id)
         assert detail.error_type.endswith("ValueError")
         assert detail.error_message == "no such address: x@b.c"
         assert "raise ValueError" in detail.traceback
@@ -292,12 +292,12 @@ class TestOneJob:
     def test_the_result_is_shown_as_text(self, place: Place) -> None:
         job = place.put(send_letter, "a@b.c")
         place.run()
-        assert monitordb.job(place.look(), job.id).result == "'sent to a@b.c'"
+        assert joblists.job(place.look(), job.id).result == "'sent to a@b.c'"
 
     def test_the_timeline_tells_put_start_and_end_in_their_order(self, place: Place) -> None:
         job = place.put(send_letter, "a@b.c", user="jane")
         place.run()
-        timeline = monitordb.job(place.look(), job.id).timeline
+        timeline = joblists.job(place.look(), job.id).timeline
         assert [event.what for event in timeline] == ["put", "started", "finished"]
         assert timeline[0].text == "jane"
         assert [event.when for event in timeline] == sorted(event.when for event in timeline)
@@ -305,19 +305,19 @@ class TestOneJob:
     def test_attempts_that_did_not_end_the_job_are_in_the_timeline(self, place: Place) -> None:
         job = place.put(send_letter, "a@b.c")
         job.remember("conflict", "ConflictError: tree", clock.utcnow())
-        events = monitordb.job(place.look(), job.id).timeline
+        events = joblists.job(place.look(), job.id).timeline
         assert ("conflict", "ConflictError: tree") in [(event.what, event.text) for event in events]
 
     @pytest.mark.parametrize("id", ["", "zz", "-1", "0", "ffffffffffffffff", "1" * 40, "1@elsewhere", "1²"])
     def test_an_id_that_is_none_is_not_found(self, place: Place, id: str) -> None:
         with pytest.raises(JobNotFound):
-            monitordb.find(place.look(), id)
+            joblists.find(place.look(), id)
 
     def test_the_id_of_something_else_is_not_found(self, place: Place) -> None:
         place.connection.root()["tree"] = tree = Tree()
         transaction.commit()
         with pytest.raises(JobNotFound):
-            monitordb.find(place.look(), tree._p_oid.hex())
+            joblists.find(place.look(), tree._p_oid.hex())
 
     def test_arguments_whose_class_is_gone_are_told_and_the_page_stands(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
@@ -327,7 +327,7 @@ class TestOneJob:
         monkeypatch.setitem(sys.modules, "gone_arguments", module)
         job = place.put(send_letter, module.Ghost())
         monkeypatch.delitem(sys.modules, "gone_arguments")
-        detail = monitordb.job(place.look(), job.id)
+        detail = joblists.job(place.look(), job.id)
         assert detail.row.task.endswith("send_letter")
         assert "Ghost" in str(detail.arguments) + str(detail.problems)
 
@@ -354,16 +354,16 @@ class TestBrokenJobs:
         return str(id)
 
     def test_a_job_whose_class_is_gone_is_listed_with_id_and_class_name(self, place: Place, broken: str) -> None:
-        (row,) = monitordb.jobs(place.look(), monitordb.QUARANTINED).rows
+        (row,) = joblists.jobs(place.look(), joblists.QUARANTINED).rows
         assert (row.id, row.task, row.broken, row.group) == (broken, "gone_jobs.Special", True, "01")
 
     def test_it_belongs_to_its_site_still(self, place: Place, broken: str) -> None:
         connection = place.look()
-        assert len(monitordb.jobs(connection, monitordb.QUARANTINED, group="01").rows) == 1
-        assert monitordb.jobs(connection, monitordb.QUARANTINED, group="02").rows == ()
+        assert len(joblists.jobs(connection, joblists.QUARANTINED, group="01").rows) == 1
+        assert joblists.jobs(connection, joblists.QUARANTINED, group="02").rows == ()
 
     def test_its_page_offers_to_discard_it_and_nothing_else(self, place: Place, broken: str) -> None:
-        detail = monitordb.job(place.look(), broken)
+        detail = joblists.job(place.look(), broken)
         assert (detail.can_discard, detail.can_retry, detail.can_cancel) == (True, False, False)
 
 
@@ -373,11 +373,11 @@ class TestQueues:
         place.queue.set_template("worker", "main", size=4, weight=2)
         place.put(send_letter, "a@b.c")
         place.claim()
-        default, mail = monitordb.queues(place.look())
+        default, mail = joblists.queues(place.look())
         assert (default.name, mail.name) == ("", "mail")
         assert default.counts["running"] == 1
-        assert default.quotas == (monitordb.QuotaRow("io", 2, False),)
-        assert default.agents == (monitordb.AgentRow("worker", "main", 4, 2, 32),)
+        assert default.quotas == (joblists.QuotaRow("io", 2, False),)
+        assert default.agents == (joblists.AgentRow("worker", "main", 4, 2, 32),)
         (dispatcher,) = default.dispatchers
         assert (dispatcher.role, dispatcher.host, dispatcher.pid, dispatcher.running) == ("worker", "apple", "4711", 1)
         assert default.served and not mail.served
