@@ -105,7 +105,22 @@ $(BUILDOUT_STAMP): .venv-buildout/bin/buildout buildout.cfg versions-6.2.cfg pyp
 	@.venv-buildout/bin/buildout -N
 	@touch $@
 
+# An environment of its own: Sphinx wants an older docutils than Plone. Its requirements are complete, so no others come in.
+DOCS_STAMP := .venv-docs/.installed
+
+$(DOCS_STAMP): docs/requirements.txt
+	@$(PYTHON) scripts/checkpython.py
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/pip install --quiet --no-deps --requirement docs/requirements.txt
+	@.venv-docs/bin/pip check --quiet
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS_STAMP) ## Make HTML of the documentation, in docs/_build; a warning is an error
+	@.venv-docs/bin/python -m sphinx -b html -d docs/_build/doctrees -W --keep-going --quiet docs docs/_build/html
+	@echo "See docs/_build/html/index.html."
+
 .PHONY: clean
 clean: ## Remove what was made here, but not the sites of `make start` and `make demo`
-	@rm -rf $(VENV) .venv-buildout .installed.cfg bin develop-eggs parts build dist htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	@rm -rf $(VENV) .venv-buildout .venv-docs .installed.cfg bin develop-eggs parts build dist docs/_build htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
 	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -114,10 +114,19 @@ def test_pip_and_buildout_pin_the_same_versions(repository: Path, constraints: d
     assert versions == {name: version for name, version in constraints.items() if name != "pip"}
 
 
+def test_what_makes_the_documentation_is_pinned(repository: Path) -> None:
+    lines = (repository / "docs" / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert {"furo", "myst-parser", "sphinx", "sphinxcontrib-mermaid"} <= {
+        str(canonicalize_name(requirement.name)) for requirement in requirements
+    }
+    assert [str(r) for r in requirements if [clause.operator for clause in r.specifier] != ["=="]] == []
+
+
 def test_make_help_tells_every_target(repository: Path, targets: set[str]) -> None:
     output = subprocess.run(["make"], cwd=repository, check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"^  ([a-z-]+)", output, re.MULTILINE)) == targets
-    assert {"help", "install", "start", "demo", "test", "lint", "format", "buildout", "clean"} <= targets
+    assert {"help", "install", "start", "demo", "test", "lint", "format", "docs", "buildout", "clean"} <= targets
 
 
 @pytest.mark.parametrize("path", [".ci/run", ".github/workflows/tests.yml", "CONTRIBUTING.md", "README.md"])
