@@ -5,7 +5,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collective.zcasync import clock
 from collective.zcasync import transactions
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.claiming import Claimer
 from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import InvalidValueError
@@ -16,6 +15,7 @@ from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.wakeup import CommitWatcher
 from datetime import datetime

@@ -12,7 +12,6 @@ from collective.zcasync.attempts import REASSIGNED
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
 from collective.zcasync.attempts import surely
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.attempts import UNREADABLE
 from collective.zcasync.callbackruns import run_callbacks
 from collective.zcasync.exceptions import AbortedError
@@ -26,6 +25,7 @@ from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
+from collective.zcasync.surroundings import Surroundings
 from datetime import timedelta
 from typing import Any
 

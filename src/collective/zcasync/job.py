@@ -3,10 +3,10 @@
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collective.zcasync import attempts
 from collective.zcasync import callbacks
 from collective.zcasync import door
 from collective.zcasync import execution
+from collective.zcasync import surroundings
 from collective.zcasync.calls import Call
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
@@ -312,7 +312,7 @@ class Job(Call):
 
     def _store_result(self, result: Any) -> None:
         self._result, self._result_record = None, None
-        result = walk(result, attempts.shelve_result)
+        result = walk(result, surroundings.shelve_result)
         if door.is_plain(result):
             self._result = result
             return

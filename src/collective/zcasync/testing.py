@@ -1,9 +1,9 @@
 """Helpers for tests: run what was put without a dispatcher, or wait for what a real one does."""
 
 from collections.abc import Callable
-from collective.zcasync import attempts
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import surroundings
 from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.exceptions import ZCAsyncError
@@ -72,12 +72,12 @@ def _run_inline(job: Any, *results: Any) -> None:
     before = local.job
     try:
         with ExitStack() as stack:
-            stack.enter_context(attempts.entered(job))
+            stack.enter_context(surroundings.entered(job))
             local.job = job
             setup = job.setUp()
             try:
                 call, args, kwargs = job._resolved()
-                given = tuple(walk(result, attempts.unshelve) for result in results)
+                given = tuple(walk(result, surroundings.unshelve) for result in results)
                 outcome = call(*args, *given, **kwargs)
             finally:
                 job.tearDown(setup)
