@@ -8,6 +8,7 @@ from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.persistence import walk
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadlocal import local
@@ -98,7 +99,8 @@ def _run_callbacks_inline(job: Any) -> None:
         if target._status_id == 0:
             _run_inline(target, job.result)
             _run_callbacks_inline(target)
-    job._complete(clock.utcnow())
+    if job.status == CALLBACKS:
+        job._complete(clock.utcnow())
 
 
 def _wait(context: Any, seconds: float, look: Callable[[], Any], complain: Callable[[], str]) -> Any:
