@@ -30,14 +30,12 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    interfaces events exceptions states
-    clock instanceuuid persistence deferred threadlocal failuredata failure transactions
-    notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
-    surroundings attempts
+    interfaces events exceptions clock instanceuuid persistence deferred threadlocal failuredata failure transactions
+    notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours attempts
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queue
     lookup agent wakeup threadpool pollinfo introspection heartbeat membership claiming dispatcher reactor configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor foreground tasks api actions
-    testing
+    testtime testwait testreactor testputs testinline testing
 """.split()
 
 #: The rings around the engine, from the inside out, each with the libraries that it may not import.

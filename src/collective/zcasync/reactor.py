@@ -28,6 +28,7 @@ class RunningDispatcher:
             target=self.reactor.run, kwargs={"installSignalHandlers": False}, name="zcasync-reactor", daemon=True
         )
         self.dispatcher.thread = self.thread
+        self.dispatcher.running = self
         self.thread.start()
         self.dispatcher.activate()
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from collective.zcasync import claims
-from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from typing import Any
@@ -30,7 +29,7 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
             stop_if_asked(queue, job, told)
         elif "callback" in told:
             claims.leave_quotas(queue, job)
-            job._become(CALLBACKS)
+            job._status_id = 2
             queue.give_back(job)
         else:
             claims.file_away(queue, slot, job)
