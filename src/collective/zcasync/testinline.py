@@ -64,14 +64,16 @@ def run_due(db: Any, world: Callable[[], AbstractContextManager[Any]] = nullcont
     caller, threads.manager = threads.manager, transaction.TransactionManager()
     _inside.running = True
     try:
-        with world():
-            while (claimed := _claim(db)) is not None:
+        claimed = _claim(db)
+        with world() if claimed is not None else nullcontext():
+            while claimed is not None:
                 count += 1
                 if count > LIMIT:
                     raise AssertionError(f"more than {LIMIT} jobs in a row: do they put one another?")
                 oid, kind, token = claimed
                 if execution.perform(db, oid, kind, token, Surroundings(db)) == FINISHED:
                     _file_away(db, oid)
+                claimed = _claim(db)
     finally:
         _inside.running = False
         threads.manager = caller
