@@ -30,8 +30,10 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    interfaces events exceptions clock instanceuuid persistence deferred threadlocal failuredata failure transactions
-    notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours attempts
+    interfaces events exceptions states
+    clock instanceuuid persistence deferred threadlocal failuredata failure transactions
+    notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
+    surroundings attempts
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queue
     lookup agent wakeup threadpool pollinfo introspection heartbeat membership claiming dispatcher reactor configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor foreground tasks api actions

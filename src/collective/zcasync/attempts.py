@@ -6,30 +6,22 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import retry
 from collective.zcasync import transactions
-from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.exceptions import ReassignedError
-from collective.zcasync.exceptions import UnreadableArgumentsError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.fence import Guard
-from collective.zcasync.interfaces import IJobContext
-from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.persistence import walk
+from collective.zcasync.surroundings import entered
+from collective.zcasync.surroundings import Surroundings
+from collective.zcasync.surroundings import unshelve
 from collective.zcasync.threadlocal import local
-from contextlib import AbstractContextManager
-from contextlib import nullcontext
-from dataclasses import dataclass
-from dataclasses import field
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
-from zope.component import queryUtility
 
 import logging
 import random
 import threading
-import ZODB.broken
-import ZODB.POSException
 
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
@@ -47,56 +39,12 @@ EXPLOSIVE = (SystemExit, KeyboardInterrupt, ReassignedError)
 FINISHED, RETURNED, REASSIGNED, UNREADABLE = "finished", "returned", "reassigned", "unreadable"
 
 
-@dataclass
-class Surroundings:
-    """What a run knows of the process around it. The defaults are those of a job that is called directly."""
-
-    database: Any = None
-    neighbours: Neighbours | None = None
-    stopping: threading.Event = field(default_factory=threading.Event)
-
-    def attempt(self, group: str, again: bool) -> AbstractContextManager[None]:
-        return nullcontext() if self.neighbours is None else self.neighbours.attempt(group, again)
-
-    def learn(self, who: tuple[str, str], conflict: bool, collided: str = "") -> None:
-        if self.neighbours is not None:
-            self.neighbours.learn(who, conflict, collided)
-
-
 class MustWait(Exception):
     """A callback has to wait: its job leaves the thread, and goes on with it then."""
 
     def __init__(self, until: datetime) -> None:
         super().__init__(until)
         self.until = until
-
-
-def entered(job: Any) -> AbstractContextManager[Any]:
-    """The context that was captured when the job was put; nothing where nothing was captured."""
-    context = queryUtility(IJobContext)
-    if context is None or job.context_data is None:
-        return nullcontext()
-    return context.enter(job, job._p_jar)
-
-
-def unshelve(value: Any) -> Any:
-    """A stored value as the job's code sees it."""
-    if isinstance(value, ZODB.broken.Broken):
-        raise UnreadableArgumentsError(
-            f"the class {type(value).__module__}.{type(value).__name__} of an argument is gone; install its code"
-            " and retry the job, or discard it"
-        )
-    context = queryUtility(IJobContext)
-    return value if context is None else context.unshelve(value)
-
-
-def shelve_result(value: Any) -> Any:
-    """A result as it is stored."""
-    context = queryUtility(IJobContext)
-    try:
-        return value if context is None else context.shelve(value)
-    except InvalidArgumentError:
-        return value  # an outcome cannot fail because of the outcome: what cannot be stored is kept as text
 
 
 class Run:

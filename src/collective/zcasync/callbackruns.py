@@ -9,13 +9,13 @@ from collective.zcasync.attempts import MustWait
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
 from collective.zcasync.attempts import surely
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.surroundings import Surroundings
 from datetime import datetime
 from typing import Any
 

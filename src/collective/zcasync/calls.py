@@ -1,11 +1,11 @@
 """What a job stores of its call: what is called, with what, for whom, and with which options."""
 
 from collections.abc import Mapping
-from collective.zcasync import attempts
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import door
 from collective.zcasync import retry
+from collective.zcasync import surroundings
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import InvalidValueError
@@ -133,7 +133,7 @@ class Call(Base):
 
     def _resolved(self) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Callable, arguments and keywords as the job's code sees them: inside the entered context."""
-        restore = attempts.unshelve
+        restore = surroundings.unshelve
         args = tuple(walk(arg, restore) for arg in self._get_args())
         kwargs = {name: walk(value, restore) for name, value in self._get_kwargs().items()}
         if self._is_method:

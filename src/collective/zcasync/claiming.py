@@ -76,8 +76,11 @@ class Claimer:
         """Whether the inboxes of others should be looked at as soon as a thread is free."""
         return self.abroad.is_set() or any(self._seen.values())
 
-    def claim(self, name: str, full: bool, look: bool) -> dict[str, Any] | None:
-        """Claim for all agents of one queue, in one transaction; what the poll remembers of it."""
+    def claim(self, name: str, full: bool, look: bool, poll_id: int) -> dict[str, Any] | None:
+        """Claim for all agents of one queue, in one transaction; what the poll remembers of it.
+
+        ``poll_id``: the key of the poll that counts what is claimed.
+        """
         limit = 1000
         for attempt in range(CLAIM_TRIES):
             reports = self.take_reports(name)
@@ -106,6 +109,7 @@ class Claimer:
             for pool in self._pools(name):
                 pool.forget_started()
             for pool, some in items:
+                self.dispatcher.remember_jobs(some, poll_id)
                 pool.give(some)
             if limit < 1000 and items:
                 self.dispatcher._wake.set()  # it took less than there are threads, so as not to conflict again
@@ -113,7 +117,7 @@ class Claimer:
         logger.critical(
             "dispatcher %s: %s claims in queue %r conflicted in a row", self.dispatcher.UUID, CLAIM_TRIES, name
         )
-        return None
+        return {}
 
     def take_reports(self, name: str) -> list[tuple[float, bytes, str]]:
         reports = self._reports.get(name)
@@ -183,20 +187,20 @@ class Claimer:
             if full and free:
                 overdue = taker.overdue(free)
                 self._hold(agent, overdue, True)
-                items += execution_items(overdue, True)
+                items += execution_items(overdue, True, name)
                 free -= len(overdue)
             taker.skipped = self._rejected(name, agent, full)
             if not agent.batches:
                 before = self.dispatcher.manager.savepoint()
                 try:
-                    items += self._choose(agent, free)
+                    items += self._choose(name, agent, free)
                 except Exception as error:
                     if transactions.is_disconnect(error) or transactions.is_conflict(error):
                         raise
                     before.rollback()  # what it had taken out of the queue lies there again
                     entry["error"] = self._tell(name, agent, error)
             elif free or ahead:
-                items += self._take(agent, taker, free, ahead)
+                items += self._take(name, agent, taker, free, ahead)
             if taker.trouble is not None:
                 entry["error"] = self._tell(name, agent, taker.trouble)
                 taker.trouble = None
@@ -222,7 +226,7 @@ class Claimer:
         pool: AgentThreadPool = self.dispatcher.queues[agent.queue.name][agent.name]
         return pool
 
-    def _take(self, agent: Any, taker: claims.Taker, free: int, ahead: int) -> list[Any]:
+    def _take(self, name: str, agent: Any, taker: claims.Taker, free: int, ahead: int) -> list[Any]:
         """For agents that choose by filter: for the free threads, and ahead of them what may be run twice."""
         try:
             accepts = agent.filter
@@ -231,12 +235,12 @@ class Claimer:
             return []
         taken = taker.take(free, accepts, self._pool_of(agent).admits())
         self._hold(agent, taken, True)
-        items = execution_items(taken, True)
+        items = execution_items(taken, True, name)
         if ahead and len(taken) == free:
             # After a death nobody would know whether a job that was claimed ahead had begun.
             more = taker.take(ahead, accepts, retry.retries_interruptions)
             self._hold(agent, more, False)
-            items += execution_items(more, False)
+            items += execution_items(more, False, name)
         return items
 
     @staticmethod
@@ -250,14 +254,14 @@ class Claimer:
         for job, kind in taken:
             agent.hold(job, active and kind == "run")
 
-    def _choose(self, agent: Any, free: int) -> list[Any]:
+    def _choose(self, name: str, agent: Any, free: int) -> list[Any]:
         """For agents with a chooser, or a _choose of their own: one job after the other."""
         items: list[Any] = []
         while len(items) < free:
             job = agent.claimJob()
             if job is None:
                 break
-            items += execution_items([claims.Taken(job, "run")], False)
+            items += execution_items([claims.Taken(job, "run")], False, name)
         return items
 
     def _second_look(

@@ -5,17 +5,22 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collective.zcasync import clock
 from collective.zcasync import transactions
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.claiming import Claimer
 from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.heartbeat import Heartbeat
 from collective.zcasync.instanceuuid import new_uuid
+from collective.zcasync.introspection import Introspection
+from collective.zcasync.introspection import RUNNING
+from collective.zcasync.introspection import STARTING
+from collective.zcasync.introspection import STOPPED
+from collective.zcasync.introspection import STUCK
 from collective.zcasync.membership import Membership
 from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.wakeup import CommitWatcher
 from datetime import datetime
@@ -33,8 +38,6 @@ import uuid as uuidlib
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
 
-STOPPED, RUNNING, STUCK, STARTING = "STOPPED", "RUNNING", "STUCK", "STARTING"
-
 #: Seconds between polls. Nothing waits for a poll; it is the safety net.
 POLL_INTERVAL = 5
 
@@ -43,6 +46,8 @@ SECOND_LOOK = 0.02
 
 #: Seconds that idle job threads get to end.
 THREADS_END = 3.0
+
+__all__ = ("Dispatcher", "RUNNING", "STARTING", "STOPPED", "STUCK", "clear", "get", "getId", "pop")
 
 _dispatchers: dict[uuidlib.UUID, "Dispatcher"] = {}
 
@@ -67,7 +72,12 @@ def clear() -> None:
     _dispatchers.clear()
 
 
-class Dispatcher:
+def getId(obj: Any) -> tuple[int, str]:
+    """(oid as a number, name of the database) of a stored object: how dispatchers name jobs."""
+    return int.from_bytes(obj._p_oid, "big"), obj._p_jar.db().database_name
+
+
+class Dispatcher(Introspection):
     """Runs the jobs of a database's queues in the threads of this process.
 
     ``poll_interval``: seconds. ``threads``: job threads of the process at most (None: as the agents say).
@@ -198,9 +208,6 @@ class Dispatcher:
             pool.setSize(0)
         _dispatchers.pop(self.UUID, None)
 
-    def _pools(self) -> list[AgentThreadPool]:
-        return [pool for pools in list(self.queues.values()) for pool in list(pools.values())]
-
     def _order(self, what: Callable[[], None], seconds: float) -> None:
         """Have the claim thread do something, and wait for it."""
         done = threading.Event()
@@ -321,11 +328,14 @@ class Dispatcher:
             self._look_again = 0.0
             self.claimer.abroad.clear()
         poll = PollInfo()
+        newest = poll if full or not self.polls else self.polls.first()
         for name in list(self.claimer.homes):
-            poll[name] = self.claimer.claim(name, full, look)
+            poll[name] = self.claimer.claim(name, full, look, newest.key)
         self._plan_look()
         if full:
             self._remember(poll)
+        else:
+            self.polls.extend(poll, self.jobs.size)
 
     def _plan_look(self) -> None:
         """Look at foreign inboxes soon if something may lie there and a thread is free for it."""
@@ -348,34 +358,3 @@ class Dispatcher:
             times.append(self._look_again)
         times += self.claimer.due()
         return max(0.0, min(times) - now)
-
-    # Looking in
-
-    def getStatusInfo(self) -> dict[str, Any]:
-        """State of this dispatcher: status, poll interval, time since last poll, uptime, uuid."""
-        now = clock.utcnow()
-        since = uptime = None
-        if not self.activated:
-            status = STOPPED
-        else:
-            last = self.polls.first().utc_timestamp if self.polls else None
-            since = now - (last or self.activated)
-            late = since.total_seconds() > self.poll_interval * 2
-            status = STUCK if late else RUNNING if last else STARTING
-            uptime = now - self.activated if last else None
-        return {
-            "status": status,
-            "poll interval": self.poll_interval,
-            "time since last poll": since,
-            "uptime": uptime,
-            "uuid": self.UUID,
-        }
-
-    def getActiveJobIds(self, queue: str | None = None, agent: str | None = None) -> list[tuple[int, str]]:
-        """(oid, database name) of what the job threads run at this moment."""
-        return [
-            (int.from_bytes(oid, "big"), self.db.database_name)
-            for pool in self._pools()
-            if queue in (None, pool.queue_name) and agent in (None, pool.name)
-            for oid in pool.active()
-        ]

@@ -12,7 +12,6 @@ from collective.zcasync.attempts import REASSIGNED
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
 from collective.zcasync.attempts import surely
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.attempts import UNREADABLE
 from collective.zcasync.callbackruns import run_callbacks
 from collective.zcasync.exceptions import AbortedError
@@ -26,6 +25,8 @@ from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
+from collective.zcasync.jobinfo import JobInfo
+from collective.zcasync.surroundings import Surroundings
 from datetime import timedelta
 from typing import Any
 
@@ -53,16 +54,16 @@ def run(
     return ended
 
 
-def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings) -> str:
+def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo) -> str:
     """Run a claimed job on a connection and the default manager of this thread; return what to report of it.
 
     ``kind``: "run", "expire" (it missed its begin_by), or "resume" (its callbacks). What the job's code sets in context
-    variables (decimal's precision, for one) ends with the job.
+    variables (decimal's precision, for one) ends with the job. ``info`` learns of the job as it goes.
     """
-    return contextvars.copy_context().run(_perform, database, oid, kind, token, around)
+    return contextvars.copy_context().run(_perform, database, oid, kind, token, around, info)
 
 
-def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings) -> str:
+def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo) -> str:
     manager = transaction.manager
     manager.abort()
     connection = _open(database, oid, around.stopping)
@@ -70,14 +71,10 @@ def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundi
         job = connection.get(oid)
         if job.token != token:
             return REASSIGNED
-        if kind == "resume" or job._status_id == 2:
-            return run_callbacks(job, manager, around, resumed=True)
-        if kind == "expire":
-            return _expire(job, manager, around)
-        if job._status_id == 3:
-            logger.error("%r is already completed", job)
-            return FINISHED
-        return run(job, manager, around)
+        info.begin(job)
+        report = _do(job, kind, manager, around)
+        info.end(job)
+        return report
     except ReassignedError:
         logger.error("The job %s was reassigned while this thread ran it; its work is left to the new owner", oid.hex())
         return REASSIGNED
@@ -87,6 +84,17 @@ def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundi
     finally:
         manager.abort()
         connection.close()
+
+
+def _do(job: Any, kind: str, manager: Any, around: Surroundings) -> str:
+    if kind == "resume" or job._status_id == 2:
+        return run_callbacks(job, manager, around, resumed=True)
+    if kind == "expire":
+        return _expire(job, manager, around)
+    if job._status_id == 3:
+        logger.error("%r is already completed", job)
+        return FINISHED
+    return run(job, manager, around)
 
 
 def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings) -> str:

@@ -3,10 +3,10 @@
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collective.zcasync import attempts
 from collective.zcasync import callbacks
 from collective.zcasync import door
 from collective.zcasync import execution
+from collective.zcasync import surroundings
 from collective.zcasync.calls import Call
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
@@ -24,6 +24,8 @@ from collective.zcasync.persistence import MappingView
 from collective.zcasync.persistence import Payload
 from collective.zcasync.persistence import walk
 from collective.zcasync.representation import call_text
+from collective.zcasync.states import check_step
+from collective.zcasync.states import STORED
 from datetime import datetime
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
@@ -229,7 +231,7 @@ class Job(Call):
 
     def _run_late(self) -> None:
         """A callback on a finished job: at once if this transaction holds nothing else, otherwise as a job."""
-        self._status_id = 2
+        self._become(CALLBACKS)
         connection, queue = self._p_jar, self.queue
         mine = {id(self), *(id(callback) for callback in self._callbacks)}
         alone = (
@@ -268,10 +270,17 @@ class Job(Call):
         """See IJob."""
         execution.resume_callbacks(self)
 
-    # Changes of state: each is one step of the protocol, and all that writes _status_id
+    # Changes of state: each is one step of the protocol
+
+    def _become(self, status: Any) -> None:
+        """Take one step of states.TRANSITIONS: all that writes _status_id. BadStatusError if there is no such step."""
+        check_step(self, status)
+        self._status_id = STORED[status]
 
     def _claim(self, agent: Any, token: str, now: datetime, active: bool) -> None:
         """A dispatcher takes the job."""
+        if self._status_id == 0:
+            self._become(ASSIGNED)
         self.parent = agent
         self.agent_name = agent.name
         self.token = token
@@ -281,19 +290,20 @@ class Job(Call):
 
     def _begin(self, now: datetime) -> None:
         """A thread begins the job's first attempt since its claim."""
-        self._status_id = 1
+        self._become(ACTIVE)
         self.active_start = now
 
     def _wait_in(self, queue: Any) -> None:
         """The job waits again: put back, rescheduled, or with callbacks to resume."""
-        if self._status_id == 1:
-            self._status_id = 0
+        if self._status_id < 2 and self.status != PENDING:
+            self._become(PENDING)
             self.active_start = None
         self.parent = queue
         self.token = None
 
     def _finish(self, result: Any, now: datetime, outcome: str | None = None) -> None:
         """The one door to an end: result, status and outcome. What cannot be stored is replaced by its repr."""
+        self._become(CALLBACKS if self._callbacks else COMPLETED)
         if isinstance(result, TwistedFailure):
             failure = result if isinstance(result, Failure) else Failure.convert(result)
             self._result, self._result_record = None, Payload(result=failure.to_data())
@@ -306,13 +316,12 @@ class Job(Call):
         self.active_end = now
         self.needs_attention = False
         self._retry_cache = ()
-        self._status_id = 2 if self._callbacks else 3
         if not self._callbacks:
             self.initial_callbacks_end = now
 
     def _store_result(self, result: Any) -> None:
         self._result, self._result_record = None, None
-        result = walk(result, attempts.shelve_result)
+        result = walk(result, surroundings.shelve_result)
         if door.is_plain(result):
             self._result = result
             return
@@ -330,7 +339,7 @@ class Job(Call):
 
     def _complete(self, now: datetime) -> None:
         """The last callback is done."""
-        self._status_id = 3
+        self._become(COMPLETED)
         self.initial_callbacks_end = now
 
     def remember(self, kind: str, text: str, now: datetime) -> None:

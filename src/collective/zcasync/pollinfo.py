@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.utils import dt_to_long
+from collective.zcasync.utils import long_to_dt
 from datetime import datetime
 from typing import Any
 
@@ -11,36 +13,51 @@ import threading
 
 
 class PollInfo(dict):
-    """One poll: queue name -> None, or agent name -> {"size", "len", "error", "new jobs", "active jobs"}."""
+    """One poll: queue name -> None, or agent name -> {"size", "len", "error", "new jobs", "active jobs"}.
+
+    ``len`` and ``active jobs`` are what the database said before this poll's claims. ``new jobs`` are what was claimed
+    by the poll, and after it until the next one: nothing waits for a poll here.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.utc_timestamp = clock.utcnow()
+        #: (queue, agent) -> how many of the older new jobs are counted only.
+        self.omitted: dict[tuple[str, str], int] = {}
 
     @property
     def key(self) -> int:
-        """Microseconds of the poll."""
-        return clock.to_microseconds(self.utc_timestamp)
+        """The poll's moment as a number; later ones are smaller, see utils.dt_to_long."""
+        return dt_to_long(self.utc_timestamp)
 
 
 class Rolling(OrderedDict):
-    """A mapping that keeps the newest entries only."""
+    """A mapping that keeps the newest entries only. Written by one thread; iterating others see it as it was."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
+        if type(size) is not int or size < 1:
+            raise InvalidValueError(f"the size must be a whole number of at least 1, not {size!r}")
         self.size = size
 
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
+        self.move_to_end(key)
         while len(self) > self.size:
             self.popitem(last=False)
 
 
 class Polls:
-    """The newest polls, newest first. Written by the dispatcher, read by anybody."""
+    """The newest polls, newest first. Written by the dispatcher, read by anybody, also while it is written."""
+
+    #: Polls since the dispatcher was activated.
+    count = 0
 
     def __init__(self, size: int) -> None:
+        if type(size) is not int or size < 1:
+            raise InvalidValueError(f"the size must be a whole number of at least 1, not {size!r}")
         self.size = size
+        #: Never changed, always replaced: whoever iterates goes on with what was there when he began.
         self._polls: list[PollInfo] = []
         self._lock = threading.Condition()
 
@@ -50,8 +67,30 @@ class Polls:
             self.count = self.count + 1
             self._lock.notify_all()
 
-    #: Polls since the dispatcher was made.
-    count = 0
+    def extend(self, claimed: PollInfo, keep: int) -> None:
+        """Count what was claimed between two polls among the new jobs of the newest; name ``keep`` of them at most."""
+        entries = [
+            (queue, agent, entry)
+            for queue, agents in claimed.items()
+            for agent, entry in (agents or {}).items()
+            if entry["new jobs"] or entry["error"]
+        ]
+        if not entries:
+            return
+        with self._lock:
+            if not self._polls:
+                return
+            poll = PollInfo(self._polls[0])
+            poll.utc_timestamp, poll.omitted = self._polls[0].utc_timestamp, dict(self._polls[0].omitted)
+            for queue, agent, entry in entries:
+                known = (poll.get(queue) or {}).get(agent, {**entry, "new jobs": []})
+                new = [*known["new jobs"], *entry["new jobs"]]
+                more = max(len(new) - keep, 0)
+                if more:
+                    poll.omitted[queue, agent] = poll.omitted.get((queue, agent), 0) + more
+                known = {**known, "new jobs": new[more:], "error": entry["error"] or known["error"]}
+                poll[queue] = {**(poll.get(queue) or {}), agent: known}
+            self._polls = [poll, *self._polls[1:]]
 
     def clear(self) -> None:
         with self._lock:
@@ -71,7 +110,7 @@ class Polls:
         return self._polls[0]
 
     def __iter__(self) -> Iterator[PollInfo]:
-        return iter(list(self._polls))
+        return iter(self._polls)
 
     def __len__(self) -> int:
         return len(self._polls)
@@ -79,12 +118,31 @@ class Polls:
     def __bool__(self) -> bool:
         return bool(self._polls)
 
-    def before(self, at: datetime | None = None, before: datetime | None = None) -> PollInfo:
-        """The newest at or before ``at``, or before ``before``; ValueError if there is none, or both are given."""
+    def between(self, at: Any = None, before: Any = None, since: Any = None) -> Iterator[PollInfo]:
+        """The polls at or before ``at``, or before ``before``, back to ``since`` (included), newest first.
+
+        Each a poll's key, an aware datetime, or a naive one in UTC. InvalidValueError for anything else, and for both
+        ``at`` and ``before``.
+        """
         if at is not None and before is not None:
             raise InvalidValueError("give at or before, not both")
-        for poll in self:
-            if at is not None and poll.utc_timestamp > at or before is not None and poll.utc_timestamp >= before:
-                continue
-            return poll
-        raise InvalidValueError("no poll at that time is remembered", at or before)
+        last, limit, oldest = moment(at, "at"), moment(before, "before"), moment(since, "since")
+        polls = self._polls
+        return (
+            poll
+            for poll in polls
+            if (last is None or poll.utc_timestamp <= last)
+            and (limit is None or poll.utc_timestamp < limit)
+            and (oldest is None or poll.utc_timestamp >= oldest)
+        )
+
+
+def moment(value: Any, name: str) -> datetime | None:
+    """The moment that is meant: by a poll's key, an aware datetime, or a naive one in UTC."""
+    if value is None:
+        return None
+    if type(value) is int:
+        return long_to_dt(value).replace(tzinfo=clock.UTC)
+    if isinstance(value, datetime) and value.tzinfo is None:
+        value = value.replace(tzinfo=clock.UTC)
+    return clock.aware(value, name)

@@ -140,7 +140,7 @@ class Queue(Places):
         job.put_at = clock.utcnow()
         if job._begin_after is None and job._begin_by is not None:
             job._begin_after = job.put_at
-        job.parent = self
+        job._wait_in(self)
         if connection is not None and job._p_jar is None:
             connection.add(job)
         place = self._enter(job, make_key(job._begin_after, job.priority))

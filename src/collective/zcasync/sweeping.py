@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collective.zcasync import claims
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from typing import Any
@@ -29,7 +30,7 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
             stop_if_asked(queue, job, told)
         elif "callback" in told:
             claims.leave_quotas(queue, job)
-            job._status_id = 2
+            job._become(CALLBACKS)
             queue.give_back(job)
         else:
             claims.file_away(queue, slot, job)

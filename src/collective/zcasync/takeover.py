@@ -5,6 +5,7 @@ from collective.zcasync import events
 from collective.zcasync import execution
 from collective.zcasync import sweeping
 from collective.zcasync.attempts import RETURNED
+from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from collective.zcasync.slot import Slot
@@ -36,7 +37,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
             sweeping.stop_if_asked(queue, job, told)
             continue  # it waits again already, in an inbox
         if job._status_id == 0:
-            job._status_id = 1
+            job._become(ACTIVE)
         if job._status_id == 1 and execution.interrupt(job, died) == RETURNED:
             claims.leave_quotas(queue, job)
             if "stop" in told:

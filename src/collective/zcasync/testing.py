@@ -4,12 +4,13 @@ What waits is in ``testwait``, the clock in ``testtime``, the reactor that a tes
 at each commit in ``testinline``, what was put in ``testputs``, mixins for unittest in ``testmixins``.
 """
 
-from collective.zcasync import attempts
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import surroundings
 from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.persistence import walk
 from collective.zcasync.queue import get_queues
 from collective.zcasync.testinline import inline_jobs
@@ -105,12 +106,12 @@ def _run_inline(job: Any, *results: Any) -> None:
     before = local.job
     try:
         with ExitStack() as stack:
-            stack.enter_context(attempts.entered(job))
+            stack.enter_context(surroundings.entered(job))
             local.job = job
             setup = job.setUp()
             try:
                 call, args, kwargs = job._resolved()
-                given = tuple(walk(result, attempts.unshelve) for result in results)
+                given = tuple(walk(result, surroundings.unshelve) for result in results)
                 outcome = call(*args, *given, **kwargs)
             finally:
                 job.tearDown(setup)
@@ -131,4 +132,5 @@ def _run_callbacks_inline(job: Any) -> None:
         if target._status_id == 0:
             _run_inline(target, job.result)
             _run_callbacks_inline(target)
-    job._complete(clock.utcnow())
+    if job.status == CALLBACKS:
+        job._complete(clock.utcnow())

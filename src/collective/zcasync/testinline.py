@@ -7,9 +7,9 @@ from collective.zcasync import clock
 from collective.zcasync import execution
 from collective.zcasync import transactions
 from collective.zcasync.attempts import FINISHED
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.events import JobPut
 from collective.zcasync.queue import get_queues
+from collective.zcasync.surroundings import Surroundings
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from contextlib import nullcontext

@@ -1,6 +1,6 @@
 """What was put, for tests: list it, and assert it without running anything."""
 
-from collective.zcasync import attempts
+from collective.zcasync import surroundings
 from collective.zcasync.exceptions import ContentGone
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.job import Job
@@ -120,7 +120,7 @@ class _Wanted:
 def _given(value: Any) -> Any:
     """A stored argument as it was given to the put; a reference to content that is gone stays what it is."""
     try:
-        return attempts.unshelve(value)
+        return surroundings.unshelve(value)
     except ContentGone:
         return value
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections import deque
 from collections.abc import Callable
 from collective.zcasync import execution
+from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.threadlocal import local
 from typing import Any
 from typing import NamedTuple
@@ -34,6 +35,7 @@ class Item(NamedTuple):
     who: tuple[str, str]
     active: bool
     since: float
+    info: JobInfo
 
 
 class AgentThreadPool:
@@ -47,6 +49,8 @@ class AgentThreadPool:
         self.threads: list[threading.Thread] = []
         #: thread -> oid of the job it runs, or None.
         self.jobids: dict[threading.Thread, bytes | None] = {}
+        #: thread -> monotonic time at which it began its last job.
+        self._began: dict[threading.Thread, float] = {}
         self.waiting: deque[Item] = deque()
         self.mean: float | None = None
         self._started: set[bytes] = set()
@@ -159,10 +163,10 @@ class AgentThreadPool:
         with self._changed:
             return not self.waiting and all(oid is None for oid in self.jobids.values())
 
-    def active(self) -> list[bytes]:
-        """oids of the jobs that run now."""
+    def active(self) -> list[tuple[float, bytes]]:
+        """(monotonic time of the start, oid) of the jobs that run now."""
         with self._changed:
-            return [oid for oid in self.jobids.values() if oid is not None]
+            return [(self._began[thread], oid) for thread, oid in self.jobids.items() if oid is not None]
 
     # In the threads
 
@@ -178,6 +182,7 @@ class AgentThreadPool:
                     if self.dispatcher.neighbours.enter(item.who):
                         self.waiting.remove(item)
                         self.jobids[me] = item.oid
+                        self._began[me] = time.monotonic()
                         if not item.active:
                             self._started.add(item.oid)
                         return item
@@ -187,6 +192,7 @@ class AgentThreadPool:
         if thread in self.threads:
             self.threads.remove(thread)
         self.jobids.pop(thread, None)
+        self._began.pop(thread, None)
         self._changed.notify_all()
 
     def _perform(self) -> None:
@@ -204,7 +210,7 @@ class AgentThreadPool:
         around, database = self.dispatcher.around, self.dispatcher.db
         goes_on = True
         try:
-            report = execution.perform(database, item.oid, item.kind, item.token, around)
+            report = execution.perform(database, item.oid, item.kind, item.token, around, item.info)
         except BaseException as error:
             goes_on = False
             if not around.stopping.is_set():
@@ -226,6 +232,7 @@ class AgentThreadPool:
                 self._forget(me)
                 if self.dispatcher.activated and len(self.threads) < self.size:
                     self._start()
+        item.info.leave(report == execution.REASSIGNED)
         self.dispatcher.report(self.queue_name, item.oid, report)
         return goes_on
 
@@ -239,9 +246,13 @@ class AgentThreadPool:
             return execution.REASSIGNED
 
 
-def execution_items(taken: list[Any], active: bool) -> list[Item]:
+def execution_items(taken: list[Any], active: bool, queue: str) -> list[Item]:
     """Items for jobs that a claim has taken."""
     now = time.monotonic()
     return [
-        Item(job._p_oid, kind, job.token, (job.group, job.task), active or kind != "run", now) for job, kind in taken
+        Item(
+            *(job._p_oid, kind, job.token, (job.group, job.task), active or kind != "run", now),
+            JobInfo(job, queue),
+        )
+        for job, kind in taken
     ]

@@ -1,0 +1,59 @@
+"""What surrounds a run: the process around it, and the context of whoever put the job."""
+
+from collective.zcasync.exceptions import InvalidArgumentError
+from collective.zcasync.exceptions import UnreadableArgumentsError
+from collective.zcasync.interfaces import IJobContext
+from collective.zcasync.neighbours import Neighbours
+from contextlib import AbstractContextManager
+from contextlib import nullcontext
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Any
+from zope.component import queryUtility
+
+import threading
+import ZODB.broken
+
+
+@dataclass
+class Surroundings:
+    """What a run knows of the process around it. The defaults are those of a job that is called directly."""
+
+    database: Any = None
+    neighbours: Neighbours | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def attempt(self, group: str, again: bool) -> AbstractContextManager[None]:
+        return nullcontext() if self.neighbours is None else self.neighbours.attempt(group, again)
+
+    def learn(self, who: tuple[str, str], conflict: bool, collided: str = "") -> None:
+        if self.neighbours is not None:
+            self.neighbours.learn(who, conflict, collided)
+
+
+def entered(job: Any) -> AbstractContextManager[Any]:
+    """The context that was captured when the job was put; nothing where nothing was captured."""
+    context = queryUtility(IJobContext)
+    if context is None or job.context_data is None:
+        return nullcontext()
+    return context.enter(job, job._p_jar)
+
+
+def unshelve(value: Any) -> Any:
+    """A stored value as the job's code sees it."""
+    if isinstance(value, ZODB.broken.Broken):
+        raise UnreadableArgumentsError(
+            f"the class {type(value).__module__}.{type(value).__name__} of an argument is gone; install its code"
+            " and retry the job, or discard it"
+        )
+    context = queryUtility(IJobContext)
+    return value if context is None else context.unshelve(value)
+
+
+def shelve_result(value: Any) -> Any:
+    """A result as it is stored."""
+    context = queryUtility(IJobContext)
+    try:
+        return value if context is None else context.shelve(value)
+    except InvalidArgumentError:
+        return value  # an outcome cannot fail because of the outcome: what cannot be stored is kept as text
