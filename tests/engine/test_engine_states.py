@@ -6,7 +6,6 @@ from collective.zcasync import execution
 from collective.zcasync import local
 from collective.zcasync import states
 from collective.zcasync.agent import Agent
-from collective.zcasync.attempts import Surroundings
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
@@ -18,6 +17,7 @@ from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
+from collective.zcasync.surroundings import Surroundings
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace

@@ -54,7 +54,7 @@ def run(
     return ended
 
 
-def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo) -> str:
+def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo | None = None) -> str:
     """Run a claimed job on a connection and the default manager of this thread; return what to report of it.
 
     ``kind``: "run", "expire" (it missed its begin_by), or "resume" (its callbacks). What the job's code sets in context
@@ -63,7 +63,7 @@ def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundin
     return contextvars.copy_context().run(_perform, database, oid, kind, token, around, info)
 
 
-def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo) -> str:
+def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo | None) -> str:
     manager = transaction.manager
     manager.abort()
     connection = _open(database, oid, around.stopping)
@@ -71,9 +71,11 @@ def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundi
         job = connection.get(oid)
         if job.token != token:
             return REASSIGNED
-        info.begin(job)
+        if info is not None:
+            info.begin(job)
         report = _do(job, kind, manager, around)
-        info.end(job)
+        if info is not None:
+            info.end(job)
         return report
     except ReassignedError:
         logger.error("The job %s was reassigned while this thread ran it; its work is left to the new owner", oid.hex())
