@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from docblocks import Block
 from docblocks import blocks
 from docblocks import run
+from docblocks import save
 from pathlib import Path
 from plone import api
 from plone.app.testing import popGlobalRegistry
@@ -35,21 +36,10 @@ def registry(portal: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the path for modules that a page tells to write; forgotten after the test."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
-@pytest.fixture
 def readme(repository: Path, modules: Path) -> tuple[ModuleType, Block]:
     """The module with the README's task, and how it is put."""
     task, put = blocks(repository / "README.md", "python")
-    (modules / "readme_jobs.py").write_text(task.text)
+    save(task._replace(file="readme_jobs.py"), modules)
     return importlib.import_module("readme_jobs"), put
 
 
@@ -115,9 +105,7 @@ def test_the_add_on_of_the_tutorial_works(registry: Any, site: Any, modules: Pat
     page = repository / "docs" / "tutorials" / "first-job.md"
     for block in blocks(page):
         if block.language == "python" and block.file:
-            path = modules / block.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text)
+            save(block, modules)
     (modules / "my" / "site" / "__init__.py").touch()
     (zcml,) = (block for block in blocks(page, "xml"))
     xmlconfig.string(

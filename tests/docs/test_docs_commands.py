@@ -5,6 +5,9 @@ from collective.zcasync.zopeapp.config import read_settings
 from collective.zcasync.zopeapp.config import Settings
 from dataclasses import fields
 from docblocks import blocks
+from docblocks import DOCS
+from docblocks import PAGES
+from docblocks import REPOSITORY
 from pathlib import Path
 
 import demo
@@ -12,9 +15,6 @@ import pytest
 import re
 import shlex
 import subprocess
-
-REPOSITORY = Path(__file__).parent.parent.parent
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 
@@ -30,7 +30,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @every_page
 def test_make_knows_its_targets_and_their_arguments(page: Path) -> None:
-    for target, *variables in (words[1:] for words in commands(page) if words[0] == "make"):
+    for target, *variables in (words[1:] for words in commands(page) if words[0] == "make" and words[1:]):
         shown = subprocess.run(
             ["make", "--dry-run", target, *variables],
             cwd=REPOSITORY,
@@ -82,8 +82,7 @@ def as_written(value: object) -> str:
 
 
 def test_every_page_is_in_the_index() -> None:
-    docs = REPOSITORY / "docs"
-    linked = re.findall(r"\]\(([^)]+\.md)\)", (docs / "index.md").read_text())
+    linked = re.findall(r"\]\(([^)]+\.md)\)", (DOCS / "index.md").read_text())
     assert sorted(linked) == sorted(
-        str(page.relative_to(docs)) for page in docs.rglob("*.md") if page.name != "index.md"
+        str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if page.name != "index.md"
     )
