@@ -194,7 +194,7 @@ class Run:
             self.conflicts += 1
             self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
         failure = Failure.from_exception(error)
-        answer = self._answer(failure)
+        answer = self._answer(failure, kind)
         if answer is False:
             self._end_badly(failure)
             return FINISHED
@@ -212,7 +212,7 @@ class Run:
     def _database(self) -> Any:
         return self.around.database or database_of(self.job)
 
-    def _answer(self, failure: Failure) -> Any:
+    def _answer(self, failure: Failure, kind: str) -> Any:
         """The policy's answer: False, True or a timedelta."""
         try:
             policy = self.job.getRetryPolicy()
@@ -226,8 +226,8 @@ class Run:
             return False
         answer = as_delay(answer)
         waits = isinstance(answer, timedelta) and (answer > LONGEST_PAUSE or answer <= timedelta(0))
-        if waits and not self.job.is_callback and self.job.agent is None:
-            logger.critical("%r is in no agent and cannot be rescheduled: no retry", self.job)
+        if waits and kind != "away" and self.job.queue is None:
+            logger.critical("%r is in no queue and cannot be rescheduled: no retry", self.job)
             return False
         return answer
 
@@ -257,7 +257,7 @@ class Run:
             if job.is_callback:
                 return
             job.needs_attention = bool(self.cache.get("needs_attention")) or delay is POLICY_TROUBLE
-            job._begin_after = until
+            job.postpone(until)
             job.queue.give_back(job, front=delay <= timedelta(0))
 
         self._surely(change)

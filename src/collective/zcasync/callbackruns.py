@@ -3,6 +3,7 @@
 from collective.zcasync import clock
 from collective.zcasync.attempts import as_delay
 from collective.zcasync.attempts import database_of
+from collective.zcasync.attempts import EXPLOSIVE
 from collective.zcasync.attempts import FINISHED
 from collective.zcasync.attempts import log_failure
 from collective.zcasync.attempts import MustWait
@@ -10,13 +11,20 @@ from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
 from collective.zcasync.attempts import surely
 from collective.zcasync.callbacks import chosen
+from collective.zcasync.callbacks import is_proxy
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.persistence import walk
+from collective.zcasync.surroundings import entered
 from collective.zcasync.surroundings import Surroundings
+from collective.zcasync.surroundings import unshelve
+from collective.zcasync.transactions import is_conflict
+from collective.zcasync.transactions import is_disconnect
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 import logging
@@ -33,17 +41,26 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
     owner, if it still lives, conflicts on it.
     """
     token = job.token
+
+    def complete() -> None:
+        check_owner(job, token)
+        if _next(job) is None:  # else another one was added as the last one ended
+            job._complete(clock.utcnow())
+
     while True:
         manager.begin()
         check_owner(job, token)
-        callback = next((c for c in job._callbacks if c.status != COMPLETED), None)
+        callback = _next(job)
         if callback is None:
-            break
+            surely(complete, f"the end of {job.task}", manager, around.database or database_of(job), around.stopping)
+            if job._status_id == 3:
+                return FINISHED
+            continue
         try:
             _run_callback(job, callback, manager, around, resumed)
         except MustWait as wait:
-            if job.is_callback or job.agent is None:
-                raise
+            if job.is_callback:
+                raise  # to the main job, which is what can wait in the queue
 
             def change(until: datetime = wait.until) -> None:
                 check_owner(job, token)
@@ -53,16 +70,30 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
             surely(change, f"the callbacks of {job.task}", manager, around.database, around.stopping)
             return RETURNED
 
-    def complete() -> None:
-        check_owner(job, token)
-        job._complete(clock.utcnow())
 
-    surely(complete, f"the end of {job.task}", manager, around.database or database_of(job), around.stopping)
-    return FINISHED
+def _next(job: Any) -> Any:
+    """The first callback that has not ended, or None."""
+    return next((callback for callback in job._callbacks if callback.status != COMPLETED), None)
+
+
+def _choose(main: Any, proxy: Any) -> Any:
+    """The callback that a proxy is. Conditions see the result as the job's code does; what they raise is its end."""
+    try:
+        with entered(main):
+            return proxy.getJob(walk(main.result, unshelve))
+    except Exception as error:
+        if isinstance(error, EXPLOSIVE) or is_conflict(error) or is_disconnect(error):
+            raise
+        return proxy.fail_with(Failure.from_exception(error))
 
 
 def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool) -> None:
     result = main.result
+
+    if is_proxy(callback) and callback.asks and callback.job is None:
+        # Committed by itself: conditions are asked once, however often the callback is tried.
+        surely(lambda: _choose(main, callback), f"a choice of {main.task}", manager, around.database, around.stopping)
+        manager.begin()
 
     def find() -> Any:
         return chosen(callback, result)
@@ -76,7 +107,10 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
         interrupted = target._status_id == 1
         if interrupted:
             tracelog.debug("retrying interrupted callback %r", target)
-        ends = interrupted and as_delay(target.getRetryPolicy().interrupted()) is False
+        answer = as_delay(target.getRetryPolicy().interrupted()) if interrupted else True
+        if isinstance(answer, timedelta):
+            logger.error("The interrupted callback %r cannot be rescheduled: it runs now", target)
+        ends = answer is False
 
         def take() -> None:
             found = find()

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import callables
+from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICallbackProxy
 from collective.zcasync.interfaces import NEW
@@ -13,10 +16,18 @@ from zope.interface import implementer
 import logging
 import uuid
 
+#: Makes a job of what is given as a callback. The module job puts Job.adapt here: it is imported after this one.
+make_job: Callable[[Any], Any] = lambda item: item  # noqa: E731
+
 
 def pass_through(result: Any) -> Any:
     """Stands in where no callback was given, so that what is chained behind it sees the result."""
     return result
+
+
+def end_with(failure: Any, result: Any) -> Any:
+    """Stands in where choosing a callback failed: the callback ends with what was raised."""
+    return failure
 
 
 def is_proxy(item: Any) -> bool:
@@ -34,7 +45,7 @@ def jobs_of(callback: Any) -> Iterator[Any]:
     if not is_proxy(callback):
         yield callback
         return
-    yield from (job for job in (callback.success, callback.failure, callback.job) if job is not None)
+    yield from (job for job in (*callback.candidates(), callback.job) if job is not None)
 
 
 def chosen(callback: Any, result: Any) -> Any:
@@ -42,9 +53,9 @@ def chosen(callback: Any, result: Any) -> Any:
     return callback.getJob(result) if is_proxy(callback) else callback
 
 
-def either(adapt: Callable[[Any], Any], success: Any, failure: Any) -> "SuccessFailureCallbackProxy":
-    """The proxy for two callbacks, each of which may be None. ``adapt`` makes a job of what is given."""
-    jobs = (None if callback is None else adapt(callback) for callback in (success, failure))
+def either(success: Any, failure: Any) -> "SuccessFailureCallbackProxy":
+    """The proxy for two callbacks, each of which may be None."""
+    jobs = (None if callback is None else make_job(callback) for callback in (success, failure))
     return SuccessFailureCallbackProxy(*jobs)
 
 
@@ -52,9 +63,24 @@ def _mark(callback: Any, failure_log_level: int | None, retry_policy_factory: An
     """Let the jobs of a callback be callbacks, with their level and policy."""
     for target in jobs_of(callback):
         target.is_callback = True
-        target.failure_log_level = failure_log_level or target.failure_log_level or logging.CRITICAL
+        if failure_log_level is not None:
+            target.failure_log_level = failure_log_level
+        elif target.failure_log_level is None:
+            target.failure_log_level = logging.CRITICAL
         if retry_policy_factory is not None:
             target.retry_policy_factory = retry_policy_factory
+
+
+def _adopt(callback: Any, job: Any) -> None:
+    """Let the callback belong to the job, and run as it does if that was put already."""
+    for target in jobs_of(callback):
+        target.parent = job
+    callback.parent = job
+    main = job
+    while main.is_callback and main.parent is not None:
+        main = main.parent
+    if main.put_at is not None:
+        callback.seal_as_callback(job, None if main._p_jar is None else main._p_jar.db().database_name)
 
 
 def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
@@ -63,49 +89,66 @@ def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_fac
     While a dispatcher owns the job its record is left alone: the callback goes into the job's mailbox, guarded by a
     read check on the job, so that the adder conflicts if the job ends meanwhile, and nothing is lost.
     """
+    if callback is job:
+        raise BadStatusError(f"{job!r} cannot be a callback of itself; make a new job of the same call")
+    if callback.parent is not None or callback.status != NEW:
+        raise BadStatusError(
+            f"{callback!r} is {callback.status} and belongs to {callback.parent!r}: only a NEW job that nobody holds"
+            " can become a callback; make a new job of the same call"
+        )
     _mark(callback, failure_log_level, retry_policy_factory)
-    for target in jobs_of(callback):
-        target.parent = job
-    callback.parent = job
-    database_name = None if job._p_jar is None else job._p_jar.db().database_name
-    if job.put_at is not None:
-        for target in jobs_of(callback):
-            target.seal_as_callback(job, database_name)
-    if job.token is not None and job.status != COMPLETED:
+    _adopt(callback, job)
+    if job.token is not None and job.status != COMPLETED and job.agent is not None and job.agent.slot is not None:
         job.agent.slot.send(job, ("callback", uuid.uuid4().hex), callback)
         return callback
     job._callbacks = (*job._callbacks, callback)
     return callback
 
 
-@implementer(ICallbackProxy)
-class SuccessFailureCallbackProxy(Base):
-    """One callback for success, one for failure; see IAbstractJob.addCallbacks.
+class CallbackProxy(Base):
+    """Several callbacks of which one is chosen by the result.
 
     Written when it is made, and by the run of the chosen callback; write conflicts are not resolved.
     """
 
     job: Any = None
     _callbacks: tuple[Any, ...] = ()
+    #: Whether user code looks at the result to choose: it is then called in the job's context.
+    asks = False
 
-    def __init__(self, success: Any = None, failure: Any = None) -> None:
-        self.success = success
-        self.failure = failure
+    def candidates(self) -> tuple[Any, ...]:
+        """The jobs to choose from; None where no callback was given."""
+        return ()
+
+    def choose(self, result: Any) -> Any:
+        """The candidate for this result, or None: then the result is passed on."""
+        return None
 
     def getJob(self, result: Any) -> Any:
         """See ICallbackProxy."""
         if self.job is None:
-            job = self.failure if is_failure(result) else self.success
-            if job is None:
-                job = self.parent.adapt(pass_through)
-                job.is_callback = True
-                job.seal_as_callback(self.parent, None)
-            job.parent = self.parent
-            for callback in self._callbacks:
-                add(job, callback, callback.failure_log_level, None)
-            self._callbacks = ()
-            self.job = job
+            self._take(self.choose(result) or make_job(pass_through))
         return self.job
+
+    def fail_with(self, failure: Any) -> Any:
+        """Choosing has failed: the callback ends with this failure, and so do those that are chained behind it."""
+        job = make_job(end_with)
+        job.args.insert(0, failure)
+        self._take(job)
+        return job
+
+    def _take(self, job: Any) -> None:
+        if job not in self.candidates():
+            _mark(job, None, None)
+            job.seal_as_callback(self.parent, None)
+        job.parent = self.parent
+        for callback in self._callbacks:
+            for target in jobs_of(callback):
+                target.parent = job
+            callback.parent = job
+        job._callbacks = (*job._callbacks, *self._callbacks)
+        self._callbacks = ()
+        self.job = job
 
     @property
     def failure_log_level(self) -> int | None:
@@ -125,14 +168,14 @@ class SuccessFailureCallbackProxy(Base):
 
     def seal_as_callback(self, main: Any, database_name: str | None) -> None:
         """See Job.seal_as_callback."""
-        for job in jobs_of(self):
-            job.seal_as_callback(main, database_name)
+        for callback in (*jobs_of(self), *self._callbacks):
+            callback.seal_as_callback(main, database_name)
 
     def addCallback(self, callback: Any, failure_log_level: int | None = None, retry_policy_factory: Any = None) -> Any:
         """See IAbstractJob."""
         if self.job is not None:
             return self.job.addCallback(callback, failure_log_level, retry_policy_factory)
-        return self._keep(self.parent.adapt(callback), failure_log_level, retry_policy_factory)
+        return self._keep(make_job(callback), failure_log_level, retry_policy_factory)
 
     def addCallbacks(
         self,
@@ -144,11 +187,76 @@ class SuccessFailureCallbackProxy(Base):
         """See IAbstractJob."""
         if self.job is not None:
             return self.job.addCallbacks(success, failure, failure_log_level, retry_policy_factory)
-        return self._keep(either(self.parent.adapt, success, failure), failure_log_level, retry_policy_factory)
+        return self._keep(either(success, failure), failure_log_level, retry_policy_factory)
 
     def _keep(self, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
         """Until the choice is made, callbacks stay here; then they move to the chosen job."""
         _mark(callback, failure_log_level, retry_policy_factory)
-        callback.parent = self.parent
+        if self.parent is not None:
+            _adopt(callback, self.parent)
         self._callbacks = (*self._callbacks, callback)
         return callback
+
+
+@implementer(ICallbackProxy)
+class SuccessFailureCallbackProxy(CallbackProxy):
+    """One callback for success, one for failure; see IAbstractJob.addCallbacks, and CallbackProxy for conflicts."""
+
+    def __init__(self, success: Any = None, failure: Any = None) -> None:
+        self.success = success
+        self.failure = failure
+
+    def candidates(self) -> tuple[Any, ...]:
+        """See CallbackProxy."""
+        return self.success, self.failure
+
+    def choose(self, result: Any) -> Any:
+        """See CallbackProxy."""
+        return self.failure if is_failure(result) else self.success
+
+
+@implementer(ICallbackProxy)
+class ConditionalCallbackProxy(CallbackProxy):
+    """The callback of the first condition that is true for the result, else the default; see CallbackProxy.
+
+    ``ConditionalCallbackProxy((condition, callback), ..., default)``: a condition is a function at the top of a module
+    that is called with the result; a callback may be None, and the default may be left out: then the result is passed
+    on unchanged. Raises InvalidJobError for anything else. Add it with ``job.addCallback``.
+    """
+
+    asks = True
+
+    def __init__(self, *choices: Any, failure_log_level: int | None = None, retry_policy_factory: Any = None) -> None:
+        pairs, default = list(choices), None
+        if pairs and not isinstance(pairs[-1], tuple):
+            default = pairs.pop()
+        for pair in pairs:
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise InvalidJobError(f"a choice is a tuple (condition, callback or None), not {pair!r}")
+        self.conditions = tuple(self._name_of(condition) for condition, _callback in pairs)
+        callbacks = [callback for _condition, callback in pairs]
+        self.jobs = tuple(None if callback is None else make_job(callback) for callback in (*callbacks, default))
+        _mark(self, failure_log_level, retry_policy_factory)
+
+    @staticmethod
+    def _name_of(condition: Any) -> str:
+        text, owner = callables.describe(condition)
+        if owner is not None:
+            raise InvalidJobError(f"{condition!r} is a method; a condition is a function at the top of a module")
+        return text
+
+    @property
+    def default(self) -> Any:
+        """The job for results that no condition is true for, or None."""
+        return self.jobs[-1]
+
+    def candidates(self) -> tuple[Any, ...]:
+        """See CallbackProxy."""
+        return self.jobs
+
+    def choose(self, result: Any) -> Any:
+        """See CallbackProxy. Raises what a condition raises."""
+        for condition, job in zip(self.conditions, self.jobs, strict=False):
+            if callables.resolve(condition)(result):
+                return job
+        return self.default

@@ -47,6 +47,8 @@ class Call(Base):
     retry_of = ""
     _begin_after: datetime | None = None
     _begin_by: float | None = None
+    #: The first begin_after of a job that was rescheduled since.
+    _first_begin: datetime | None = None
     _quota_names: tuple[str, ...] = ()
     _assigner: str | None = None
     _policy_factory: str | None = None
@@ -59,7 +61,7 @@ class Call(Base):
     id: Any
     status: Any
     queue: Any
-    all_callbacks: Any
+    callbacks: Any
     put_at: datetime | None
     active_end: datetime | None
     resume_at: datetime | None
@@ -161,7 +163,7 @@ class Call(Base):
         self._seal_callbacks(database_name)
 
     def _seal_callbacks(self, database_name: str | None) -> None:
-        for callback in self.all_callbacks():
+        for callback in self.callbacks:
             callback.seal_as_callback(self, database_name)
 
     def _shelve(self, context: Any, database_name: str | None) -> None:
@@ -201,6 +203,12 @@ class Call(Base):
         if self.status != NEW:
             raise BadStatusError(f"begin_after can be set on a NEW job only, this one is {self.status}")
         self._begin_after = None if value is None else clock.aware(value, "begin_after")
+        self._first_begin = None
+
+    def postpone(self, until: datetime) -> None:
+        """Let a retry wait. The deadline goes on to count from the first begin_after: a retry must not move it."""
+        self._first_begin = self._first_begin or self._begin_after or self.put_at
+        self._begin_after = until
 
     @property
     def begin_by(self) -> timedelta | None:
@@ -220,7 +228,7 @@ class Call(Base):
         """When the job must have started, or None."""
         if self._begin_by is None:
             return None
-        start = self._begin_after or self.put_at or self.active_end or clock.utcnow()
+        start = self._first_begin or self._begin_after or self.put_at or self.active_end or clock.utcnow()
         return start + timedelta(seconds=self._begin_by)
 
     def not_before(self) -> datetime | None:

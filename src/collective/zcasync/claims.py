@@ -379,11 +379,11 @@ def place_rows(place: Place, now: datetime | None = None) -> Iterator[Row]:
 
 def file_away(queue: Any, slot: Any, job: Any) -> None:
     """Move a finished job to history, and out of the running jobs and its quotas."""
-    now = clock.utcnow()
     outcome = job.outcome or "failed"
-    home = slot if slot is not None else queue.any_slot()
-    home.history.add(job, outcome, now)
-    home.count(outcome, 1)
+    if not job.late or not queue.has_filed(job):
+        home = slot if slot is not None else queue.any_slot()
+        home.history.add(job, outcome, job.finished_at or clock.utcnow())
+        home.count(outcome, 1)
     if slot is not None and job._p_oid in slot.running:
         slot.release(job._p_oid)
     leave_quotas(queue, job)

@@ -8,6 +8,7 @@ from collective.zcasync.attempts import as_delay
 from collective.zcasync.attempts import database_of
 from collective.zcasync.attempts import FINISHED
 from collective.zcasync.attempts import log_failure
+from collective.zcasync.attempts import MustWait
 from collective.zcasync.attempts import REASSIGNED
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
@@ -16,6 +17,7 @@ from collective.zcasync.attempts import UNREADABLE
 from collective.zcasync.callbackruns import run_callbacks
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
@@ -23,11 +25,13 @@ from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.surroundings import Surroundings
 from datetime import timedelta
+from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 
 import contextvars
@@ -35,6 +39,9 @@ import logging
 import threading
 import transaction
 import ZODB.POSException
+
+#: How long callbacks may run outside of job threads before a dispatcher takes the process for dead, and goes on.
+LEASE = timedelta(minutes=10)
 
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
@@ -174,8 +181,28 @@ def call_directly(job: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     job._begin(clock.utcnow())
     if job._p_jar is not None:
         manager.commit()
-    ended = run(job, manager, Surroundings(database_of(job)), args, kwargs)
+    around, agent = Surroundings(database_of(job)), job.agent
+    try:
+        ended = run(job, manager, around, args, kwargs)
+    except MustWait:  # a callback that was called by hand: its job goes on with it
+        return job
+    _let_go(job, agent, manager, around)
     return job if ended == RETURNED else job.result
+
+
+def _let_go(job: Any, agent: Any, manager: Any, around: Surroundings) -> None:
+    """After a run outside of job threads: the agent that held the job holds it no longer; nobody else reports it."""
+    slot = None if agent is None or job.is_callback else agent.slot
+    if slot is None or job._p_oid not in slot.running:
+        return
+
+    def change() -> None:
+        if job._status_id == 3:
+            agent.jobCompleted(job)
+        else:
+            slot.release(job._p_oid)
+
+    surely(change, f"the end of {job.task}", manager, around.database, around.stopping)
 
 
 def _manager_of(job: Any) -> Any:
@@ -191,19 +218,47 @@ def fail(job: Any, error: BaseException | None) -> None:
         return
     if status not in (NEW, PENDING, ASSIGNED):
         raise BadStatusError(f"one can only call fail on a job that has not started, this one is {status}")
-    queue = job.queue
-    if status == PENDING:
-        queue.take_out(job)
-    job._finish(Failure.from_exception(error or TimeoutError()), clock.utcnow())
-    if job._status_id == 3 and status == PENDING:
-        queue.give_back(job)
+    failure = _failure_of(error)
+    if _waits(job):
+        job.queue.end(job, failure, resume_at=clock.utcnow() + LEASE if job.callbacks else None)
+    else:
+        job._finish(failure, clock.utcnow())
     manager.commit()
     log_failure(job)
-    if job._status_id == 2:
-        run_callbacks(job, manager, Surroundings(database_of(job)))
-        if status == PENDING:
-            queue.give_back(job)
-            manager.commit()
+    _run_callbacks_here(job, manager)
+
+
+def _failure_of(error: Any) -> Failure:
+    if error is None:
+        return Failure.from_exception(TimeoutError())
+    if isinstance(error, BaseException) and not isinstance(error, TwistedFailure):
+        return Failure.from_exception(error)
+    if isinstance(error, TwistedFailure):
+        return Failure.convert(error)
+    raise InvalidValueError(f"a job fails with an exception or a Failure, not with {error!r}")
+
+
+def _waits(job: Any) -> bool:
+    """Whether the job itself stands in a queue; a callback of a job that does is PENDING as well."""
+    return IQueue.providedBy(job.parent)
+
+
+def _run_callbacks_here(job: Any, manager: Any, resumed: bool = False) -> None:
+    """Run a job's callbacks in the caller's thread, and let it be filed away.
+
+    A job of a queue waits there meanwhile, for LEASE: if this process dies, a dispatcher goes on with what is left.
+    """
+    around, agent = Surroundings(database_of(job)), job.agent
+    try:
+        ended = run_callbacks(job, manager, around, resumed) if job._status_id == 2 else FINISHED
+    except ReassignedError:
+        logger.error("The callbacks of %r took longer than %s here; a dispatcher has gone on with them", job, LEASE)
+        return
+    except MustWait:  # a callback that was ended by hand: its job goes on with what is chained to it
+        return
+    if ended == FINISHED and _waits(job) and job.resume_at is not None:
+        surely(lambda: job.queue.give_back(job), f"the end of {job.task}", manager, around.database, around.stopping)
+    _let_go(job, agent, manager, around)
 
 
 def resume_callbacks(job: Any) -> None:
@@ -211,19 +266,25 @@ def resume_callbacks(job: Any) -> None:
     if job.status != CALLBACKS:
         raise BadStatusError(f"one can only resume the callbacks of a job in CALLBACKS, this one is {job.status}")
     manager = _manager_of(job)
+    if _waits(job) or job.late and job.queue is not None:
+        job.resume_at = clock.utcnow() + LEASE
+        job.queue.give_back(job)
     manager.commit()
-    run_callbacks(job, manager, Surroundings(database_of(job)), resumed=True)
+    _run_callbacks_here(job, manager, resumed=True)
 
 
 def handle_interrupt(job: Any) -> None:
-    """What becomes of a job whose dispatcher is gone; the caller commits."""
+    """What becomes of a job whose dispatcher is gone. If it waits again, the caller commits."""
     status = job.status
     if status == CALLBACKS:
         resume_callbacks(job)
     elif status != ACTIVE:
         raise BadStatusError(f"only an ACTIVE job can be interrupted, this one is {status}")
-    elif interrupt(job) == FINISHED and job._status_id == 2:
-        resume_callbacks(job)
+    elif interrupt(job) == FINISHED:
+        log_failure(job)
+        manager = _manager_of(job)
+        manager.commit()
+        _run_callbacks_here(job, manager)
 
 
 def interrupt(job: Any, died: bool = False) -> str:
@@ -249,7 +310,7 @@ def interrupt(job: Any, died: bool = False) -> str:
     tracelog.info("%r was interrupted and waits again", job)
     job.remember("interruption", "its process died" if died else "its dispatcher stopped", now)
     if isinstance(answer, timedelta) and answer > timedelta(0):
-        job._begin_after = now + answer
+        job.postpone(now + answer)
         job.queue.give_back(job)
     else:
         job.queue.give_back(job, front=True)

@@ -14,6 +14,10 @@ import random
 OUTCOMES = ("succeeded", "failed", "cancelled")
 
 
+#: Jobs that end in one microsecond may lie that many keys apart.
+MOST_AT_ONCE = 1000
+
+
 class History(Persistent):
     """One dispatcher slot's finished jobs, in periods (a day and an outcome) that are dropped whole.
 
@@ -25,18 +29,27 @@ class History(Persistent):
     def __init__(self) -> None:
         self.periods: Any = OOBTree()
 
-    def add(self, job: Any, outcome: str, now: datetime) -> None:
-        """Enter a finished job."""
-        period = self.periods.get((-now.toordinal(), outcome))
+    def add(self, job: Any, outcome: str, ended: datetime) -> None:
+        """Enter a finished job under the time of its end."""
+        period = self.periods.get((-ended.toordinal(), outcome))
         if period is None:
-            period = self.periods[(-now.toordinal(), outcome)] = OOBTree()
+            period = self.periods[(-ended.toordinal(), outcome)] = OOBTree()
         tree = period.get(job.group)
         if tree is None:
             tree = period[job.group] = LOBTree()
-        key = -((clock.to_microseconds(now) << 6) | random.getrandbits(6))
+        key = -((clock.to_microseconds(ended) << 6) | random.getrandbits(6))
         while key in tree:
             key -= 1
         tree[key] = job
+
+    def holds(self, job: Any) -> bool:
+        """Whether the job was entered here."""
+        ended = job.finished_at
+        tree = ended and self.periods.get((-ended.toordinal(), job.outcome or "failed"), {}).get(job.group)
+        if not tree:
+            return False
+        last = -(clock.to_microseconds(ended) << 6)
+        return any(other is job for other in tree.values(last - MOST_AT_ONCE, last))
 
     def drop_before(self, now: datetime, retention_days: int, failed_days: int) -> dict[str, int]:
         """Forget whole periods that are older than the retention; return how many jobs by outcome."""

@@ -80,6 +80,8 @@ class Job(Call):
     needs_attention = False
     held_reason = ""
     retried_as = ""
+    #: Whether a callback was added after the end, so that the job may be in history while its callbacks run.
+    late = False
     where = ""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -221,7 +223,7 @@ class Job(Call):
         retry_policy_factory: Any = None,
     ) -> Any:
         """See IAbstractJob."""
-        return self._add(callbacks.either(self.adapt, success, failure), failure_log_level, retry_policy_factory)
+        return self._add(callbacks.either(success, failure), failure_log_level, retry_policy_factory)
 
     def _add(self, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
         callbacks.add(self, callback, failure_log_level, retry_policy_factory)
@@ -229,9 +231,14 @@ class Job(Call):
             self._run_late()
         return callback
 
+    def _reopen(self) -> None:
+        """A callback came after the end: it has to run, and the job to be filed away no second time."""
+        self._become(CALLBACKS)
+        self.late = True
+
     def _run_late(self) -> None:
         """A callback on a finished job: at once if this transaction holds nothing else, otherwise as a job."""
-        self._become(CALLBACKS)
+        self._reopen()
         connection, queue = self._p_jar, self.queue
         mine = {id(self), *(id(callback) for callback in self._callbacks)}
         alone = (
@@ -340,7 +347,7 @@ class Job(Call):
     def _complete(self, now: datetime) -> None:
         """The last callback is done."""
         self._become(COMPLETED)
-        self.initial_callbacks_end = now
+        self.initial_callbacks_end = self.initial_callbacks_end or now
 
     def remember(self, kind: str, text: str, now: datetime) -> None:
         """Note an attempt that did not end the job."""
@@ -351,3 +358,6 @@ class Job(Call):
             return call_text(self)
         except (TypeError, ValueError, AttributeError, LookupError):
             return super().__repr__()
+
+
+callbacks.make_job = Job.adapt

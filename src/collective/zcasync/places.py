@@ -120,6 +120,10 @@ class Places(Base):
         """Finished jobs, newest first. ``outcome``: succeeded, failed or cancelled."""
         return merged([slot.history for slot in self.slots.values()], outcome, group)
 
+    def has_filed(self, job: Any) -> bool:
+        """Whether the job is in history already: callbacks can be added to finished jobs."""
+        return any(slot.history.holds(job) for slot in self.slots.values())
+
     def counts(self) -> dict[str, int]:
         """How many jobs are where: waiting, later, parked, running, quarantined, succeeded, failed, cancelled."""
         totals = {kind: self.adjustments[kind].value for kind in COUNTS}
@@ -176,7 +180,8 @@ class Places(Base):
             return None
         for place in self.places(range(len(self.inboxes)), None, None):
             if place.kind == "later":
-                for until in {job.not_before(), job._begin_after} - {None}:  # one that was cancelled lies at its begin
+                # One that was cancelled lies at its begin, one whose callbacks waited at their time.
+                for until in {job.not_before(), job._begin_after, job.resume_at} - {None}:
                     at = (clock.to_microseconds(until), key)
                     if place.tree.get(at) is job:
                         return claims.Row(key, place, at, job)

@@ -181,6 +181,8 @@ class Queue(Places):
 
         ``front``: before all others. Job threads and takeovers use it; a caller's tree is never written.
         """
+        if job._status_id >= 2 and job.parent is self:
+            job.former_key = job.key  # it has an entry already, which may lie in a tree
         job._wait_in(self)
         self._enter(job, make_key(job.not_before(), job.priority, put_back=front))
 
@@ -235,16 +237,23 @@ class Queue(Places):
         aside = self.quarantine_key(job)
         if aside is not None:
             self.leave_quarantine(aside)
-        old = self._find(job)
         if not callbacks:
             job._callbacks = ()
-        job._finish(Failure.from_exception(CancelledError(CancelledError.__doc__)), clock.utcnow(), "cancelled")
+        self.end(job, Failure.from_exception(CancelledError(CancelledError.__doc__)), "cancelled")
+        return "cancelled"
+
+    def end(self, job: Any, failure: Failure, outcome: str | None = None, resume_at: datetime | None = None) -> None:
+        """End a waiting job. It goes through an inbox once more, to have its callbacks run and be filed away.
+
+        ``resume_at``: before that no claim runs its callbacks; the caller does. Its old entry stays in the trees, which
+        callers never write, until that claim.
+        """
+        old = self._find(job)
         if old is not None and old.place.kind in ("inbox", "overflow"):
             del old.place.tree[old.at]
-        elif old is not None:
-            job.former_key = old.key
+        job._finish(failure, clock.utcnow(), outcome)
+        job.resume_at = resume_at
         self.give_back(job)
-        return "cancelled"
 
     # Settings
 

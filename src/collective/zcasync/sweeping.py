@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from collective.zcasync import claims
-from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from typing import Any
@@ -23,17 +22,17 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
             continue
         slot.release(oid)
         told = deliver(job, slot)
-        if report != "finished":
+        if "callback" in told and job._status_id == 3:
+            claims.leave_quotas(queue, job)
+            job._reopen()
+            queue.give_back(job)
+        elif report == "finished" and job._status_id == 3:
+            claims.file_away(queue, slot, job)
+        else:
             # It waits again, in an inbox. A job for a later time, and one with callbacks left, gives up its quotas.
             if job.held_back or job._status_id >= 2:
                 claims.leave_quotas(queue, job)
             stop_if_asked(queue, job, told)
-        elif "callback" in told:
-            claims.leave_quotas(queue, job)
-            job._become(CALLBACKS)
-            queue.give_back(job)
-        else:
-            claims.file_away(queue, slot, job)
     slot.started = frozenset(oid for oid in slot.started if oid in slot.running)
 
 
