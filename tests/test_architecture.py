@@ -33,9 +33,10 @@ ENGINE_ORDER = """
     interfaces events exceptions states
     clock instanceuuid persistence deferred threadlocal failuredata failure transactions
     notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
-    surroundings attempts
+    surroundings running attempts
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queue
-    lookup agent wakeup threadpool pollinfo introspection heartbeat membership claiming dispatcher reactor configure
+    lookup agent wakeup threadpool pollinfo introspection heartbeat
+    mail membership claiming dispatcher reactor configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor foreground tasks api actions
     testtime testwait testreactor testputs testinline testing
 """.split()

@@ -13,7 +13,11 @@ api.cancel(job.id)
 
 from collective.zcasync import lookup
 from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.job import Job
+from collective.zcasync.running import checkpoint
+from collective.zcasync.running import cursor
+from collective.zcasync.running import progress
 from collective.zcasync.tasks import connection
 from collective.zcasync.tasks import Options
 from collective.zcasync.tasks import put_many
@@ -22,7 +26,20 @@ from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
-__all__ = ("JobNotFound", "cancel", "connection", "job", "options", "put", "put_many", "task")
+__all__ = (
+    "JobNotFound",
+    "StopRequested",
+    "cancel",
+    "checkpoint",
+    "connection",
+    "cursor",
+    "job",
+    "options",
+    "progress",
+    "put",
+    "put_many",
+    "task",
+)
 
 
 def put(task: Any, /, *args: Any, **kwargs: Any) -> Job:

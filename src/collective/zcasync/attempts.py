@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import retry
+from collective.zcasync import running
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import ReassignedError
+from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.fence import Guard
@@ -69,24 +71,31 @@ class Run:
         self.cache: dict[str, Any] = dict(job._retry_cache)
         self.attempts = job.attempts
         self.conflicts = 0
-        self.stage = "call"
+        self.stage = "between"
+        self.running = running.RunningJob(manager, around.mail)
 
     # The steps, in their order
 
     def go(self) -> str:
         """Run until the job has ended (FINISHED) or waits in its queue again (RETURNED)."""
         self.job = self.find()
+        with self.running.heard(self.job):
+            ended = self._leave() if self.running.leaves else self._attempts()
+        if ended == FINISHED:
+            self._report()
+        return ended
+
+    def _attempts(self) -> str:
         tracelog.info("starting %r in thread %s", self.job, threading.get_ident())
         events.tell(events.JobStarted(self.job.id, self.job.task))
-        ended = RETURNED
-        while ended == RETURNED:
+        while True:
             with self.around.attempt(self.who[0], self.conflicts > 0):
                 self.manager.begin()
                 ended = self._attempt()
-            if ended == RETURNED and self.stage == "returned":
-                return RETURNED
-        self._report()
-        return FINISHED
+            if ended == RETURNED and self.stage != "returned" and self.running.leaves:
+                ended = self._leave()
+            if ended == FINISHED or self.stage == "returned":
+                return ended
 
     def _attempt(self) -> str:
         """One attempt: FINISHED, or RETURNED for another one (here, or in the queue: stage "returned")."""
@@ -121,20 +130,22 @@ class Run:
         if self.job._status_id == 0:
             self.job._begin(clock.utcnow())
             if self.job._p_jar is not None and not retry.retries_interruptions(self.job):
+                guard.finishing = True
                 self.manager.commit()
+                guard.finishing = False
                 self.manager.begin()
-                guard.commits = 0
 
     def _call_and_commit(self, guard: Guard) -> None:
-        job, before, setup = self.job, local.job, None
-        local.job = job
+        job, before, setup = self.job, (local.job, local.running), None
+        local.job, local.running = job, self.running
+        self.running.begin()
         try:
             setup = job.setUp()
             call, args, kwargs = job._resolved()
             given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
             result = call(*args, *given, **{**kwargs, **self.kwargs})
             self.stage = "commit"
-            self._store(result, guard.commits)
+            self._store(result)
             guard.finishing = True
             self.manager.commit()
             self.stage = "done"
@@ -143,19 +154,20 @@ class Run:
             raise
         finally:
             self._tear_down(setup)
-            local.job = before
+            local.job, local.running = before
 
-    def _store(self, result: Any, commits: int = 0) -> None:
+    def _store(self, result: Any, outcome: str | None = None) -> None:
         """The outcome, in the transaction of the changes."""
         job, now = self.job, clock.utcnow()
-        if job._status_id == 0:  # the job's code aborted: what began in this transaction is gone
-            job._begin(now)
-        job.attempts = self.attempts + 1
-        if commits:
-            job.remember("committed", f"the job's own code committed {commits} times: not all or nothing", now)
+        job.attempts = self.attempts
+        if self.stage != "between":
+            job.attempts += 1
+            if job._status_id == 0:  # the job's code aborted: what began in this transaction is gone
+                job._begin(now)
         if self.cache:
             job.getRetryPolicy().updateData(self.cache)
-        job._finish(result, now)
+        self.running.keep(job)
+        job._finish(result, now, outcome)
         if job.id is not None:
             self.manager.get().note(f"job {job.id} {job.task}")
 
@@ -167,7 +179,10 @@ class Run:
 
     def _report(self) -> None:
         job = self.job
-        if job.failed:
+        if job.outcome == "cancelled":
+            logger.info("%r stopped, as it was asked to", job)
+            events.tell(events.JobFailed(job.id, job.task, job.error))
+        elif job.failed:
             result = job.result
             logger.log(failure_level(job), "%r failed with traceback:\n%s", job, result.getTraceback())
             events.tell(events.JobFailed(job.id, job.task, job.error))
@@ -184,6 +199,8 @@ class Run:
             logger.info("The database is away; %s waits for it", self.who[1])
             if not transactions.wait_for_database(self._database(), self.around.stopping):
                 raise SystemExit("stopped while the database was away")
+        if isinstance(error, StopRequested) and self.running.asked is not None:
+            return self._leave()
         self.manager.begin()
         self.job = self.find()
         check_owner(self.job, self.token)
@@ -198,12 +215,12 @@ class Run:
         if answer is False:
             self._end_badly(failure)
             return FINISHED
+        self.stage = "between"
         if kind == "away":
             return RETURNED  # and back, without counting it: the whole pool has waited already
         self.attempts += 1
         if isinstance(answer, timedelta) and answer > LONGEST_PAUSE or self._wants_front(answer):
             self._give_back(answer, kind, failure)
-            self.stage = "returned"
             return RETURNED
         self.manager.abort()
         self._pause(answer)
@@ -251,18 +268,53 @@ class Run:
 
         def change() -> None:
             job = self.job
-            job.attempts = self.attempts
-            job._retry_cache = tuple(self.cache.items())
             job.remember(kind, failure.summary, clock.utcnow())
-            if job.is_callback:
-                return
-            job.needs_attention = bool(self.cache.get("needs_attention")) or delay is POLICY_TROUBLE
-            job.postpone(until)
-            job.queue.give_back(job, front=delay <= timedelta(0))
+            if not job.is_callback:
+                job.needs_attention = bool(self.cache.get("needs_attention")) or delay is POLICY_TROUBLE
+                job.postpone(until)
+            self._return(job, front=delay <= timedelta(0))
 
         self._surely(change)
+        self._returned(until)
+
+    def _return(self, job: Any, front: bool) -> None:
+        """In a transaction: the job waits in its queue again; a callback waits for its job to come again."""
+        job.attempts = self.attempts
+        job._retry_cache = tuple(self.cache.items())
+        self.running.keep(job)
+        if job.is_callback:
+            job._rest()
+        else:
+            job.queue.give_back(job, front)
+
+    def _returned(self, until: datetime) -> None:
+        """After that transaction."""
+        self.stage = "returned"
         if self.job.is_callback:
             raise MustWait(until)
+
+    def _leave(self) -> str:
+        """It was asked to stop: end it, or give it back, as the reason for that wants."""
+        returned: list[bool] = []
+
+        def change() -> None:
+            job, why = self.job, str(self.running.asked)
+            returned[:] = [False]
+            if job._p_jar is not None and job._status_id >= 2:
+                return  # another has ended it, or only the answer to a commit was lost
+            if why == running.SHUTDOWN and goes_on_after_stop(job):
+                job.remember("interruption", "its dispatcher stops, and asked it to stop", clock.utcnow())
+                self._return(job, front=True)
+                returned[:] = [True]
+                return
+            error, outcome = running.ending(job, why)
+            self._store(Failure.from_exception(error), outcome)
+
+        self._surely(change)
+        if returned[0]:
+            self._returned(clock.utcnow())
+            return RETURNED
+        return FINISHED
 
     def _end_badly(self, failure: Failure) -> None:
         if self.stage == "commit":
@@ -321,6 +373,20 @@ def as_delay(answer: Any) -> Any:
 def database_of(job: Any) -> Any:
     """The database that holds the job, or None."""
     return None if job._p_jar is None else job._p_jar.db()
+
+
+def goes_on_after_stop(job: Any) -> bool:
+    """Whether a job that stopped because its dispatcher did runs again. Only a policy of unknown ways is asked."""
+    deadline = job.deadline()
+    if deadline is not None and clock.utcnow() > deadline:
+        return False
+    if retry.retries_interruptions(job):
+        return True
+    try:
+        return as_delay(job.getRetryPolicy().interrupted()) is not False
+    except Exception:
+        logger.critical("The retry policy of %r failed; the job is put back", job, exc_info=True)
+        return True
 
 
 def failure_level(job: Any) -> int:

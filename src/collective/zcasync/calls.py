@@ -57,6 +57,8 @@ class Call(Base):
     #: Name of a retry policy that is looked up at each decision; None: the default.
     policy: str | None = None
     priority = 0
+    #: Seconds that an attempt may take before the job is asked to stop; None: no limit.
+    timeout: float | None = None
     # What Job adds, and this part needs.
     id: Any
     status: Any
@@ -71,8 +73,10 @@ class Call(Base):
         task = getattr(call, "__zcasync_task__", None)
         if task is not None:
             self._task, self._title, self._callable, owner = task.name, task.title, task.handler_name, None
+            self.timeout = task.timeout
         else:
             self._task = self._title = ""
+            self.timeout = None
             self._callable, owner = callables.describe(call)
         self._is_method = owner is not None
         if owner is not None and owner is not self and IJob.providedBy(owner) and owner.parent is None:
@@ -184,6 +188,7 @@ class Call(Base):
         for name in (
             *("_callable", "_task", "_title", "_is_method", "_args", "_kwargs", "_quota_names"),
             *("_policy_factory", "failure_log_level", "group", "user", "context_data", "policy", "priority", "where"),
+            "timeout",
         ):
             setattr(new, name, getattr(self, name))
         if self._payload is not None:

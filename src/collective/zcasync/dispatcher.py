@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 from collective.zcasync import clock
+from collective.zcasync import mail
 from collective.zcasync import transactions
 from collective.zcasync.claiming import Claimer
 from collective.zcasync.dispatchers import Observer
@@ -15,11 +16,13 @@ from collective.zcasync.introspection import RUNNING
 from collective.zcasync.introspection import STARTING
 from collective.zcasync.introspection import STOPPED
 from collective.zcasync.introspection import STUCK
+from collective.zcasync.mail import Mail
 from collective.zcasync.membership import Membership
 from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
+from collective.zcasync.running import RunningJob
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.wakeup import CommitWatcher
@@ -82,7 +85,8 @@ class Dispatcher(Introspection):
 
     ``poll_interval``: seconds. ``threads``: job threads of the process at most (None: as the agents say).
     ``queues``: names of the queues to serve (None: all). ``role``: which agent templates hold. ``shutdown_grace``:
-    seconds that running jobs get at a clean stop.
+    seconds that running jobs get at a clean stop. ``replaceable``: whether somebody starts this process anew when it
+    ends; then it takes no more jobs once a job hangs (see ``hung``).
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Dispatcher(Introspection):
         queues: Iterable[str] | None = None,
         shutdown_grace: float = 8,
         uuid_file: str | None = None,
+        replaceable: bool = False,
     ) -> None:
         self.db = db
         if reactor is None:
@@ -112,6 +117,9 @@ class Dispatcher(Introspection):
         self.max_threads = threads
         self.served = None if queues is None else frozenset(queues)
         self.shutdown_grace = shutdown_grace
+        self.replaceable = replaceable
+        #: The job that has hung, as text; then it is time to stop, and to replace the process.
+        self.hung: str | None = None
         self.activated: datetime | None = None
         self.polls = Polls(polls_size)
         self.jobs = Rolling(jobs_size)
@@ -146,12 +154,14 @@ class Dispatcher(Introspection):
             raise InvalidValueError(f"the dispatcher {self.UUID} is active already")
         self.activated = clock.utcnow()
         self._leaving = self._over = False
+        self.hung = None
         self._ended.clear()
         self.around.stopping.clear()
         self.polls.clear()
         self.jobs.clear()
         self._pool_size = self.db.getPoolSize()
-        self.db.setPoolSize(self._pool_size + 2 + (self.max_threads or 3))
+        self.db.setPoolSize(self._pool_size + 3 + (self.max_threads or 3))
+        self.mail = self.around.mail = Mail(self)
         self.membership = Membership(self)
         self.observer = Observer()
         self.watcher = CommitWatcher(self.db, self._committed)
@@ -175,10 +185,12 @@ class Dispatcher(Introspection):
             raise InvalidValueError(f"the dispatcher {self.UUID} is not active")
         end = time.monotonic() + (self.shutdown_grace if grace is None else grace)
         self._leaving = True
+        self.mail.ask_all()
         self._order(self.membership.leave, 10)
         while time.monotonic() < end and not all(pool.idle() for pool in self._pools()):
             with self.neighbours.changed:
                 self.neighbours.changed.wait(min(0.1, max(end - time.monotonic(), 0)))
+        self.mail.stop()
         self.heartbeat.stop()
         self.activated = None
         self.around.stopping.set()
@@ -197,6 +209,7 @@ class Dispatcher(Introspection):
         """For tests: stop without a word to the database, as a killed process does."""
         self.activated = None
         self._over = True
+        self.mail.stop(flush=False)
         self.heartbeat.stop()
         self.around.stopping.set()
         for pool in self._pools():
@@ -222,6 +235,10 @@ class Dispatcher(Introspection):
         """A watched record changed. Called with locks of the storage held: only sets events."""
         if oids is None or not oids.isdisjoint(self._foreign):
             self.claimer.abroad.set()
+        if oids is None or not oids.isdisjoint(self.mail.boxes):
+            self.mail.read_soon()
+            if oids is not None and oids <= self.mail.boxes:
+                return  # a letter is nothing to claim
         self._wake.set()
 
     def _tick(self, since: datetime) -> None:
@@ -241,25 +258,19 @@ class Dispatcher(Introspection):
         self._wake.set()
 
     def tell_job(self, oid: bytes, subject: tuple[str, str], value: Any) -> None:
-        """Write a letter into the mailbox of a job, from the reactor's thread."""
-        manager = transaction.TransactionManager(explicit=True)
-        connection = self.db.open(manager)
-        try:
+        """Write a letter to a job; it returns at once. See Mail."""
+        self.mail.post(oid, *subject, value)
 
-            def call() -> None:
-                manager.begin()
-                job = connection.get(oid)
-                agent = job.agent
-                runs = job._status_id < 2 and (job.token is not None or job.is_callback)
-                if runs and agent is not None and agent.slot is not None:
-                    agent.slot.send(job, subject, value)
-                elif subject[0] == "annotation":
-                    job.annotations[subject[1]] = value
-
-            transactions.try_five_times(call, f"a live annotation of {oid.hex()}", manager)
-        finally:
-            self._abort(manager)
-            connection.close()
+    def hangs(self, running: RunningJob) -> None:
+        """A job is overdue for so long that its thread is lost. Called from the mail's thread."""
+        logger.critical(
+            "Job %s hangs: it is overdue by more than %g s, and its thread is lost%s",
+            *(running.who, mail.HUNG_AFTER),
+            "; this process takes no more jobs, and ends" if self.replaceable else "",
+        )
+        if self.replaceable:
+            self._leaving = True
+            self.hung = running.who
 
     # The claim thread
 

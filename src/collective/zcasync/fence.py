@@ -1,5 +1,6 @@
 """The fence: no transaction of an attempt commits once the job has another owner, whatever the job's code does."""
 
+from collective.zcasync import clock
 from collective.zcasync.exceptions import ReassignedError
 from transaction._transaction import Status
 from transaction.interfaces import ISynchronizer
@@ -56,8 +57,8 @@ class Guard:
         self.finishing = False
         #: Whether the attempt is over: the engine then looks at the owner itself, and may give the job away.
         self.over = False
-        #: Commits by the job's code: such a job is no longer all or nothing.
-        self.commits = 0
+        #: Whether the job's code has committed: such a job is no longer all or nothing.
+        self.committed = False
 
     def beforeCompletion(self, txn: Any) -> None:
         # Called before aborts too, and cannot tell: it must not raise here, hence the data manager. A transaction that
@@ -67,10 +68,13 @@ class Guard:
         self.job._p_changed = True
         if self.job.token != self.token:
             txn.join(Refuse(reassigned(self.job)))
+        elif not self.finishing and not self.committed and self.job._p_jar is not None:
+            # In that very commit, so that it is known whatever becomes of the attempt. An abort takes it back.
+            self.job.remember("committed", "what it had done by then is stored: not all or nothing", clock.utcnow())
 
     def afterCompletion(self, txn: Any) -> None:
         if not self.finishing and txn.status == Status.COMMITTED:
-            self.commits += 1
+            self.committed = True
 
     def newTransaction(self, txn: Any) -> None:
         """Nothing to do."""

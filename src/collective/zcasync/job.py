@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collective.zcasync import callbacks
 from collective.zcasync import door
 from collective.zcasync import execution
+from collective.zcasync import running
 from collective.zcasync import surroundings
 from collective.zcasync.calls import Call
 from collective.zcasync.exceptions import BadStatusError
@@ -56,6 +57,9 @@ class Job(Call):
     _callbacks: tuple[Any, ...] = ()
     _annotations: Any = None
     _retry_cache: tuple[tuple[str, Any], ...] = ()
+    #: What the job told of its progress last, and the pickle of where its last checkpoint was; see running.
+    _progress: running.Said | None = None
+    _cursor: bytes | None = None
     is_callback = False
     #: Where the job waits: its key and the number of its inbox.
     key: int | None = None
@@ -205,6 +209,19 @@ class Job(Call):
         return self.annotations.get(name, default)
 
     @property
+    def progress(self) -> running.Progress | None:
+        """How far the job said that it is: (done, total, text), live while it runs; None if it said nothing."""
+        said = [value for _name, value in self._letters("progress")]
+        if self._progress is not None:
+            said.append(self._progress)
+        return running.progress_of(max(said, key=lambda one: one[0])) if said else None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the job runs, and has run longer than its timeout."""
+        return any(value for _name, value in self._letters("overdue"))
+
+    @property
     def stop_requested(self) -> bool:
         """Whether somebody asked the running job to stop."""
         return any(True for _ in self._letters("stop"))
@@ -308,6 +325,12 @@ class Job(Call):
         self.parent = queue
         self.token = None
 
+    def _rest(self) -> None:
+        """A callback's attempt is over, and another one will follow when its job comes again."""
+        if self._status_id == 1:
+            self._become(PENDING)
+            self.active_start = None
+
     def _finish(self, result: Any, now: datetime, outcome: str | None = None) -> None:
         """The one door to an end: result, status and outcome. What cannot be stored is replaced by its repr."""
         self._become(CALLBACKS if self._callbacks else COMPLETED)
@@ -323,6 +346,7 @@ class Job(Call):
         self.active_end = now
         self.needs_attention = False
         self._retry_cache = ()
+        self._cursor = None
         if not self._callbacks:
             self.initial_callbacks_end = now
 

@@ -100,6 +100,7 @@ class Membership:
         try:
             oids: set[bytes] = set()
             foreign: set[bytes] = set()
+            boxes: set[bytes] = set()
             served = self._served(get_queues(dispatcher.connection))
             for name in set(dispatcher.claimer.homes) - {queue.name for queue in served}:
                 dispatcher.claimer.forget(name)
@@ -121,8 +122,10 @@ class Membership:
                 oids |= {queue._p_oid, queue.quotas._p_oid, *(quota._p_oid for quota in queue.quotas.values())}
                 da = queue.dispatchers.get(dispatcher.UUID)
                 oids |= {agent._p_oid for agent in da.values()} if da is not None else set()
+                boxes |= {da.slot.mailbox._p_oid} if da is not None and da.slot is not None else set()
             dispatcher._foreign = foreign
-            dispatcher.watcher.watch(oids)
+            dispatcher.mail.watch(boxes)
+            dispatcher.watcher.watch(oids | boxes)
         finally:
             dispatcher.manager.abort()
 

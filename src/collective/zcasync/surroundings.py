@@ -21,6 +21,8 @@ class Surroundings:
 
     database: Any = None
     neighbours: Neighbours | None = None
+    #: The dispatcher's Mail: what is written for others meanwhile, and what they tell.
+    mail: Any = None
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def attempt(self, group: str, again: bool) -> AbstractContextManager[None]:

@@ -33,16 +33,17 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
             continue
         slot.release(oid)
         told = sweeping.deliver(job, slot)
+        killed = died or "hung" in told  # the process leaves because of that job
         if not _is_of(job, slot):
             sweeping.stop_if_asked(queue, job, told)
             continue  # it waits again already, in an inbox
         if job._status_id == 0:
             job._become(ACTIVE)
-        if job._status_id == 1 and execution.interrupt(job, died) == RETURNED:
+        if job._status_id == 1 and execution.interrupt(job, killed) == RETURNED:
             claims.leave_quotas(queue, job)
             if "stop" in told:
                 sweeping.stop_if_asked(queue, job, told)
-            elif died and job.deaths >= DEADLY:
+            elif killed and job.deaths >= DEADLY:
                 _set_aside_killer(queue, job, slot)
             continue
         claims.leave_quotas(queue, job)

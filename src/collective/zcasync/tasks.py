@@ -20,6 +20,7 @@ from zope.component import queryUtility
 
 import functools
 import itertools
+import math
 
 #: The tasks of this process, by name.
 registry: dict[str, "Task"] = {}
@@ -121,7 +122,7 @@ class Task:
         self.safe_in_get = safe_in_get
         if not isinstance(self.name, str) or not self.name:
             raise InvalidValueError(f"a task's name must be a text, not {name!r}")
-        if timeout is not None and not timeout > 0:
+        if timeout is not None and (type(timeout) not in (int, float) or not 0 < timeout < math.inf):
             raise InvalidValueError(
                 f"timeout of task {self.name!r} must be a number of seconds above 0, not {timeout!r}"
             )
@@ -160,8 +161,9 @@ def register(task: Task) -> Task:
 def task(handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Decorator: ``@task`` or ``@task(name=..., title=..., queue=..., policy=..., ...)``; see Task for the options.
 
-    ``timeout``: seconds. ``transactional=False``: the job has effects outside the database and is never run twice
-    (policy NeverRetry, unless another is named). ``safe_in_get``: it may be put in a GET request.
+    ``timeout``: seconds after which an attempt is asked to stop, and the job is shown as overdue.
+    ``transactional=False``: the job has effects outside the database and is never run twice (policy NeverRetry, unless
+    another is named). ``safe_in_get``: it may be put in a GET request.
     """
     if handler is not None:
         return register(Task(handler, **options))

@@ -6,8 +6,10 @@ at each commit in ``testinline``, what was put in ``testputs``, mixins for unitt
 
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import running
 from collective.zcasync import surroundings
 from collective.zcasync.callbacks import chosen
+from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import CALLBACKS
@@ -100,14 +102,27 @@ def run_jobs(context: Any, raises: bool = True, limit: int = 10_000) -> list[Any
     return done
 
 
+class _Inline(running.RunningJob):
+    """A job under run_jobs: nothing is committed, a checkpoint is where a failure leads back to."""
+
+    def __init__(self, job: Any) -> None:
+        super().__init__(transaction.manager)
+        self._know(job)
+        self.commit(job)
+
+    def commit(self, job: Any) -> None:
+        """See RunningJob."""
+        self.savepoint = transaction.savepoint(optimistic=True)
+
+
 def _run_inline(job: Any, *results: Any) -> None:
     """One job, in the present transaction."""
-    savepoint = transaction.savepoint(optimistic=True)
-    before = local.job
+    inline = _Inline(job)
+    before = local.job, local.running
     try:
         with ExitStack() as stack:
             stack.enter_context(surroundings.entered(job))
-            local.job = job
+            local.job, local.running = job, inline
             setup = job.setUp()
             try:
                 call, args, kwargs = job._resolved()
@@ -115,11 +130,13 @@ def _run_inline(job: Any, *results: Any) -> None:
                 outcome = call(*args, *given, **kwargs)
             finally:
                 job.tearDown(setup)
-    except Exception as error:
-        savepoint.rollback()
-        outcome = Failure.from_exception(error)
+    except (Exception, StopRequested) as error:
+        inline.savepoint.rollback()
+        stopped = isinstance(error, StopRequested) and inline.asked is not None
+        outcome = Failure.from_exception(running.ending(job, str(inline.asked))[0] if stopped else error)
     finally:
-        local.job = before
+        local.job, local.running = before
+    inline.keep(job)
     job.active_start = job.active_start or clock.utcnow()
     job.attempts += 1
     job._finish(outcome, clock.utcnow())

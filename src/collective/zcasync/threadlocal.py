@@ -14,6 +14,8 @@ class Local(threading.local):
 
     #: The innermost running job.
     job: Any = None
+    #: What that job says and is told; see collective.zcasync.running.
+    running: Any = None
     #: The dispatcher whose thread this is.
     dispatcher: Any = None
     #: The name of the agent that claimed the job.
@@ -48,8 +50,7 @@ class Local(threading.local):
         if self.dispatcher is None:
             raise ZCAsyncError("setLiveAnnotation works in job threads only; elsewhere use job.annotations")
         target = cast(Any, self.job if job is None else job)
-        dispatcher, oid = self.dispatcher, target._p_oid
-        dispatcher.reactor.callFromThread(dispatcher.tell_job, oid, ("annotation", name), value)
+        self.dispatcher.tell_job(target._p_oid, ("annotation", name), value)
 
     def getLiveAnnotation(
         self, name: str, default: Any = None, timeout: float = 0, poll: float = 1, job: Any = None
