@@ -7,7 +7,6 @@ from collective.zcasync import events
 from collective.zcasync import retry
 from collective.zcasync import running
 from collective.zcasync import transactions
-from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
@@ -17,6 +16,8 @@ from collective.zcasync.surroundings import entered
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.surroundings import unshelve
 from collective.zcasync.threadlocal import local
+from collective.zcasync.transactions import EXPLOSIVE
+from collective.zcasync.transactions import surely
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
@@ -33,9 +34,6 @@ LONGEST_PAUSE = timedelta(seconds=1)
 
 #: What follows a policy that raises: the job waits this long, and is shown as one that needs attention.
 POLICY_TROUBLE = timedelta(seconds=60)
-
-#: Never part of a job's outcome.
-EXPLOSIVE = (SystemExit, KeyboardInterrupt, ReassignedError)
 
 #: What a thread reports of a job that it has done with.
 FINISHED, RETURNED, REASSIGNED, UNREADABLE = "finished", "returned", "reassigned", "unreadable"
@@ -334,32 +332,6 @@ class Run:
             change()
 
         surely(call, f"the outcome of {self.who[1]}", self.manager, self._database(), self.around.stopping)
-
-
-def surely(call: Callable[[], None], what: str, manager: Any, database: Any, stopping: threading.Event) -> None:
-    """Call and commit until it is stored. Conflicts are tried again at once, other trouble after growing waits."""
-    tries = 0
-    while True:
-        manager.begin()
-        try:
-            call()
-            manager.commit()
-            return
-        except EXPLOSIVE:
-            manager.abort()
-            raise
-        except Exception as error:
-            manager.abort()
-            tries += 1
-            if transactions.is_disconnect(error):
-                if not transactions.wait_for_database(database, stopping):
-                    raise SystemExit("stopped while the database was away") from error
-            elif transactions.is_conflict(error):
-                stopping.wait(random.random() * min(0.5, 0.002 * 2 ** min(tries, 8)))
-            else:
-                logger.critical("Storing %s failed, try %s; it is tried again", what, tries, exc_info=True)
-                if stopping.wait(min(5 * tries, 60)):
-                    raise SystemExit(f"stopped while storing {what}") from error
 
 
 def as_delay(answer: Any) -> Any:

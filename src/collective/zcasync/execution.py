@@ -12,7 +12,6 @@ from collective.zcasync.attempts import MustWait
 from collective.zcasync.attempts import REASSIGNED
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
-from collective.zcasync.attempts import surely
 from collective.zcasync.attempts import UNREADABLE
 from collective.zcasync.callbackruns import run_callbacks
 from collective.zcasync.exceptions import AbortedError
@@ -30,6 +29,7 @@ from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.surroundings import Surroundings
+from collective.zcasync.transactions import surely
 from datetime import timedelta
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any

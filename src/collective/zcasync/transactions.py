@@ -23,6 +23,9 @@ sleep: Callable[[float], Any] = time.sleep
 #: Seconds: the first wait, what each further one adds, and the longest.
 BACKOFF = (5.0, 5.0, 60.0)
 
+#: Never part of a job's outcome.
+EXPLOSIVE = (SystemExit, KeyboardInterrupt, ReassignedError)
+
 #: Tries of ``try_five_times``.
 TRIES = 5
 
@@ -97,6 +100,32 @@ def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | 
         except BaseException:
             tm.abort()
             raise
+
+
+def surely(call: Callable[[], None], what: str, manager: Any, database: Any, stopping: Event) -> None:
+    """Call and commit until it is stored. Conflicts are tried again at once, other trouble after growing waits."""
+    tries = 0
+    while True:
+        manager.begin()
+        try:
+            call()
+            manager.commit()
+            return
+        except EXPLOSIVE:
+            manager.abort()
+            raise
+        except Exception as error:
+            manager.abort()
+            tries += 1
+            if is_disconnect(error):
+                if not wait_for_database(database, stopping):
+                    raise SystemExit("stopped while the database was away") from error
+            elif is_conflict(error):
+                stopping.wait(random.random() * min(0.5, 0.002 * 2 ** min(tries, 8)))
+            else:
+                logger.critical("Storing %s failed, try %s; it is tried again", what, tries, exc_info=True)
+                if stopping.wait(min(5 * tries, 60)):
+                    raise SystemExit(f"stopped while storing {what}") from error
 
 
 def try_five_times(call: Callable[[], Any], identifier: str, tm: Any, commit: bool = True) -> Any:
