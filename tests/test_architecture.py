@@ -33,7 +33,7 @@ ENGINE_ORDER = """
     interfaces events exceptions states
     clock instanceuuid persistence deferred threadlocal failuredata failure transactions
     notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
-    surroundings running attempts
+    surroundings running decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queue
     lookup agent wakeup threadpool pollinfo introspection heartbeat
     mail membership claiming dispatcher reactor configure

@@ -5,6 +5,7 @@ from collective.zcasync import retry
 from collective.zcasync.configuredpolicy import check_numbers
 from collective.zcasync.configuredpolicy import make_rule
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import PolicyNotFound
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IRetryPolicy
 from collective.zcasync.retry import ConfiguredPolicy
@@ -63,11 +64,6 @@ def noon():
     clock.set_now(None)
 
 
-@pytest.fixture(autouse=True)
-def nothing_missing_yet():
-    retry._missing.clear()
-
-
 @pytest.fixture
 def log(caplog):
     caplog.set_level(logging.DEBUG, "collective.zcasync")
@@ -86,6 +82,14 @@ def register():
     yield register
     for factory, name in registered:
         manager.unregisterAdapter(factory, (Interface,), IRetryPolicy, name)
+
+
+def steady(**numbers):
+    return ConfiguredPolicy("mail", **{"jitter": 0.0, **numbers})
+
+
+class NotOnce(RetryCommonFourTimes):
+    max_interruptions = 0
 
 
 def seconds(answers):
@@ -148,6 +152,42 @@ def test_four_times_allows_nine_interruptions_and_counts_them_with_the_job():
     job = Job()
     assert [RetryCommonFourTimes(job).interrupted() for _ in range(10)] == [True] * 9 + [False]
     assert job.policy_data["interruptions"] == 10
+
+
+@pytest.mark.parametrize("factory", [RetryCommonFourTimes, RetryCommonForever, steady().bind])
+def test_stops_of_the_dispatcher_never_end_a_job_and_are_counted_apart(factory):
+    job = Job(active_start=NOON)
+    job.interrupted_by = "stop"
+    assert [factory(job).interrupted() for _ in range(50)] == [True] * 50
+    job.interrupted_by = "death"
+    factory(job).interrupted()
+    assert job.policy_data == {"interruptions": 51, "stops": 50, "deaths": 1, "first_active": NOON}
+
+
+@pytest.mark.parametrize("factory", [RetryCommonFourTimes, steady().bind])
+@pytest.mark.parametrize(("by", "key"), [("thread", "thread_ends"), ("death", "deaths")])
+def test_nine_interruptions_that_a_job_may_be_at_fault_for_are_allowed_beside_all_stops(factory, by, key):
+    job, answers = Job(), []
+    for _ in range(10):
+        job.interrupted_by = "stop"
+        assert factory(job).interrupted() is True
+        job.interrupted_by = by
+        answers.append(factory(job).interrupted())
+    assert answers == [True] * 9 + [False]
+    assert (job.policy_data[key], job.policy_data["stops"], job.policy_data["interruptions"]) == (10, 10, 20)
+
+
+@pytest.mark.parametrize("policy", [NeverRetry, NotOnce, steady(rules=[make_rule("interruption", attempts=1)]).bind])
+def test_what_must_not_run_twice_ends_at_a_stop_too(policy):
+    job = Job()
+    job.interrupted_by = "stop"
+    assert policy(job).interrupted() is False
+
+
+def test_a_stop_ends_no_job_of_a_configured_policy_however_old_it_is():
+    job = Job(put_at=NOON - timedelta(days=9))
+    job.interrupted_by = "stop"
+    assert steady(age_limit=60).bind(job).interrupted() is True
 
 
 def test_forever_frees_the_thread_between_attempts_after_many_conflicts():
@@ -235,10 +275,6 @@ def test_the_first_and_each_fifth_retry_and_the_end_are_logged(log):
 
 
 # Policies made of numbers
-
-
-def steady(**numbers):
-    return ConfiguredPolicy("mail", **{"jitter": 0.0, **numbers})
 
 
 def test_waits_grow_to_the_longest():
@@ -498,12 +534,12 @@ def test_the_factory_goes_before_the_name():
 
 
 @pytest.mark.parametrize("name", ["mial", "no_such_module:Policy"])
-def test_a_policy_that_is_missing_is_told_once_and_four_times_is_used(name, log):
-    for _ in range(3):
-        assert type(policy_for(Job(policy=name, policies={"default": steady()}))) is RetryCommonFourTimes
-    (record,) = log.records
-    assert record.levelname == "ERROR"
-    assert name in record.getMessage() and "zcasync.xml" in record.getMessage()
+def test_a_policy_that_is_missing_is_an_error_that_names_it_and_the_way_out(name):
+    job = Job(policy=name, policies={"default": steady()})
+    with pytest.raises(PolicyNotFound) as raised:
+        policy_for(job)
+    assert name in str(raised.value) and "zcasync.xml" in str(raised.value)
+    assert retry.retries_interruptions(job) is False
 
 
 def test_an_error_of_a_factory_is_passed_on():
@@ -527,6 +563,7 @@ class Unwilling(RetryCommonFourTimes):
         (RetryCommonForever, True),
         (NeverRetry, False),
         (Unwilling, False),
+        (NotOnce, False),
         (ConfiguredPolicy("x"), True),
         (ConfiguredPolicy("x", rules=[make_rule("interruption", attempts=1)]), False),
     ],

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collective.zcasync import clock
+from collective.zcasync import decisions
 from collective.zcasync import events
 from collective.zcasync import retry
 from collective.zcasync import running
@@ -20,6 +21,7 @@ from collective.zcasync.transactions import EXPLOSIVE
 from collective.zcasync.transactions import surely
 from datetime import datetime
 from datetime import timedelta
+from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 
 import logging
@@ -32,8 +34,6 @@ tracelog = logging.getLogger("collective.zcasync.trace")
 #: Longest wait that a job thread does itself; a longer one goes back to the queue.
 LONGEST_PAUSE = timedelta(seconds=1)
 
-#: What follows a policy that raises: the job waits this long, and is shown as one that needs attention.
-POLICY_TROUBLE = timedelta(seconds=60)
 
 #: What a thread reports of a job that it has done with.
 FINISHED, RETURNED, REASSIGNED, UNREADABLE = "finished", "returned", "reassigned", "unreadable"
@@ -42,9 +42,11 @@ FINISHED, RETURNED, REASSIGNED, UNREADABLE = "finished", "returned", "reassigned
 class MustWait(Exception):
     """A callback has to wait: its job leaves the thread, and goes on with it then."""
 
-    def __init__(self, until: datetime) -> None:
+    def __init__(self, until: datetime, attention: bool = False) -> None:
         super().__init__(until)
         self.until = until
+        #: Whether a person should look at the job.
+        self.attention = attention
 
 
 class Run:
@@ -70,6 +72,7 @@ class Run:
         self.attempts = job.attempts
         self.conflicts = 0
         self.stage = "between"
+        self.lost: Any = None
         self.running = running.RunningJob(manager, around.mail)
 
     # The steps, in their order
@@ -142,7 +145,7 @@ class Run:
             call, args, kwargs = job._resolved()
             given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
             result = call(*args, *given, **{**kwargs, **self.kwargs})
-            self.stage = "commit"
+            self.stage, self.lost = "commit", result
             self._store(result)
             guard.finishing = True
             self.manager.commit()
@@ -162,8 +165,7 @@ class Run:
             job.attempts += 1
             if job._status_id == 0:  # the job's code aborted: what began in this transaction is gone
                 job._begin(now)
-        if self.cache:
-            job.getRetryPolicy().updateData(self.cache)
+        decisions.store_counts(job, self.cache)
         self.running.keep(job)
         job._finish(result, now, outcome)
         if job.id is not None:
@@ -215,7 +217,7 @@ class Run:
             return FINISHED
         self.stage = "between"
         if kind == "away":
-            return RETURNED  # and back, without counting it: the whole pool has waited already
+            return RETURNED
         self.attempts += 1
         if isinstance(answer, timedelta) and answer > LONGEST_PAUSE or self._wants_front(answer):
             self._give_back(answer, kind, failure)
@@ -229,19 +231,14 @@ class Run:
 
     def _answer(self, failure: Failure, kind: str) -> Any:
         """The policy's answer: False, True or a timedelta."""
-        try:
-            policy = self.job.getRetryPolicy()
-            decide = policy.commitError if self.stage == "commit" else policy.jobError
-            answer = decide(failure, self.cache)
-        except Exception:
-            logger.critical("The retry policy of %r failed; the job waits %s", self.job, POLICY_TROUBLE, exc_info=True)
-            answer = POLICY_TROUBLE
+        answer = decisions.after_error(self.job, failure, self.stage == "commit", self.cache)
         deadline = self.job.deadline()
-        if not answer and not isinstance(answer, timedelta) or deadline is not None and clock.utcnow() > deadline:
+        if answer is False or deadline is not None and clock.utcnow() > deadline:
             return False
-        answer = as_delay(answer)
+        if kind == "away":
+            return True  # the whole pool has waited for the database already, and this is no attempt
         waits = isinstance(answer, timedelta) and (answer > LONGEST_PAUSE or answer <= timedelta(0))
-        if waits and kind != "away" and self.job.queue is None:
+        if waits and self.job.queue is None:
             logger.critical("%r is in no queue and cannot be rescheduled: no retry", self.job)
             return False
         return answer
@@ -263,21 +260,23 @@ class Run:
 
     def _give_back(self, delay: timedelta, kind: str, failure: Failure) -> None:
         until = clock.utcnow() + delay
+        attention = bool(self.cache.get("needs_attention")) or delay is decisions.POLICY_TROUBLE
 
         def change() -> None:
             job = self.job
             job.remember(kind, failure.summary, clock.utcnow())
             if not job.is_callback:
-                job.needs_attention = bool(self.cache.get("needs_attention")) or delay is POLICY_TROUBLE
+                job.needs_attention = attention
                 job.postpone(until)
             self._return(job, front=delay <= timedelta(0))
 
         self._surely(change)
-        self._returned(until)
+        self._returned(until, attention)
 
     def _return(self, job: Any, front: bool) -> None:
         """In a transaction: the job waits in its queue again; a callback waits for its job to come again."""
         job.attempts = self.attempts
+        decisions.store_counts(job, self.cache)
         job._retry_cache = tuple(self.cache.items())
         self.running.keep(job)
         if job.is_callback:
@@ -285,11 +284,11 @@ class Run:
         else:
             job.queue.give_back(job, front)
 
-    def _returned(self, until: datetime) -> None:
+    def _returned(self, until: datetime, attention: bool = False) -> None:
         """After that transaction."""
         self.stage = "returned"
         if self.job.is_callback:
-            raise MustWait(until)
+            raise MustWait(until, attention)
 
     def _leave(self) -> str:
         """It was asked to stop: end it, or give it back, as the reason for that wants."""
@@ -300,7 +299,7 @@ class Run:
             returned[:] = [False]
             if job._p_jar is not None and job._status_id >= 2:
                 return  # another has ended it, or only the answer to a commit was lost
-            if why == running.SHUTDOWN and goes_on_after_stop(job):
+            if why == running.SHUTDOWN and decisions.goes_on_after_stop(job):
                 job.remember("interruption", "its dispatcher stops, and asked it to stop", clock.utcnow())
                 self._return(job, front=True)
                 returned[:] = [True]
@@ -316,12 +315,22 @@ class Run:
 
     def _end_badly(self, failure: Failure) -> None:
         if self.stage == "commit":
-            logger.error("Commit failed for %r: %s. Prior to this its code had succeeded.", self.job, failure.summary)
+            self._log_lost(failure)
 
         def change() -> None:
             self._store(failure)
 
         self._surely(change)
+
+    def _log_lost(self, failure: Failure) -> None:
+        """The outcome of the code is lost with its commit: at least the log has it."""
+        lost, job = self.lost, self.job
+        if isinstance(lost, TwistedFailure):
+            lost = Failure.convert(lost)
+            level, told = failure_level(job), f"it had failed with {lost.summary}:\n{lost.getTraceback()}"
+        else:
+            level, told = logging.INFO, f"its code had succeeded with result: {lost!r:.200}"
+        logger.log(level, "Commit failed for %r: %s. Prior to this, %s", job, failure.summary, told)
 
     def _surely(self, change: Callable[[], None]) -> None:
         """Commit a change of the job's own record, however long it takes; ReassignedError if it has another owner."""
@@ -334,31 +343,9 @@ class Run:
         surely(call, f"the outcome of {self.who[1]}", self.manager, self._database(), self.around.stopping)
 
 
-def as_delay(answer: Any) -> Any:
-    """A policy's answer with datetimes made timedeltas from now; naive ones are read as UTC."""
-    if isinstance(answer, datetime):
-        aware = answer if answer.tzinfo is not None else answer.replace(tzinfo=clock.UTC)
-        return aware - clock.utcnow()
-    return answer if isinstance(answer, timedelta) else bool(answer)
-
-
 def database_of(job: Any) -> Any:
     """The database that holds the job, or None."""
     return None if job._p_jar is None else job._p_jar.db()
-
-
-def goes_on_after_stop(job: Any) -> bool:
-    """Whether a job that stopped because its dispatcher did runs again. Only a policy of unknown ways is asked."""
-    deadline = job.deadline()
-    if deadline is not None and clock.utcnow() > deadline:
-        return False
-    if retry.retries_interruptions(job):
-        return True
-    try:
-        return as_delay(job.getRetryPolicy().interrupted()) is not False
-    except Exception:
-        logger.critical("The retry policy of %r failed; the job is put back", job, exc_info=True)
-        return True
 
 
 def failure_level(job: Any) -> int:

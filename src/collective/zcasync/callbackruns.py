@@ -1,7 +1,9 @@
 """Running the callbacks of a job, one after the other, and resuming what is left of them after a takeover."""
 
+from collections.abc import Callable
 from collective.zcasync import clock
-from collective.zcasync.attempts import as_delay
+from collective.zcasync import decisions
+from collective.zcasync import interruptions
 from collective.zcasync.attempts import database_of
 from collective.zcasync.attempts import FINISHED
 from collective.zcasync.attempts import log_failure
@@ -62,9 +64,9 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
             if job.is_callback:
                 raise  # to the main job, which is what can wait in the queue
 
-            def change(until: datetime = wait.until) -> None:
+            def change(wait: MustWait = wait) -> None:
                 check_owner(job, token)
-                job.resume_at = until
+                job.resume_at, job.needs_attention = wait.until, wait.attention
                 job.queue.give_back(job)
 
             surely(change, f"the callbacks of {job.task}", manager, around.database, around.stopping)
@@ -103,28 +105,12 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
         run_callbacks(target, manager, around, resumed)
         return
     tracelog.debug("starting callback %r of %r", target, main)
-    if resumed:
-        interrupted = target._status_id == 1
-        if interrupted:
-            tracelog.debug("retrying interrupted callback %r", target)
-        answer = as_delay(target.getRetryPolicy().interrupted()) if interrupted else True
-        if isinstance(answer, timedelta):
-            logger.error("The interrupted callback %r cannot be rescheduled: it runs now", target)
-        ends = answer is False
-
-        def take() -> None:
-            found = find()
-            found.token = f"resumed-{random.getrandbits(64):x}"
-            if ends:
-                found._finish(Failure.from_exception(AbortedError(AbortedError.__doc__)), clock.utcnow())
-
-        surely(take, f"the resumption of {target.task}", manager, around.database, around.stopping)
-        if ends:
-            log_failure(find())
-            if find()._status_id == 2:
-                run_callbacks(find(), manager, around, resumed)
-            return
-        target = find()
+    if resumed and _resume(main, find, manager, around):
+        log_failure(find())
+        if find()._status_id == 2:
+            run_callbacks(find(), manager, around, resumed)
+        return
+    target = find()
     late = main.active_end + target.begin_by if target.begin_by is not None and main.active_end else None
     if late is not None and clock.utcnow() > late:
         logger.error("The callback %r of %r is late: it ends with a TimeoutError", target, main)
@@ -139,3 +125,45 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
     Run(find, manager, around, (result,)).go()
     if find()._status_id == 2:
         run_callbacks(find(), manager, around)
+
+
+def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundings) -> bool:
+    """Take over a callback. Of one that was interrupted its policy is asked: whether it has ended, instead of running.
+
+    Raises MustWait if the policy wants it to run later, or cannot be asked now.
+    """
+    outcome: list[Any] = []
+
+    def take() -> None:
+        callback, now = find(), clock.utcnow()
+        callback.token = f"resumed-{random.getrandbits(64):x}"
+        outcome[:] = [True]
+        if callback._status_id != 1:
+            return
+        if not callback.interrupted_by:
+            callback.interrupted_by = _cause(main)
+        answer = decisions.after_interruption(callback)
+        if answer is None:  # it stays as it is, and is asked about at the next resumption
+            outcome[:] = [now + decisions.POLICY_TROUBLE]
+            return
+        callback.interrupted_by = ""
+        outcome[:] = [answer]
+        if answer is False:
+            tracelog.debug("aborting interrupted callback %r", callback)
+            callback._finish(Failure.from_exception(AbortedError(AbortedError.__doc__)), now)
+            return
+        tracelog.debug("retrying interrupted callback %r", callback)
+        if isinstance(answer, timedelta) and answer > timedelta(0):
+            callback._rest()
+            outcome[:] = [now + answer]
+
+    surely(take, f"the resumption of a callback of {main.task}", manager, around.database, around.stopping)
+    if isinstance(outcome[0], datetime):
+        raise MustWait(outcome[0], attention=find()._status_id == 1)
+    return outcome[0] is False
+
+
+def _cause(main: Any) -> str:
+    """By what the callbacks of a job were cut off: it is noted on the job that a dispatcher held."""
+    jobs = (main, *main._climb())
+    return next((by for job in jobs if (by := getattr(job, "interrupted_by", ""))), interruptions.UNKNOWN)

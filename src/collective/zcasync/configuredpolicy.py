@@ -28,6 +28,9 @@ TROUBLES = ("conflict", "away", "interruption", "error", "commit")
 #: Key of a policy's ``data_cache``: true once the policy cannot give up, and a person should look at the job.
 ATTENTION = "needs_attention"
 
+#: What cut a run off: under which key of a policy's data it is counted, beside all "interruptions".
+INTERRUPTIONS = {"stop": "stops", "death": "deaths", "thread": "thread_ends"}
+
 #: A rule: its ``(key, value)`` pairs, which are ``trouble``, ``exception`` and the numbers that differ.
 Rule = tuple[tuple[str, Any], ...]
 
@@ -188,6 +191,20 @@ def keep_counts(job: Any, data: MutableMapping[str, Any], data_cache: Mapping[st
             data[key] = value
 
 
+def count_interruption(job: Any, data: MutableMapping[str, Any]) -> int | None:
+    """Count an interruption, with its kind; return how many there were that the job may be at fault for.
+
+    None after a stop of the dispatcher: that is no fault of the job's, and must not end it.
+    """
+    keep_counts(job, data, {})
+    by = getattr(job, "interrupted_by", "")
+    data["interruptions"] = data.get("interruptions", 0) + 1
+    kind = INTERRUPTIONS.get(by)
+    if kind is not None:
+        data[kind] = data.get(kind, 0) + 1
+    return None if by == "stop" else data["interruptions"] - data.get("stops", 0)
+
+
 @implementer(IRetryPolicy)
 class BoundPolicy:
     """A configured policy and the job that it decides about."""
@@ -217,8 +234,10 @@ class BoundPolicy:
 
     def interrupted(self) -> Answer:
         """See IRetryPolicy."""
-        count = self.data["interruptions"] = self.data.get("interruptions", 0) + 1
-        return self._answer("interruption", count, self.policy.numbers_for("interruption"), "interrupted")
+        count, numbers = count_interruption(self.parent, self.data), self.policy.numbers_for("interruption")
+        if count is None and (numbers["attempts"] is None or numbers["attempts"] > 1):
+            return True
+        return self._answer("interruption", count or 1, numbers, "interrupted")
 
     def updateData(self, data_cache: dict[str, Any]) -> None:
         """See IRetryPolicy."""

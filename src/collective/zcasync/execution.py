@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import interruptions
 from collective.zcasync import transactions
-from collective.zcasync.attempts import as_delay
 from collective.zcasync.attempts import database_of
 from collective.zcasync.attempts import FINISHED
 from collective.zcasync.attempts import log_failure
@@ -14,7 +14,6 @@ from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
 from collective.zcasync.attempts import UNREADABLE
 from collective.zcasync.callbackruns import run_callbacks
-from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import ReassignedError
@@ -103,7 +102,25 @@ def _do(job: Any, kind: str, manager: Any, around: Surroundings) -> str:
     if job._status_id == 3:
         logger.error("%r is already completed", job)
         return FINISHED
+    if job.interrupted_by:
+        return _ask_again(job, manager, around)
     return run(job, manager, around)
+
+
+def _ask_again(job: Any, manager: Any, around: Surroundings) -> str:
+    """The policy of an interrupted job could not be asked before: unless it allows it, the job must not run again."""
+    token, reports = job.token, []
+
+    def change() -> None:
+        check_owner(job, token)
+        reports.append(interruptions.decide(job))
+
+    surely(change, "an interruption", manager, around.database, around.stopping)
+    if reports[-1] == FINISHED:
+        events.tell(events.JobFailed(job.id, job.task, job.error))
+        if job._status_id == 2:
+            return run_callbacks(job, manager, around)
+    return reports[-1]
 
 
 def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings) -> str:
@@ -112,6 +129,7 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
     manager.abort()
     connection = _open(database, oid, around.stopping)
     reports: list[str] = []
+    by = interruptions.STOP if around.stopping.is_set() else interruptions.THREAD
     try:
         job = connection.get(oid)
 
@@ -119,7 +137,11 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
             check_owner(job, token)
             if job._status_id == 0:
                 job._begin(clock.utcnow())
-            report = interrupt(job) if job._status_id == 1 else RETURNED
+            if job._status_id == 1:
+                report = interruptions.interrupt(job, by)
+            else:
+                report = RETURNED
+                interruptions.note(job, by)
             if job._status_id == 2:
                 job.queue.give_back(job, front=True)
                 report = RETURNED
@@ -280,38 +302,8 @@ def handle_interrupt(job: Any) -> None:
         resume_callbacks(job)
     elif status != ACTIVE:
         raise BadStatusError(f"only an ACTIVE job can be interrupted, this one is {status}")
-    elif interrupt(job) == FINISHED:
+    elif interruptions.interrupt(job, interruptions.UNKNOWN) == FINISHED:
         log_failure(job)
         manager = _manager_of(job)
         manager.commit()
         _run_callbacks_here(job, manager)
-
-
-def interrupt(job: Any, died: bool = False) -> str:
-    """Ask the policy of an ACTIVE job that was interrupted: RETURNED to its queue, or FINISHED with AbortedError.
-
-    Changes the job in the present transaction; the caller commits, and sees to callbacks.
-    """
-    now = clock.utcnow()
-    if died:
-        job.deaths += 1
-    try:
-        answer = as_delay(job.getRetryPolicy().interrupted())
-    except Exception:
-        logger.critical("The retry policy of %r failed; the job is put back", job, exc_info=True)
-        answer = True
-    deadline = job.deadline()
-    if deadline is not None and now > deadline:
-        answer = False
-    if answer is False:
-        tracelog.info("%r was interrupted and ends", job)
-        job._finish(Failure.from_exception(AbortedError(AbortedError.__doc__)), now)
-        return FINISHED
-    tracelog.info("%r was interrupted and waits again", job)
-    job.remember("interruption", "its process died" if died else "its dispatcher stopped", now)
-    if isinstance(answer, timedelta) and answer > timedelta(0):
-        job.postpone(now + answer)
-        job.queue.give_back(job)
-    else:
-        job.queue.give_back(job, front=True)
-    return RETURNED

@@ -79,6 +79,8 @@ class Job(Call):
     attempt_log: tuple[tuple[datetime, str, str], ...] = ()
     #: Deaths of processes under this job; stops and disconnects are not counted.
     deaths = 0
+    #: By what the last run was cut off, until the policy has answered what becomes of the job; see interruptions.
+    interrupted_by = ""
     outcome: str | None = None
     error = ""
     needs_attention = False
@@ -371,6 +373,7 @@ class Job(Call):
     def _complete(self, now: datetime) -> None:
         """The last callback is done."""
         self._become(COMPLETED)
+        self.needs_attention = False
         self.initial_callbacks_end = self.initial_callbacks_end or now
 
     def remember(self, kind: str, text: str, now: datetime) -> None:

@@ -6,7 +6,9 @@ from collections.abc import MutableMapping
 from collective.zcasync import callables
 from collective.zcasync.configuredpolicy import ATTENTION
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.configuredpolicy import count_interruption
 from collective.zcasync.configuredpolicy import keep_counts
+from collective.zcasync.exceptions import PolicyNotFound
 from collective.zcasync.exceptions import UnknownCallableError
 from collective.zcasync.failure import convert
 from collective.zcasync.interfaces import IRetryPolicy
@@ -40,9 +42,6 @@ Rule = tuple[tuple[Any, ...], str, int | None, float, float, float]
 
 Answer = bool | timedelta
 
-#: Said once for each policy name that is not found, not once for each job.
-_missing: set[str] = set()
-
 
 def trouble(exception: Any) -> str:
     """What kind of trouble an exception or failure is: "away", "conflict" or "error"."""
@@ -63,7 +62,8 @@ class _Policy:
     #: Looked at when the commit raised.
     transaction_exceptions: tuple[Rule, ...] = internal_exceptions
 
-    #: Interruptions after which the job is run again; None: always.
+    #: Interruptions after which the job is run again; None: always; 0: never. Clean stops of the dispatcher count for
+    #: themselves and end no job, unless this is 0.
     max_interruptions: int | None = 9
 
     #: The first and then each such retry is logged as a warning.
@@ -87,12 +87,12 @@ class _Policy:
 
     def interrupted(self) -> Answer:
         """See IRetryPolicy."""
-        count = self.data["interruptions"] = self.data.get("interruptions", 0) + 1
-        again = self.max_interruptions is None or count <= self.max_interruptions
-        if again:
-            tracelog.info("Job %s was interrupted (%d times) and is run again", _name(self.parent), count)
-        else:
-            tracelog.info("Job %s was interrupted %d times and is given up", _name(self.parent), count)
+        count, most = count_interruption(self.parent, self.data), self.max_interruptions
+        # A stop is no fault of the job's. But where no interruption is allowed, the code must not run twice at all.
+        again = most is None or most > 0 and (count is None or count <= most)
+        told = self.data["interruptions"]
+        what = "run again" if again else "given up"
+        tracelog.info("Job %s was interrupted (%d times) and is %s", _name(self.parent), told, what)
         return again
 
     def updateData(self, data_cache: dict[str, Any]) -> None:
@@ -205,13 +205,14 @@ def policy_for(job: Any) -> Any:
     """The policy that decides about the job, looked up anew at each call.
 
     What the job names holds; then the adapter to IRetryPolicy, the configured policy "default", RetryCommonFourTimes.
+    Raises PolicyNotFound for a name that this process does not know: another policy in its place might run twice what
+    must not.
     """
     configured = _configured(job)
     for asked in (getattr(job, "retry_policy_factory", None), getattr(job, "policy", None)):
         if asked is None or asked == "":
             continue
-        found = _named(job, asked, configured) if isinstance(asked, str) else _made(asked, job)
-        return RetryCommonFourTimes(job) if found is None else found
+        return _named(job, asked, configured) if isinstance(asked, str) else _made(asked, job)
     callback = getattr(job, "is_callback", False)
     adapter = queryAdapter(job, IRetryPolicy, "callback" if callback else "")
     if adapter is not None:
@@ -233,7 +234,9 @@ def retries_interruptions(job: Any) -> bool:
     told = getattr(policy, "retries_interruptions", None)
     if told is not None:
         return bool(told)
-    return isinstance(policy, _Policy) and type(policy).interrupted is _Policy.interrupted
+    if not isinstance(policy, _Policy) or type(policy).interrupted is not _Policy.interrupted:
+        return False
+    return policy.max_interruptions is None or policy.max_interruptions > 0
 
 
 def _configured(job: Any) -> Mapping[str, Any]:
@@ -242,7 +245,7 @@ def _configured(job: Any) -> Mapping[str, Any]:
 
 
 def _named(job: Any, name: str, configured: Mapping[str, Any]) -> Any:
-    """The policy of that name, or None after saying that there is none."""
+    """The policy of that name."""
     found = configured.get(name)
     if found is not None:
         return _made(found, job)
@@ -257,16 +260,10 @@ def _named(job: Any, name: str, configured: Mapping[str, Any]) -> Any:
             return _made(callables.resolve(name), job)
         except UnknownCallableError as e:
             reason = str(e)
-    if name not in _missing:
-        _missing.add(name)
-        logger.error(
-            "Retry policy %r, which job %s asks for, is not found (%s); RetryCommonFourTimes is used in its place."
-            " Add the policy under that name, in zcasync.xml or in the control panel",
-            name,
-            _name(job),
-            reason,
-        )
-    return None
+    raise PolicyNotFound(
+        f"retry policy {name!r}, which job {_name(job)} asks for, is not found ({reason}); add a policy under that"
+        " name, in zcasync.xml or in the control panel, or cancel the job"
+    )
 
 
 def _made(factory: Any, job: Any) -> Any:

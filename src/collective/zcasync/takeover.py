@@ -2,7 +2,7 @@
 
 from collective.zcasync import claims
 from collective.zcasync import events
-from collective.zcasync import execution
+from collective.zcasync import interruptions
 from collective.zcasync import sweeping
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.interfaces import ACTIVE
@@ -34,23 +34,27 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         slot.release(oid)
         told = sweeping.deliver(job, slot)
         killed = died or "hung" in told  # the process leaves because of that job
+        by = interruptions.DEATH if killed else interruptions.STOP
         if not _is_of(job, slot):
             sweeping.stop_if_asked(queue, job, told)
             continue  # it waits again already, in an inbox
         if job._status_id == 0:
             job._become(ACTIVE)
-        if job._status_id == 1 and execution.interrupt(job, killed) == RETURNED:
-            claims.leave_quotas(queue, job)
-            if "stop" in told:
-                sweeping.stop_if_asked(queue, job, told)
-            elif killed and job.deaths >= DEADLY:
-                _set_aside_killer(queue, job, slot)
-            continue
         claims.leave_quotas(queue, job)
+        if job._status_id == 1:
+            waits = interruptions.interrupt(job, by) == RETURNED
+        else:  # its callbacks were running: each is asked about when they are resumed
+            waits = True
+            interruptions.note(job, by)
+            queue.give_back(job, front=True)
         if job._status_id == 3:
             claims.file_away(queue, slot, job)
-        else:
+        elif not waits:
             queue.give_back(job, front=True)
+        elif "stop" in told and job._status_id == 0:
+            sweeping.stop_if_asked(queue, job, told)
+        elif killed and job.deaths >= DEADLY:
+            _set_aside_killer(queue, job, slot)
     slot.started = frozenset()
 
 
