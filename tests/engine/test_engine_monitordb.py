@@ -7,6 +7,7 @@ from collective.zcasync import monitordb
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.exceptions import ZCAsyncError
+from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from collective.zcasync.plaindata import dumps
 from collective.zcasync.queue import install
@@ -99,13 +100,14 @@ class Story:
         return job
 
     def run(self, agent: Any, job: Any, ends: float) -> Any:
-        """Claim, run for so many minutes, file away."""
-        self.claim(agent, job, active=False)
-        started = clock.utcnow()
-        job()
-        job.active_start = started
+        """The job is claimed and begins; it ends at that minute, and is filed away."""
+        self.claim(agent, job)
         self.at(ends)
-        job.active_end = job.initial_callbacks_end = clock.utcnow()
+        try:
+            result = job.callable(*job.args)
+        except ValueError as error:
+            result = Failure.from_exception(error)
+        self.end(job, result)
         agent.jobCompleted(job)
         transaction.commit()
         return job

@@ -146,14 +146,14 @@ class Selection:
         assert self.ended is not None
         outcomes = _OUTCOMES[self.ended]
         since = max((window[0] for window in self.times.values() if window[0] is not None), default=None)
-        unswept = (job for queue in queues for job in joblists.unswept(queue) if job.outcome in outcomes)
-        yield from sorted(unswept, key=lambda job: job.finished_at, reverse=True)
+        unswept = {job._p_oid: job for queue in queues for job in joblists.unswept(queue) if job.outcome in outcomes}
+        yield from sorted(unswept.values(), key=lambda job: job.finished_at, reverse=True)
         histories = [slot.history for queue in queues for slot in queue.slots.values()]
         rows = (history.rows(outcome) for history in histories for outcome in outcomes)
         for key, job in heapq.merge(*rows, key=lambda row: row[0]):
             if since is not None and clock.from_microseconds(-key >> 6) < since:
                 return
-            if not is_broken(job):
+            if job._p_oid not in unswept and not is_broken(job):  # its old entry may still lie in an inbox
                 yield job
 
     def _passes(self, job: Any) -> bool:
