@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import dispatcher
 from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.queue import get_queue
@@ -30,6 +31,7 @@ def nothing_but_the_engine() -> Iterator[None]:
     for kind, utility in aside:
         if utility is not None:
             registry.registerUtility(utility, kind)
+    dispatcher.clear()  # the next test begins in a process that knows none
 
 
 @pytest.fixture

@@ -71,12 +71,11 @@ class Works:
         return job
 
     def run(self) -> Any:
-        """Run the next job to its end, and file it away; None if there is none."""
+        """Run the next job to its end; None if there is none."""
         job = self.agent.claimJob()
         transaction.commit()
         if job is not None:
             job()
-            self.agent.jobCompleted(job)
             transaction.commit()
         return job
 
