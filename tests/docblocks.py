@@ -19,7 +19,7 @@ PLONE_PAGES = [README, DOCS / "tutorials" / "first-job.md", DOCS / "how-to-guide
 FENCE = re.compile(r"^(?P<fence>```+|~~~+)(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 
 #: How a text says which file the next block is.
-FILE = re.compile(r"This is `(?P<name>[^`]+)`[^`]*\Z")
+FILE = re.compile(r"This is\s+`(?P<name>[^`]+)`[^`]*\Z")
 
 
 class Block(NamedTuple):
