@@ -34,9 +34,9 @@ ENGINE_ORDER = """
     clock instanceuuid persistence deferred threadlocal failuredata failure transactions
     notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
     surroundings running decisions attempts interruptions
-    callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queue
-    lookup agent wakeup threadpool pollinfo introspection heartbeat
-    mail membership claiming dispatcher reactor configure
+    callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queues
+    queue lookup agent wakeup threadpool pollinfo introspection heartbeat
+    mail membership claiming dispatcher reactor signals subscribers adapters configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor foreground tasks api actions
     testtime testwait testreactor testputs testinline testing
 """.split()

@@ -1,7 +1,7 @@
 """Putting, waiting, taking: the queue's structures, quotas, and what is set aside."""
 
 from collections.abc import Iterator
-from collective.zcasync import queue as queue_module
+from collective.zcasync import places
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
@@ -417,7 +417,7 @@ def test_two_dispatchers_share_the_work_and_run_each_job_once(queue: Any, dispat
     assert sorted(one.dispatcher.claimer.homes[""] + two.dispatcher.claimer.homes[""]) == list(range(SHARDS))
     jobs = []
     for number in range(200):
-        queue_module._thread.left = 0  # draw an inbox for each put, as many threads would
+        places._thread.left = 0  # draw an inbox for each put, as many threads would
         jobs.append(queue.put(Job(enginejobs.note, number)))
     transaction.commit()
     for job in jobs:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import claims
 from collective.zcasync import instanceuuid
-from collective.zcasync import queue as queue_module
+from collective.zcasync import places
 from collective.zcasync import sweeping
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
@@ -237,7 +237,7 @@ def _annotate_and_wait(result: Any) -> str:
 def test_many_jobs_for_one_moment_are_all_kept_whatever_inbox_they_came_from(queue: Any) -> None:
     agent, moment = _agent(queue), utcnow() + timedelta(hours=1)
     for _number in range(300):
-        queue_module._thread.left = 0  # draw an inbox for each put, as many threads would
+        places._thread.left = 0  # draw an inbox for each put, as many threads would
         queue.put(Job(enginejobs.add, 1), begin_after=moment, begin_by=timedelta(hours=1))
     transaction.commit()
     for _claim in range(9):
@@ -257,7 +257,7 @@ def test_jobs_with_one_key_are_both_parked(queue: Any) -> None:
     jobs = [Job(enginejobs.add, number) for number in range(3)]
     for shard, job in enumerate(jobs):
         job.quota_names = ("none",)
-        queue_module._thread.shard, queue_module._thread.left = shard, 9
+        places._thread.shard, places._thread.left = shard, 9
         queue.put(job)
     for shard, job in list(enumerate(jobs))[1:]:  # what two processes that put at once can do
         inbox = queue.inboxes[shard]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collective.zcasync import clock
+from collective.zcasync import dispatcher as dispatchers
 from collective.zcasync import testing
 from collective.zcasync.dispatcher import Dispatcher
 from collective.zcasync.exceptions import InvalidValueError
@@ -28,11 +29,13 @@ def reactor() -> Iterator[Reactor]:
 
 
 @pytest.fixture
-def dispatcher(db: Any, reactor: Reactor) -> Dispatcher:
+def dispatcher(db: Any, reactor: Reactor) -> Iterator[Dispatcher]:
     enginejobs.fresh()
     dispatcher = Dispatcher(db, reactor)
     dispatcher.activate()
-    return dispatcher
+    yield dispatcher
+    reactor.stop()
+    dispatchers.pop(dispatcher.UUID)
 
 
 def test_the_reactor_has_the_five_methods_of_a_reactor() -> None:

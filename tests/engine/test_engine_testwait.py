@@ -75,7 +75,7 @@ def test_a_job_that_nobody_runs_is_told_of_with_its_place(queue: Any) -> None:
             wait(job, seconds=0.05)
         told = str(caught.value)
         assert told.startswith(f"{anchor} in 0.05 s: {job!r} is pending-status in queue '' not before {begin:%Y-%m-%d}")
-        assert "attempts 0, error none; no dispatcher is in this process" in told
+        assert "attempts 0, error none; no dispatcher is at work in this process" in told
 
 
 def test_a_job_that_runs_is_told_of_with_its_attempts_and_the_dispatchers_last_error(
@@ -164,7 +164,7 @@ def test_a_torn_down_dispatcher_leaves_no_thread(dispatch: Callable[..., Running
     assert testing.wait_for_result(job) == 3
     testing.tear_down_dispatcher(running)
     assert [thread for thread in mine if thread.is_alive()] == []
-    assert dispatchers.get() is None
+    assert dispatchers.get(running.dispatcher.UUID) is None
 
 
 @pytest.mark.parametrize("what", ["the dispatcher", "what reactor.start gave"])

@@ -1,8 +1,8 @@
-"""zopeapp.signals and zopeapp.lifetime: what a stop signal does to the process that gets it."""
+"""signals and zopeapp.lifetime: what a stop signal does to the process that gets it."""
 
 from collections.abc import Iterator
+from collective.zcasync.signals import StopSignals
 from collective.zcasync.zopeapp.lifetime import Lifetime
-from collective.zcasync.zopeapp.signals import StopSignals
 from types import SimpleNamespace
 from typing import Any
 

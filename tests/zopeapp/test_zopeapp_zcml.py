@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from collective.zcasync import configure
 from collective.zcasync.interfaces import IConnectionSource
+from collective.zcasync.interfaces import IUUID
 from collective.zcasync.zopeapp import starting
+from persistent.interfaces import IPersistent
 from typing import Any
+from ZODB.interfaces import IConnection
 from zope.component import getGlobalSiteManager
 from zope.component import getUtility
 from zope.component.testing import setUp
@@ -35,11 +38,18 @@ def test_the_engine_is_set_up_by_zcml_as_it_is_by_code() -> None:
     before = adapters()
     configure.base()
     by_code = adapters() - before
+    assert IUUID.providedBy(getUtility(IUUID))
     tearDown()
     setUp()
     file("engine.zcml", package=collective.zcasync)
-    assert adapters() - before == by_code
-    assert by_code
+    by_zcml = adapters() - before
+    assert IUUID.providedBy(getUtility(IUUID))
+    # Zope brings an adapter of its own from persistent objects to connections.
+    assert {(required, provided) for required, provided, _name, _factory in by_code - by_zcml} == {
+        ((IPersistent,), IConnection)
+    }
+    assert by_zcml < by_code
+    assert len(by_zcml) == 6
 
 
 def test_the_zope_ring_brings_the_connection_source() -> None:

@@ -64,6 +64,12 @@ def get(uuid: uuidlib.UUID | None = None, default: Any = None) -> Any:
     return alive.get(uuid, default)
 
 
+def serving(db: Any) -> Any:
+    """The active dispatcher of this process that works on a database, or None."""
+    alive = [one for one in list(_dispatchers.values()) if one.pid == os.getpid()]
+    return next((one for one in alive if one.activated and one.db is db), None)
+
+
 def pop(uuid: uuidlib.UUID | None = None, default: Any = None) -> Any:
     """Forget a dispatcher, and return it."""
     found = get(uuid)

@@ -8,9 +8,11 @@ from collections.abc import MutableMapping
 from collections.abc import MutableSequence
 from collections.abc import Sequence
 from collective.zcasync import clock
+from collective.zcasync.exceptions import InvalidValueError
 from datetime import datetime
 from persistent import Persistent
 from typing import Any
+from ZODB.interfaces import IConnection
 
 import random
 import threading
@@ -113,6 +115,20 @@ class Payload(Persistent):
     def __init__(self, **values: Any) -> None:
         for name, value in values.items():
             setattr(self, name, value)
+
+
+def connection_of(context: Any) -> Any:
+    """The connection of a persistent object, or of the nearest of its parents that has one; a connection itself."""
+    if IConnection.providedBy(context):
+        return context
+    seen: set[int] = set()
+    while context is not None and id(context) not in seen:
+        jar = getattr(context, "_p_jar", None)
+        if jar is not None:
+            return jar
+        seen.add(id(context))
+        context = getattr(context, "__parent__", None)
+    raise InvalidValueError("this object is in no database yet: add it to its container first, or pass a connection")
 
 
 class SequenceView(MutableSequence):

@@ -17,9 +17,25 @@ from typing import Any
 
 import heapq
 import itertools
+import random
+import threading
 
 #: Inboxes of a queue. Two threads on one do no harm; 16 keep the records small.
 SHARDS = 16
+
+#: Puts after which a thread draws its inbox anew.
+SAME_SHARD = 100
+
+_thread = threading.local()
+
+
+def my_shard(count: int) -> int:
+    """The number of the inbox that this thread puts into, for now."""
+    left = getattr(_thread, "left", 0)
+    if left <= 0 or _thread.shard >= count:
+        _thread.shard, left = random.randrange(count), SAME_SHARD
+    _thread.left = left - 1
+    return _thread.shard
 
 
 class Places(Base):
@@ -144,8 +160,7 @@ class Places(Base):
         return True
 
     def __iter__(self) -> Iterator[Any]:
-        rows = (row for row in self._all_rows() if claims.loads(row.job))
-        return (row.job for row in rows if row.job.key == row.key and row.job._status_id == 0)
+        return (row.job for row in self._all_rows() if row.job.key == row.key and row.job._status_id == 0)
 
     def __getitem__(self, index: int) -> Any:
         if index < 0:

@@ -11,8 +11,8 @@ from collective.zcasync import notify
 from collective.zcasync.dispatchers import Dispatchers
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
+from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
-from collective.zcasync.exceptions import QueueNotFound
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IJobContext
@@ -24,7 +24,11 @@ from collective.zcasync.job import Job
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
+from collective.zcasync.places import my_shard
 from collective.zcasync.places import Places
+from collective.zcasync.queues import get_queue
+from collective.zcasync.queues import get_queues
+from collective.zcasync.queues import getDefaultQueue
 from collective.zcasync.quota import Quotas
 from datetime import datetime
 from datetime import timedelta
@@ -34,18 +38,25 @@ from zope.component import queryUtility
 from zope.interface import implementer
 
 import logging
-import random
-import threading
 import time
 import zope.event
+
+__all__ = (
+    "JobNotInQueue",
+    "Queue",
+    "Queues",
+    "Site",
+    "Template",
+    "get_queue",
+    "get_queues",
+    "getDefaultQueue",
+    "install",
+)
 
 logger = logging.getLogger("collective.zcasync.events")
 
 #: A put that finds more than this in its inbox goes to the overflow: no dispatcher is at work.
 INBOX_FULL = 256
-
-#: Puts after which a thread draws its inbox anew.
-SAME_SHARD = 100
 
 #: Seconds that a job whose code nobody has waits before it is set aside.
 CODE_WAIT = 3600.0
@@ -53,17 +64,7 @@ CODE_WAIT = 3600.0
 #: Seconds between two warnings that nobody serves a queue.
 WARN_EVERY = 60.0
 
-_thread = threading.local()
 _warned: dict[str, float] = {}
-
-
-def my_shard(count: int) -> int:
-    """The number of the inbox that this thread puts into, for now."""
-    left = getattr(_thread, "left", 0)
-    if left <= 0 or _thread.shard >= count:
-        _thread.shard, left = random.randrange(count), SAME_SHARD
-    _thread.left = left - 1
-    return _thread.shard
 
 
 class Site(Persistent):
@@ -362,25 +363,18 @@ class Queues(Base):
         del self._queues[name]
 
 
-def get_queues(connection: Any) -> Queues | None:
-    """The queues of the connection's database, or None if none were installed."""
-    return connection.root().get(KEY)
+def install(
+    connection: Any, names: tuple[str, ...] = ("",), factory: Callable[[Any, str], Any] | None = None
+) -> Queues:
+    """Create what is missing, in the present transaction: the mapping, and a queue for each name.
 
-
-def get_queue(connection: Any, name: str = "") -> Queue:
-    """A queue by name; QueueNotFound, naming those that exist, if there is none."""
-    queues = get_queues(connection)
-    if queues is None:
-        raise QueueNotFound("this database has no queues yet: import the add-on's profile, or start a dispatcher on it")
-    if name not in queues:
-        raise QueueNotFound(f"no queue is named {name!r}; there are: {', '.join(map(repr, queues.keys()))}")
-    return queues[name]
-
-
-def install(connection: Any, names: tuple[str, ...] = ("",)) -> Queues:
-    """Create what is missing, in the present transaction: the mapping, and a queue for each name."""
+    ConfigurationError if the queues of this database are in another one, to which its root refers.
+    """
     root = connection.root()
     queues = root.get(KEY)
+    if queues is not None and queues._p_jar is not connection:
+        home = queues._p_jar.db().database_name
+        raise ConfigurationError(f"the queues are in the database {home!r}: name it, in zope.conf with db-name {home}")
     if queues is None:
         queues = root[KEY] = Queues()
         connection.add(queues)
@@ -388,7 +382,7 @@ def install(connection: Any, names: tuple[str, ...] = ("",)) -> Queues:
         logger.info("queues added to the database %r", connection.db().database_name)
     for name in names:
         if name not in queues:
-            queues[name] = queue = Queue()
+            queues[name] = queue = Queue() if factory is None else factory(connection, name)
             connection.add(queue)
             zope.event.notify(events.ObjectAdded(queue, queues, name))
             logger.info("queue %r added", name)

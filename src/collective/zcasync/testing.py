@@ -13,6 +13,7 @@ from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.persistence import connection_of
 from collective.zcasync.persistence import walk
 from collective.zcasync.queue import get_queues
 from collective.zcasync.testinline import inline_jobs
@@ -26,7 +27,6 @@ from collective.zcasync.testtime import set_now
 from collective.zcasync.testtime import setUpDatetime
 from collective.zcasync.testtime import tearDownDatetime
 from collective.zcasync.testtime import time_sleep
-from collective.zcasync.testwait import connection_of
 from collective.zcasync.testwait import get_poll
 from collective.zcasync.testwait import poll_now
 from collective.zcasync.testwait import print_logs

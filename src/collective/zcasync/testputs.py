@@ -4,11 +4,11 @@ from collective.zcasync import surroundings
 from collective.zcasync.exceptions import ContentGone
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.job import Job
+from collective.zcasync.persistence import connection_of
 from collective.zcasync.persistence import walk
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import make_job
 from collective.zcasync.tasks import Options
-from collective.zcasync.testwait import connection_of
 from datetime import timedelta
 from typing import Any
 

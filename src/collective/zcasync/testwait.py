@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collective.zcasync import dispatcher as dispatchers
 from collective.zcasync.exceptions import ZCAsyncError
+from collective.zcasync.persistence import connection_of
 from typing import Any
 from typing import TextIO
 from ZODB.POSException import ReadConflictError
@@ -21,12 +22,6 @@ GLANCE = 0.01
 
 #: Seconds that each thread gets to end.
 END = 3.0
-
-
-def connection_of(context: Any) -> Any:
-    """The connection of a site, a queue, a job, or a connection itself."""
-    jar = getattr(context, "_p_jar", None)
-    return context if jar is None else jar
 
 
 def _wait(context: Any, seconds: float, look: Callable[[], Any], complain: Callable[[], str]) -> Any:
@@ -62,8 +57,8 @@ def story(job: Any) -> str:
     parts = [f"{job!r} is {job.status}{_place(job)}, attempts {job.attempts}, error {job.error or 'none'}"]
     parts += [f"{kind}: {text}" for _when, kind, text in job.attempt_log[-3:]]
     running = dispatchers.get()
-    if running is None:
-        parts.append("no dispatcher is in this process")
+    if running is None or not running.activated:
+        parts.append("no dispatcher is at work in this process")
     else:
         parts.append(dispatcher_story(running))
     return "; ".join(parts)

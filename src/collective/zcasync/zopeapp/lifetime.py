@@ -1,7 +1,7 @@
 """One running dispatcher of this process, and everything that ends it in time."""
 
 from collective.zcasync.reactor import RunningDispatcher
-from collective.zcasync.zopeapp.signals import StopSignals
+from collective.zcasync.signals import StopSignals
 
 import atexit
 import logging

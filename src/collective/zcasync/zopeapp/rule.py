@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.subscribers import VETO
 from collective.zcasync.zopeapp.config import missing_section_hint
 from collective.zcasync.zopeapp.config import SECTION
 from collective.zcasync.zopeapp.config import Settings
@@ -10,9 +11,6 @@ from types import FrameType
 
 import os
 import sys
-
-#: Environment variable that keeps a process from starting a dispatcher, whatever zope.conf says.
-VETO = "ZCASYNC_DISPATCHER"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Start and stop of the dispatcher inside a Zope process."""
 
 from collections.abc import Iterator
+from collective.zcasync import dispatcher as dispatchers
 from collective.zcasync import notify
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.reactor import RunningDispatcher
+from collective.zcasync.subscribers import tell_of_second
 from collective.zcasync.zopeapp import rule
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
@@ -121,6 +123,10 @@ def _start_if(decision: rule.Decision, settings: Settings) -> RunningDispatcher 
         return running()
     if not decision.start:
         logger.info("Dispatcher not started: %s", decision.reason)
+        return None
+    present = dispatchers.serving(get_database(settings))
+    if present is not None:
+        tell_of_second(present)
         return None
     started = run(settings)
     logger.info(

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.signals import leave_at_once
 from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
 from collective.zcasync.zopeapp.config import Settings
-from collective.zcasync.zopeapp.signals import leave_at_once
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 
-logger = logging.getLogger("collective.zcasync.zopeapp")
+logger = logging.getLogger("collective.zcasync.events")
 
 #: Seconds after which the main thread is interrupted again, and how often: it may be busy in a library for long.
 REPEAT_AFTER = 0.2
@@ -36,10 +36,12 @@ class StopSignals:
 
     SIGTERM's default kills at once: no database is closed, and the pid file stays. Here the main thread gets
     SystemExit, which every Python server takes as it takes Ctrl-C. A second signal does not wait for the drain's end.
+    ``chain``: take over the handlers of others too; that of SIGINT is called in place of the KeyboardInterrupt.
     """
 
-    def __init__(self, drain: Callable[[], None]) -> None:
+    def __init__(self, drain: Callable[[], None], chain: bool = False) -> None:
         self._drain = drain
+        self._chain = chain
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
         #: Whether a signal has come.
@@ -55,12 +57,17 @@ class StopSignals:
             return False
         for number, replaceable in OURS.items():
             present = self._without_inherited(number, signal.getsignal(number))
-            if present in replaceable:
+            if present in replaceable or self._chain:
                 signal.signal(number, self._handle)
                 self._previous[number] = present
         if self._previous:
             self._thread.start()
         return bool(self._previous)
+
+    @property
+    def handlers(self) -> dict[int, tuple[Any, Any]]:
+        """What is installed: signal -> (the handler before, ours)."""
+        return {number: (previous, self._handle) for number, previous in self._previous.items()}
 
     def uninstall(self) -> None:
         """Restore the handlers and end the thread. Elsewhere than in the main thread only the thread ends."""
@@ -88,7 +95,7 @@ class StopSignals:
             signal.signal(number, self._previous[number])
             os.kill(os.getpid(), number)
         elif self.asked:
-            self._leave(number)
+            self._leave(number, frame)
         else:
             self.asked = True
             self._signals.put(number)
@@ -114,12 +121,16 @@ class StopSignals:
                 continue
             return
 
-    def _leave(self, number: int) -> None:
+    def _leave(self, number: int, frame: FrameType | None) -> None:
         if self._leaving:
             # The main thread is closing the databases: an exception there would leave the pid file behind.
             return
-        self._leaving = True
         self._signals.put(None)
+        previous = self._previous.get(number)
+        if number == signal.SIGINT and callable(previous) and previous not in OURS[number]:
+            previous(number, frame)  # whoever had it before may want to go on
+            return
+        self._leaving = True
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(0)
