@@ -257,7 +257,6 @@ class Taker:
     def _forget_former(self, job: Any) -> None:
         if job.former_key is not None:
             self.queue.forget_entry(job, self.slot)
-            job.former_key = None
 
     def _unknown(self, row: Row) -> None:
         """This process lacks the code: the job waits for another, for ``code_wait`` at most."""

@@ -183,7 +183,7 @@ class Queue(Places):
         ``front``: before all others. Job threads and takeovers use it; a caller's tree is never written.
         """
         if job._status_id >= 2 and job.parent is self:
-            job.former_key = job.key  # it has an entry already, which may lie in a tree
+            self._leave_entry(job)
         job._wait_in(self)
         self._enter(job, make_key(job.not_before(), job.priority, put_back=front))
 
@@ -246,15 +246,19 @@ class Queue(Places):
     def end(self, job: Any, failure: Failure, outcome: str | None = None, resume_at: datetime | None = None) -> None:
         """End a waiting job. It goes through an inbox once more, to have its callbacks run and be filed away.
 
-        ``resume_at``: before that no claim runs its callbacks; the caller does. Its old entry stays in the trees, which
-        callers never write, until that claim.
+        ``resume_at``: before that no claim runs its callbacks; the caller does.
         """
-        old = self._find(job)
-        if old is not None and old.place.kind in ("inbox", "overflow"):
-            del old.place.tree[old.at]
         job._finish(failure, clock.utcnow(), outcome)
         job.resume_at = resume_at
         self.give_back(job)
+
+    def _leave_entry(self, job: Any) -> None:
+        """Take the job's entry out of its inbox; in a tree, which callers never write, it stays until a claim."""
+        old = self._find(job)
+        if old is not None and old.place.kind in ("inbox", "overflow"):
+            del old.place.tree[old.at]
+        elif old is not None:
+            job.former_key = old.key
 
     # Settings
 

@@ -1,0 +1,392 @@
+"""Callbacks that come, wait or are resumed outside of the job's own run: none is lost, none runs twice."""
+
+from collections.abc import Iterator
+from collective.zcasync import execution
+from collective.zcasync import sweeping
+from collective.zcasync.agent import Agent
+from collective.zcasync.claims import Taker
+from collective.zcasync.clock import set_now
+from collective.zcasync.clock import utcnow
+from collective.zcasync.exceptions import AbortedError
+from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import TimeoutError
+from collective.zcasync.interfaces import ASSIGNED
+from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.interfaces import PENDING
+from collective.zcasync.job import Job
+from collective.zcasync.retry import NeverRetry
+from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testing import wait_until
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+from ZODB.POSException import ConflictError
+
+import enginejobs
+import logging
+import pytest
+import threading
+import transaction
+
+
+@pytest.fixture(autouse=True)
+def fresh_jobs() -> Iterator[None]:
+    enginejobs.fresh()
+    yield
+    set_now(None)
+
+
+class Later(NeverRetry):
+    """A policy that wants another attempt in an hour."""
+
+    def jobError(self, failure: Any, data_cache: dict[str, Any]) -> Any:
+        return timedelta(hours=1)
+
+    def interrupted(self) -> Any:
+        return timedelta(hours=1)
+
+
+def fails_first(result: Any) -> str:
+    enginejobs.calls.append("tried")
+    if len(enginejobs.calls) == 1:
+        raise ValueError("not yet")
+    return f"after {result}"
+
+
+def exits_first(result: Any) -> str:
+    enginejobs.calls.append("tried")
+    if len(enginejobs.calls) == 1:
+        raise SystemExit
+    return "resumed"
+
+
+def _put(queue: Any, job: Job) -> Job:
+    queue.put(job)
+    transaction.commit()
+    return job
+
+
+def _agent(queue: Any) -> Agent:
+    """An agent of a dispatcher without threads, for claims by hand."""
+    queue.dispatchers.register(name := uuid4())
+    da = queue.dispatchers[name]
+    da.activate()
+    da["main"] = agent = Agent()
+    transaction.commit()
+    return agent
+
+
+def test_a_process_that_dies_in_the_callbacks_of_a_failed_job_leaves_them_to_a_dispatcher(
+    queue: Any, dispatch: Any
+) -> None:
+    job = Job(enginejobs.add)
+    first, second = job.addCallback(exits_first), job.addCallback(Job(enginejobs.count, "second"))
+    second.args[:] = []
+    _put(queue, job)
+    with pytest.raises(SystemExit):
+        job.fail()
+    transaction.abort()
+
+    assert job.status == CALLBACKS and queue.counts()["waiting"] == 1 and job.queue is queue
+    set_now(utcnow() + execution.LEASE + timedelta(seconds=1))
+    dispatch()
+    assert wait_for_result(job).check(TimeoutError)
+    assert (first.result, second.status) == ("resumed", COMPLETED) and enginejobs.calls == ["tried", "tried"]
+    wait_until(queue, lambda: list(queue.finished()) == [job], what="the job's filing")
+
+
+def test_the_callbacks_of_a_failed_job_are_left_to_its_caller_while_he_may_live(queue: Any) -> None:
+    agent, job = _agent(queue), Job(enginejobs.add)
+    job.addCallback(exits_first)
+    _put(queue, job)
+    with pytest.raises(SystemExit):
+        job.fail()
+    transaction.abort()
+
+    assert Taker(queue, agent.slot).take(5) == []
+    transaction.commit()
+    set_now(utcnow() + execution.LEASE + timedelta(seconds=1))
+    assert [(one.job, one.kind) for one in Taker(queue, agent.slot).take(5)] == [(job, "resume")]
+
+
+def test_a_caller_who_takes_too_long_over_callbacks_loses_them_to_a_dispatcher(
+    queue: Any, clients: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, job = _agent(queue), Job(enginejobs.add)
+    job.addCallback(enginejobs.wait)
+    job.addCallback(enginejobs.note)
+    job.callbacks[0].args[:] = []
+    _put(queue, job)
+    enginejobs.calls.append("a")
+
+    def take_over() -> None:
+        assert enginejobs.started["a"].wait(10)
+        set_now(utcnow() + execution.LEASE + timedelta(seconds=1))
+        with clients().transaction() as connection:
+            mine, da = connection.get(job._p_oid), connection.get(agent._p_oid).parent
+            (taken,) = Taker(da.queue, da.slot).take(5)
+            assert taken.kind == "resume" and taken.job is mine
+            da["main"].hold(mine, True)
+        enginejobs.released["a"].set()
+
+    thread = threading.Thread(target=take_over)
+    thread.start()
+    job.callbacks[0].args[:] = []
+    transaction.commit()
+    with caplog.at_level(logging.ERROR, "collective.zcasync"):
+        _fail_with_name(job)
+    thread.join(10)
+    enginejobs.catch_up([queue._p_jar])
+
+    assert "a dispatcher has gone on" in caplog.text
+    assert job.status == CALLBACKS and job.agent is agent and job.callbacks[1].status != COMPLETED
+
+
+def _fail_with_name(job: Any) -> None:
+    """``wait`` gets the result as its name: let the text of the failure be one."""
+    enginejobs.started["failure"] = enginejobs.started["a"]
+    original = enginejobs.wait
+
+    def wait(result: Any) -> str:
+        return original("a")
+
+    wait.__module__, wait.__qualname__ = "enginejobs", "wait"
+    wait.__wrapped__ = original  # type: ignore[attr-defined]
+    enginejobs.wait = wait
+    try:
+        job.fail()
+    finally:
+        enginejobs.wait = original
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_failed_job_is_out_of_its_queue_and_filed_once(later: bool, queue: Any) -> None:
+    agent, job = _agent(queue), Job(enginejobs.add)
+    callback = job.addCallback(enginejobs.note)
+    queue.put(job, begin_after=utcnow() + timedelta(hours=1) if later else None)
+    transaction.commit()
+    if later:
+        assert Taker(queue, agent.slot).take(1) == [] and queue.counts()["later"] == 1
+        transaction.commit()
+    job.fail(ValueError("not wanted any more"))
+
+    assert job.result.check(ValueError) and callback.result.check(ValueError)
+    assert job.status == COMPLETED and list(queue) == []
+    for _claim in range(2):
+        assert Taker(queue, agent.slot).take(5) == []
+        transaction.commit()
+    none = dict.fromkeys(("waiting", "later", "parked", "running", "quarantined", "succeeded", "cancelled"), 0)
+    assert queue.counts() == {**none, "failed": 1} and list(queue.finished()) == [job]
+
+
+def test_fail_takes_an_exception_or_a_failure_and_nothing_else(queue: Any) -> None:
+    job = _put(queue, Job(enginejobs.add))
+    with pytest.raises(InvalidValueError, match="with an exception or a Failure, not with 'no reason'"):
+        job.fail("no reason")
+    assert job.status == PENDING and list(queue) == [job]
+
+
+def test_a_callback_that_stands_in_a_queue_by_its_job_only_can_be_failed(queue: Any, dispatch: Any) -> None:
+    job = Job(enginejobs.add, 1)
+    callback, other = job.addCallback(enginejobs.note), job.addCallback(enginejobs.note)
+    _put(queue, job)
+    assert callback.status == PENDING
+    callback.fail(KeyError("not this one"))
+    assert callback.result.check(KeyError) and list(queue) == [job]
+    dispatch()
+    assert wait_for_result(job) == 1 and other.result == 1 and enginejobs.calls == [1]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["at once", "as a job"])
+def test_a_job_that_gets_callbacks_after_its_end_stays_one_finished_job(busy: bool, queue: Any, dispatch: Any) -> None:
+    dispatch()
+    job = _put(queue, Job(enginejobs.add, 5))
+    wait_for_result(job)
+    wait_until(queue, lambda: list(queue.finished()) == [job], what="the job's filing")
+    ended = job.finished_at
+    for _late in range(2):
+        if busy:
+            queue._p_jar.root()["mine"] = utcnow()
+        late = job.addCallback(enginejobs.note)
+        transaction.commit()
+        assert wait_for_result(late) == 5
+        counts = {"waiting": 0, "later": 0, "running": 0}
+        wait_until(queue, lambda: counts.items() <= queue.counts().items(), what="an empty queue")  # noqa: B023
+
+    assert list(queue.finished()) == [job] and queue.counts()["succeeded"] == 1
+    assert job.finished_at == ended and job.result == 5
+
+
+def test_a_callback_that_comes_as_the_last_one_ends_is_run_or_its_adder_conflicts(connection: Any, db: Any) -> None:
+    job = connection.root()["job"] = Job(enginejobs.add, 3)
+    job.addCallback(enginejobs.note)
+    transaction.commit()
+    manager = transaction.TransactionManager()
+    other, complete = db.open(manager), Job._complete
+
+    def add_another(self: Any, now: Any) -> None:
+        if len(self.callbacks) == 1:
+            manager.begin()
+            other.get(job._p_oid).addCallback(enginejobs.note)
+            manager.commit()
+        complete(self, now)
+
+    Job._complete = add_another  # type: ignore[method-assign]
+    try:
+        job()
+        assert job.status == COMPLETED and enginejobs.calls == [3, 3]
+        manager.begin()
+        stale = other.get(job._p_oid)
+        assert [callback.result for callback in stale.callbacks] == [3, 3]
+    finally:
+        Job._complete = complete  # type: ignore[method-assign]
+        manager.abort()
+        other.close()
+
+
+def test_whoever_adds_a_callback_to_a_job_that_has_just_ended_conflicts_and_tries_again(
+    connection: Any, db: Any
+) -> None:
+    job = connection.root()["job"] = Job(enginejobs.add, 3)
+    transaction.commit()
+    manager = transaction.TransactionManager()
+    other = db.open(manager)
+    other.get(job._p_oid).addCallback(enginejobs.note)
+    job()
+    with pytest.raises(ConflictError):
+        manager.commit()
+    manager.abort()
+    late = other.get(job._p_oid).addCallback(enginejobs.note)
+    assert late.result == 3 and enginejobs.calls == [3]
+    manager.abort()
+    other.close()
+
+
+def test_a_callback_that_wants_to_wait_where_no_queue_is_ends_its_job_without_an_error_for_the_caller(
+    connection: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = connection.root()["job"] = Job(enginejobs.add, 3)
+    callback = job.addCallback(fails_first, retry_policy_factory=Later)
+    after = job.addCallback(enginejobs.note)
+    transaction.commit()
+    with caplog.at_level(logging.CRITICAL, "collective.zcasync"):
+        assert job() == 3
+
+    assert callback.result.check(ValueError) and after.result == 3 and job.status == COMPLETED
+    assert "cannot be rescheduled" in caplog.text
+
+
+def test_a_late_callback_that_wants_to_wait_lets_its_job_wait_in_the_queue(
+    queue: Any, dispatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = dispatch()
+    job = _put(queue, Job(enginejobs.add, 3))
+    wait_for_result(job)
+    callback = job.addCallback(fails_first, retry_policy_factory=Later)
+    after = job.addCallback(enginejobs.note)
+    transaction.commit()
+
+    assert job.status == CALLBACKS and job.queue is queue and after.result is None
+    set_now(utcnow() + timedelta(hours=1, seconds=1))
+    running.dispatcher.poll_soon()
+    assert wait_for_result(after) == 3 and callback.result == "after 3"
+    assert enginejobs.calls == ["tried", "tried", 3] and "interrupted" not in caplog.text
+
+
+def test_a_callback_called_by_hand_that_wants_to_wait_goes_on_with_its_job(queue: Any, dispatch: Any) -> None:
+    agent = _agent(queue)
+    job = Job(enginejobs.add, 3)
+    callback = job.addCallback(fails_first, retry_policy_factory=Later)
+    _put(queue, job)
+    assert agent.claimJob() is job
+    transaction.commit()
+
+    assert callback("early") is callback and callback.status == ASSIGNED
+    assert job() == 3
+    assert job.status == COMPLETED and callback.result == "after 3"
+
+
+def test_a_database_that_is_away_is_waited_for_in_a_direct_call_too(connection: Any) -> None:
+    job = connection.root()["job"] = Job(enginejobs.disconnect_times, 3)
+    transaction.commit()
+
+    assert job() == 4 and job.attempts == 1
+
+
+def test_an_interrupted_callback_that_its_policy_would_reschedule_runs_at_once_and_says_so(
+    connection: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = connection.root()["job"] = Job(enginejobs.add, 3)
+    callback = job.addCallback(enginejobs.note, retry_policy_factory=Later)
+    job._status_id, job._result, callback._status_id = 2, 3, 1
+    transaction.commit()
+    with caplog.at_level(logging.ERROR, "collective.zcasync"):
+        job.resumeCallbacks()
+
+    assert (job.status, callback.result) == (COMPLETED, 3)
+    assert "cannot be rescheduled: it runs now" in caplog.text
+
+
+def test_resuming_skips_what_has_ended_and_goes_on_inside_what_had_ended_but_for_its_own_callbacks(
+    connection: Any,
+) -> None:
+    job = connection.root()["job"] = Job(enginejobs.add, 3)
+    done, inside, aborted, fresh = (job.addCallback(enginejobs.note) for _ in range(4))
+    nested = inside.addCallback(enginejobs.note)
+    aborted.retry_policy_factory = "NeverRetry"
+    job._status_id, job._result = 2, 3
+    done._status_id = 3
+    inside._status_id, inside._result = 2, "inside"
+    aborted._status_id = 1
+    transaction.commit()
+    job.resumeCallbacks()
+
+    assert enginejobs.calls == ["inside", 3] and nested.result == "inside" and fresh.result == 3
+    assert aborted.result.check(AbortedError) and aborted.status == inside.status == job.status == COMPLETED
+    with pytest.raises(BadStatusError, match="only resume the callbacks of a job in CALLBACKS"):
+        job.resumeCallbacks()
+
+
+def test_a_job_that_is_called_by_hand_leaves_the_agent_that_holds_it(queue: Any) -> None:
+    agent, job = _agent(queue), _put(queue, Job(enginejobs.add, 1))
+    assert agent.claimJob() is job
+    transaction.commit()
+    assert job() == 1
+
+    assert list(agent) == [] and list(agent.completed) == [job] and job.agent is agent
+
+
+def test_a_late_callback_runs_though_another_dispatcher_ended_the_job_before_the_first_looked_again(
+    queue: Any, dispatch: Any
+) -> None:
+    first, job = _agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert first.claimJob() is job
+    transaction.commit()
+    late = job.addCallback(enginejobs.note)
+    transaction.commit()
+    queue.give_back(job)  # as a job thread does that reschedules it
+    transaction.commit()
+    dispatch()
+    wait_for_result(job)
+    wait_until(queue, lambda: job in list(queue.finished()), what="the job's filing")
+    sweeping.sweep(queue, first.slot, [(job._p_oid, "returned")])
+    transaction.commit()
+
+    assert wait_for_result(late) == 5
+    wait_until(queue, lambda: job.status == COMPLETED and not queue.counts()["running"], what="the job's end")
+    assert list(queue.finished()) == [job] and queue.counts()["succeeded"] == 1 and job.attempts == 1
+
+
+def test_a_retry_does_not_move_the_deadline_of_its_job(queue: Any, dispatch: Any) -> None:
+    dispatch()
+    job = queue.put(Job(enginejobs.change_and_raise), begin_by=timedelta(minutes=10), retry_policy_factory=Later)
+    begin = job.begin_after
+    transaction.commit()
+    wait_until(queue, lambda: job.attempts == 1 and job.status == PENDING, what="the reschedule")
+
+    assert job.begin_after > begin + timedelta(minutes=50)
+    assert job.deadline() == begin + timedelta(minutes=10)
+    set_now(utcnow() + timedelta(minutes=11))
+    assert wait_for_result(job, 10).check(TimeoutError)
