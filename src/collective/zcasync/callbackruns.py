@@ -143,6 +143,9 @@ def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundin
         if not callback.interrupted_by:
             callback.interrupted_by = _cause(main)
         answer = decisions.after_interruption(callback)
+        if not isinstance(answer, bool) and main.queue is None:
+            logger.error("The interrupted callback %r is in no queue and cannot be rescheduled: it runs now", callback)
+            answer = True
         if answer is None:  # it stays as it is, and is asked about at the next resumption
             outcome[:] = [now + decisions.POLICY_TROUBLE]
             return
