@@ -35,8 +35,8 @@ ENGINE_ORDER = """
     notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
     surroundings running decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queues
-    queue lookup agent wakeup threadpool pollinfo introspection heartbeat
-    mail membership claiming dispatcher reactor signals subscribers adapters configure
+    queue lookup agent wakeup threadpool pollinfo introspection observer heartbeat
+    mail membership solitude claiming dispatcher reactor signals subscribers adapters configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor foreground tasks api actions
     testtime testwait testreactor testputs testinline testing
 """.split()

@@ -10,7 +10,6 @@ from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
-from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.job import Job
@@ -24,7 +23,6 @@ from collective.zcasync.testing import wait_until
 from collective.zcasync.threadpool import AgentThreadPool
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 from uuid import uuid4
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.mvccadapter import MVCCAdapterInstance
@@ -484,20 +482,6 @@ def test_a_late_callback_commits_nothing_of_its_caller_after_a_savepoint_and_a_r
     assert "mine" not in queue._p_jar.root() and enginejobs.calls == []
 
 
-def test_silence_is_counted_for_each_queue_of_its_own(connection: Any) -> None:
-    queues, uuid = install(connection, ("", "other")), UUID(int=1)
-    das = []
-    for name, pings in (("", 3), ("other", 1)):
-        queues[name].dispatchers.register(uuid)
-        das.append(queues[name].dispatchers[uuid])
-        for _ping in range(pings):
-            das[-1].ping(utcnow())
-    observer = Observer()
-    for now in (0.0, 30.0, 61.0):
-        found = [observer.dead([da], now) for da in das]
-    assert found == [[da] for da in das]
-
-
 def test_run_jobs_does_not_call_what_was_cancelled_or_is_late(queue: Any) -> None:
     cancelled, late = Job(enginejobs.note, "never"), Job(enginejobs.note, "never")
     callback = cancelled.addCallbacks(failure=enginejobs.note)
@@ -578,5 +562,5 @@ def test_trouble_with_a_sibling_does_not_end_the_pings(
         raise OverflowError("no such number")
 
     monkeypatch.setattr(instanceuuid, "process_is_gone", look)
-    running.dispatcher.heartbeat.siblings = [(uuid4(), {"pid": 2**99})]
+    running.dispatcher.heartbeat.siblings = [(uuid4(), {"pid": 2**99}, None)]
     assert looks.acquire(timeout=6) and looks.acquire(timeout=6)

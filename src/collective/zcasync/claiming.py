@@ -8,6 +8,7 @@ from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.failure import Failure
 from collective.zcasync.queue import get_queues
+from collective.zcasync.solitude import Solitude
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.threadpool import execution_items
 from datetime import datetime
@@ -52,6 +53,7 @@ class Claimer:
         self._mean = 0.0
         #: Queues whose last claim broke off: nobody knows whether its commit was stored.
         self._doubtful: set[str] = set()
+        self._solitude = Solitude(dispatcher.role)
 
     def report(self, queue: str, oid: bytes, report: str) -> None:
         """A job thread is done with a job."""
@@ -119,6 +121,14 @@ class Claimer:
         )
         return {}
 
+    def failed(self, name: str, error: Exception) -> dict[str, Any]:
+        """What the poll remembers of a claim that failed."""
+        failure = Failure.from_exception(error)
+        return {
+            pool.name: {"size": pool.size, "len": 0, "error": failure, "new jobs": [], "active jobs": []}
+            for pool in self._pools(name)
+        }
+
     def take_reports(self, name: str) -> list[tuple[float, bytes, str]]:
         reports = self._reports.get(name)
         return [reports.popleft() for _ in range(len(reports))] if reports else []
@@ -133,7 +143,9 @@ class Claimer:
         queues = get_queues(self.dispatcher.connection)
         queue = None if queues is None else queues.get(name)
         da = None if queue is None else queue.dispatchers.get(self.dispatcher.UUID)
-        if queue is None or da is None or da.activated is None or da.slot is None:
+        if queue is None or da is None or da.slot is None or not self.dispatcher.membership.is_own(da):
+            queue = None
+        if queue is None or da is None or da.activated is None:
             self.dispatcher._full.set()  # registered anew, or brought back, by the poll that follows
             return None, None
         slot = da.slot
@@ -149,12 +161,15 @@ class Claimer:
         taker = claims.Taker(queue, slot, self.homes[name])
         info: dict[str, Any] = {}
         given: list[tuple[AgentThreadPool, list[Any]]] = []
+        self._solitude.begin({oid for pool in self.dispatcher._pools() for oid in pool.known()})
         if not self.dispatcher._leaving and self.dispatcher.heartbeat.may_claim():
             given = self._claim_for_agents(name, da, taker, info, limit, full)
             if look and not given:
                 given = self._second_look(name, da, queue, slot, info, limit)
             elif look:
                 self.abroad.set()  # the threads got jobs from home: look again when one is free
+            if self._solitude.end():
+                self.dispatcher._wake.set()
         tidied = self._give_back_lost(name, queue, slot) if name in self._doubtful else False
         if full:
             tidied = self._stale(name, queue, slot) or tidied
@@ -178,6 +193,8 @@ class Claimer:
             pool = pools[agent.name]
             free, ahead = pool.wants(agent.prefetch, self._mean)
             free, ahead = min(free, limit), min(ahead, max(limit - free, 0))
+            if self._solitude.closed:
+                free = ahead = 0
             entry = info.setdefault(
                 agent.name, {"size": agent.size, "len": len(agent), "error": None, "new jobs": [], "active jobs": []}
             )
@@ -233,12 +250,13 @@ class Claimer:
         except Exception as error:  # its code is gone: nobody knows what this agent may take
             taker.trouble = error
             return []
-        taken = taker.take(free, accepts, self._pool_of(agent).admits())
+        pool, queue, home = self._pool_of(agent), taker.queue, taker.only is None
+        taken = taker.take(free, accepts, self._solitude.admits(queue, home, pool.admits()))
         self._hold(agent, taken, True)
         items = execution_items(taken, True, name)
-        if ahead and len(taken) == free:
+        if ahead and len(taken) == free and not self._solitude.closed:
             # After a death nobody would know whether a job that was claimed ahead had begun.
-            more = taker.take(ahead, accepts, retry.retries_interruptions)
+            more = taker.take(ahead, accepts, self._solitude.admits(queue, False, retry.retries_interruptions))
             self._hold(agent, more, False)
             items += execution_items(more, False, name)
         return items

@@ -7,7 +7,6 @@ from collective.zcasync import clock
 from collective.zcasync import mail
 from collective.zcasync import transactions
 from collective.zcasync.claiming import Claimer
-from collective.zcasync.dispatchers import Observer
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.heartbeat import Heartbeat
 from collective.zcasync.instanceuuid import new_uuid
@@ -19,6 +18,7 @@ from collective.zcasync.introspection import STUCK
 from collective.zcasync.mail import Mail
 from collective.zcasync.membership import Membership
 from collective.zcasync.neighbours import Neighbours
+from collective.zcasync.observer import Observer
 from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
@@ -141,6 +141,9 @@ class Dispatcher(Introspection):
         self.last_error: str | None = None
         self.claimer = Claimer(self)
         self._foreign: set[bytes] = set()
+        #: oids of the siblings' registrations: what changes there is looked at in a poll.
+        self._kin: set[bytes] = set()
+        self.leaving_grace = shutdown_grace
         self._look_again = 0.0
         self._wake = threading.Event()
         self._full = threading.Event()
@@ -169,7 +172,7 @@ class Dispatcher(Introspection):
         self.db.setPoolSize(self._pool_size + 3 + (self.max_threads or 3))
         self.mail = self.around.mail = Mail(self)
         self.membership = Membership(self)
-        self.observer = Observer()
+        self.observer = Observer(time.monotonic())
         self.watcher = CommitWatcher(self.db, self._committed)
         self.heartbeat = Heartbeat(self)
         self._loop_thread = threading.Thread(target=self._loop, name="zcasync-claims", daemon=True)
@@ -189,7 +192,8 @@ class Dispatcher(Introspection):
         ``shutdown_grace``), interrupt the rest, and leave. Not from a job thread."""
         if not self.activated:
             raise InvalidValueError(f"the dispatcher {self.UUID} is not active")
-        end = time.monotonic() + (self.shutdown_grace if grace is None else grace)
+        self.leaving_grace = self.shutdown_grace if grace is None else grace
+        end = time.monotonic() + self.leaving_grace
         self._leaving = True
         self.mail.ask_all()
         self._order(self.membership.leave, 10)
@@ -241,6 +245,8 @@ class Dispatcher(Introspection):
         """A watched record changed. Called with locks of the storage held: only sets events."""
         if oids is None or not oids.isdisjoint(self._foreign):
             self.claimer.abroad.set()
+        if oids is None or not oids.isdisjoint(self._kin):
+            self._full.set()
         if oids is None or not oids.isdisjoint(self.mail.boxes):
             self.mail.read_soon()
             if oids is not None and oids <= self.mail.boxes:
@@ -346,13 +352,30 @@ class Dispatcher(Introspection):
             self.claimer.abroad.clear()
         poll = PollInfo()
         newest = poll if full or not self.polls else self.polls.first()
+        failed = False
         for name in list(self.claimer.homes):
-            poll[name] = self.claimer.claim(name, full, look, newest.key)
+            try:
+                poll[name] = self.claimer.claim(name, full, look, newest.key)
+            except Exception as error:
+                self._abort(self.manager)
+                if transactions.is_disconnect(error):
+                    raise
+                failed, self.last_error = True, f"{type(error).__name__}: {error}"
+                logger.critical(
+                    "dispatcher %s: a claim in queue %r failed; the next one tries again",
+                    *(self.UUID, name),
+                    exc_info=True,
+                )
+                poll[name] = self.claimer.failed(name, error)
+        for name in self.membership.refused:
+            poll[name] = None
         self._plan_look()
         if full:
             self._remember(poll)
         else:
             self.polls.extend(poll, self.jobs.size)
+        if failed:
+            self._ended.wait(0.5)
 
     def _plan_look(self) -> None:
         """Look at foreign inboxes soon if something may lie there and a thread is free for it."""

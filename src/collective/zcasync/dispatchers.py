@@ -10,6 +10,7 @@ from collective.zcasync.interfaces import IAgent
 from collective.zcasync.interfaces import IDispatcherAgents
 from collective.zcasync.interfaces import IDispatchers
 from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import written_at
 from collective.zcasync.slot import Slot
 from datetime import datetime
 from datetime import timedelta
@@ -26,6 +27,9 @@ logger = logging.getLogger("collective.zcasync.events")
 PING_INTERVAL = timedelta(seconds=30)
 PING_DEATH_INTERVAL = timedelta(seconds=60)
 
+#: How long the registration of a dispatcher that is dead can be seen.
+KEEP_ENDED = timedelta(days=1)
+
 
 class Ping(Persistent):
     """``da.last_ping``: when the dispatcher said that it is alive.
@@ -36,6 +40,11 @@ class Ping(Persistent):
     value: datetime | None = None
     #: Counts pings. Observers watch it stand still by their own monotonic clock; no wall clock decides on death.
     count = 0
+    #: Of the process, at this ping: bytes of memory in use, version of the package, and by how many seconds its clock
+    #: is ahead of the storage's, as its last ping but one has shown (None: not known yet).
+    memory = 0
+    version = ""
+    skew: float | None = None
 
     def _p_resolveConflict(self, old: dict[str, Any], saved: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         latest = max(saved, new, key=lambda state: state.get("count", 0))
@@ -49,8 +58,9 @@ class DispatcherAgents(Base):
     ping_interval = PING_INTERVAL
     ping_death_interval = PING_DEATH_INTERVAL
     activated: datetime | None = None
-    #: Since when it takes no more jobs and ends what runs.
+    #: Since when it takes no more jobs and ends what runs, and the seconds that it gives to what runs.
     leaving: datetime | None = None
+    leaving_grace = 8.0
     slot: Slot | None = None
 
     def __init__(self, uuid: uuidlib.UUID) -> None:
@@ -156,10 +166,12 @@ class DispatcherAgents(Base):
             self.slot.owner = self.name
         zope.event.notify(events.DispatcherReactivated(self))
 
-    def ping(self, now: datetime) -> None:
-        """Say that it is alive."""
-        self.last_ping.value = now
-        self.last_ping.count += 1
+    def ping(self, now: datetime, memory: int = 0, version: str = "", skew: float | None = None) -> None:
+        """Say that it is alive; see Ping for the rest."""
+        ping = self.last_ping
+        ping.value = now
+        ping.count += 1
+        ping.memory, ping.version, ping.skew = memory, version, skew
 
 
 @implementer(IDispatchers)
@@ -190,12 +202,32 @@ class Dispatchers(Base):
         """Write a ping if one is due; bring a dispatcher back that was wrongly taken for dead."""
         da = self[uuid]
         now = clock.utcnow()
-        if da.activated is None:
-            logger.critical("The dispatcher %s was taken for dead, and pings: it is active again", uuid)
-            da.reactivate()
+        self._revive(da)
         last = da.last_ping.value
-        if last is None or last + da.ping_interval <= now:
+        # A last ping in the future: the clock was put back since.
+        if last is None or not last <= now < last + da.ping_interval:
             da.ping(now)
+
+    def beat(self, uuid: uuidlib.UUID, memory: int, version: str, skew: float | None) -> None:
+        """Write a ping now, whatever the clock says: for the thread that pings by its monotonic clock."""
+        da = self[uuid]
+        self._revive(da)
+        da.ping(clock.utcnow(), memory, version, skew)
+
+    @staticmethod
+    def _revive(da: DispatcherAgents) -> None:
+        if da.activated is None:
+            logger.critical("The dispatcher %s was taken for dead, and pings: it is active again", da.UUID)
+            da.reactivate()
+
+    def tidy(self, own: uuidlib.UUID) -> None:
+        """Remove registrations that nobody has used for KEEP_ENDED, unless they hold something."""
+        oldest = clock.utcnow() - KEEP_ENDED
+        for da in self.values():
+            if da.activated is None and da.UUID != own and not any(len(agent) for agent in da.values()):
+                newest = max(written_at(da), written_at(da.last_ping))
+                if newest < oldest:
+                    self.unregister(da.UUID)
 
     def active(self) -> list[DispatcherAgents]:
         """The active ones, in the order of their UUIDs."""
@@ -227,32 +259,3 @@ class Dispatchers(Base):
 
     def __bool__(self) -> bool:
         return True
-
-
-class Observer:
-    """Finds dead siblings: their ping counters stand still by this process' monotonic clock. Not persistent.
-
-    Only time counts in which this process' own pings were committed without a gap: after its start, a disconnect or a
-    gap it counts anew. Else an outage of a minute would make all bury all.
-    """
-
-    def __init__(self) -> None:
-        #: (queue, UUID) -> the count, and since when. Each queue counts for itself.
-        self._seen: dict[tuple[str, str], tuple[int, float]] = {}
-
-    def forget(self) -> None:
-        """Count anew."""
-        self._seen.clear()
-
-    def dead(self, siblings: list[DispatcherAgents], now: float) -> list[DispatcherAgents]:
-        """Those whose counter has not moved for their death interval. ``now``: this process' monotonic seconds."""
-        found = []
-        for da in siblings:
-            count = da.last_ping.count
-            who = ("" if da.queue is None else da.queue.name, da.name)
-            seen = self._seen.get(who)
-            if seen is None or seen[0] != count:
-                self._seen[who] = (count, now)
-            elif now - seen[1] > da.ping_death_interval.total_seconds():
-                found.append(da)
-        return found

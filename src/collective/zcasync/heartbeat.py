@@ -1,8 +1,11 @@
 """The heartbeat: pings from a thread and a connection of their own, so that no long claim or commit delays them."""
 
+from collective.zcasync import clock
 from collective.zcasync import instanceuuid
 from collective.zcasync import transactions
+from collective.zcasync.persistence import written_at
 from collective.zcasync.queue import get_queues
+from datetime import datetime
 from typing import Any
 
 import logging
@@ -15,15 +18,23 @@ logger = logging.getLogger("collective.zcasync.events")
 #: Seconds between two looks at the processes of the own host; they cost no database access.
 LOOK = 1.0
 
+#: Seconds by which clocks may differ before that is reported, and seconds until it is reported again.
+SKEW, SKEW_AGAIN = 2.0, 3600.0
+
 
 class Heartbeat:
     """Pings for one dispatcher until ``stop``."""
 
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
-        #: (UUID, process) of the active siblings, as the claim thread saw them last.
-        self.siblings: list[Any] = []
+        #: (UUID, process, skew) of the active siblings, as the claim thread saw them last.
+        self.siblings: list[tuple[Any, dict[str, Any], float | None]] = []
+        #: By how many seconds this process' clock is ahead of the storage's; None: not known yet.
+        self.skew: float | None = None
+        self._told: dict[str, float] = {}
         self._pinged = time.monotonic()
+        #: Whether the registration has to be read before the next claim: others may have taken over since.
+        self._unread = False
         self._interval = 30.0
         self._death = 60.0
         self._stopped = threading.Event()
@@ -31,23 +42,35 @@ class Heartbeat:
         self._thread.start()
 
     def may_claim(self) -> bool:
-        """Whether the last ping is recent enough: whoever could not ping may have been buried meanwhile."""
-        return time.monotonic() - self._pinged < self._death
+        """Whether the last ping is recent enough, or the registration was read since: others may have taken over."""
+        return not self._unread and time.monotonic() - self._pinged < self._death
+
+    def pace(self, interval: float, death: float) -> None:
+        """Seconds between pings, and of silence that mean death: what the registrations say."""
+        self._interval, self._death = interval, death
+
+    def registration_was_read(self) -> None:
+        """The claim thread knows what the database says of this dispatcher."""
+        if time.monotonic() - self._pinged < self._death:
+            self._unread = False
 
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join(5)
 
     def _loop(self) -> None:
-        tried = 0.0
+        tried, observer = 0.0, self.dispatcher.observer
         while not self._stopped.wait(min(LOOK, self._interval / 3)):
             now = time.monotonic()
             try:
-                if now - max(tried, self._pinged) >= self._interval:
-                    tried = now
+                due = now - self._pinged >= self._interval or observer.wants_ping()
+                # After a ping that failed the next one comes soon: siblings wait no longer than for one that is due.
+                if due and now - max(tried, self._pinged) >= min(self._interval, max(LOOK, self._interval / 10)):
                     self._ping()
-                if any(instanceuuid.process_is_gone(process) is True for _uuid, process in self.siblings if process):
-                    self.siblings = []
+                    tried = time.monotonic()
+                gone = [who for who, process, _s in self.siblings if instanceuuid.process_is_gone(process) is True]
+                if gone or observer.due(now):
+                    self.siblings = [sibling for sibling in self.siblings if sibling[0] not in gone]
                     self.dispatcher.poll_soon()
             except Exception:  # a dispatcher without pings claims nothing, and is taken for dead
                 logger.critical("dispatcher %s: a look at its siblings failed", self.dispatcher.UUID, exc_info=True)
@@ -64,7 +87,8 @@ class Heartbeat:
             for _attempt in range(5):
                 manager.begin()
                 try:
-                    self._write(connection)
+                    before = clock.utcnow()
+                    written = self._write(connection)
                     manager.commit()
                     break
                 except Exception as error:
@@ -73,6 +97,9 @@ class Heartbeat:
                     manager.abort()
             else:
                 return
+            self._measure(before, written)
+            if not written:
+                transactions.ask(dispatcher.db)  # in no queue: the database is asked all the same
         except Exception:
             manager.abort()
             logger.warning("dispatcher %s could not ping; it tries again", dispatcher.UUID, exc_info=True)
@@ -80,19 +107,56 @@ class Heartbeat:
             return
         finally:
             connection.close()
-        late = time.monotonic() - self._pinged > self._death
-        self._pinged = time.monotonic()
+        now = time.monotonic()
+        dispatcher.observer.beat(now, self._interval)
+        late = now - self._pinged > self._death
         if late:
-            # A gap in the own pings: what others did meanwhile is unknown, so count their silence anew.
+            # A gap in the own pings: what others did meanwhile is unknown.
+            self._unread = True
             dispatcher.observer.forget()
+        self._pinged = now
+        if late:
             dispatcher.poll_soon()
 
-    def _write(self, connection: Any) -> None:
+    def _write(self, connection: Any) -> list[Any]:
+        """Ping in each queue that is this dispatcher's; the registrations."""
+        membership, written = self.dispatcher.membership, []
         queues = get_queues(connection)
         for queue in [] if queues is None else queues.values():
             da = queue.dispatchers.get(self.dispatcher.UUID)
-            if da is None:
+            if da is None or not membership.is_own(da):
                 continue
-            self._interval = da.ping_interval.total_seconds()
-            self._death = da.ping_death_interval.total_seconds()
-            queue.dispatchers.ping(self.dispatcher.UUID)
+            queue.dispatchers.beat(da.UUID, instanceuuid.process_memory(), membership.process["version"], self.skew)
+            written.append(da)
+        return written
+
+    # Clocks
+
+    def _measure(self, before: datetime, written: list[Any]) -> None:
+        """Compare the clock with the time of the transaction, which lies between two looks at the clock."""
+        if not written:
+            return
+        stored, after = written_at(written[0].last_ping), clock.utcnow()
+        if stored < before:
+            self.skew = (before - stored).total_seconds()
+        else:
+            self.skew = min((after - stored).total_seconds(), 0.0)
+        self._report("the storage", self.skew)
+        for who, _process, skew in self.siblings:
+            if skew is not None:
+                self._report(f"dispatcher {who}", self.skew - skew)
+
+    def _report(self, who: str, skew: float) -> None:
+        now, told = time.monotonic(), self._told.get(who)
+        if abs(skew) <= SKEW:
+            if self._told.pop(who, None) is not None:
+                logger.info("The clock of this machine agrees with that of %s again", who)
+        elif told is None or now - told > SKEW_AGAIN:
+            self._told[who] = now
+            logger.warning(
+                "The clock of this machine is %.1f s %s that of %s: times that are shown, and the order of jobs, are"
+                " wrong by as much. Let it be set by NTP.",
+                abs(skew),
+                "ahead of" if skew > 0 else "behind",
+                who,
+            )

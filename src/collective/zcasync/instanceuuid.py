@@ -81,6 +81,15 @@ def process_is_gone(identity: dict[str, Any]) -> bool | None:
     return state in ("Z", "X") or began != started
 
 
+def process_memory() -> int:
+    """Bytes of memory that this process has in use; 0 where that cannot be known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _read(file: Path) -> uuid.UUID:
     try:
         with file.open(encoding="utf-8") as lines:

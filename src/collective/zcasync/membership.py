@@ -11,6 +11,7 @@ from typing import Any
 
 import logging
 import time
+import uuid
 
 logger = logging.getLogger("collective.zcasync.events")
 
@@ -20,51 +21,109 @@ class Membership:
 
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
-        self.process = {**instanceuuid.process_identity(), "role": dispatcher.role}
+        identity = instanceuuid.process_identity()
+        self.process = {**identity, "role": dispatcher.role, "incarnation": uuid.uuid4().hex}
+        #: Names of the queues where another process works under the same UUID, or which could not be joined.
+        self.refused: set[str] = set()
+        self.siblings: list[Any] = []
+        self._paces: list[tuple[float, float]] = []
 
     def _served(self, queues: Any) -> list[Any]:
         served = self.dispatcher.served
         return [queue for queue in queues.values() if served is None or queue.name in served]
 
+    def is_own(self, da: Any) -> bool:
+        """Whether a registration is that of this very dispatcher, and not of another one with the same UUID."""
+        return bool(da.process.get("incarnation") == self.process["incarnation"])
+
     def renew(self) -> None:
-        """Be registered and active in each served queue, bury the dead, and learn which inboxes are home."""
+        """Be registered and active in each served queue, bury the dead, and learn which inboxes are home.
+
+        Each queue has a transaction of its own: trouble in one keeps nobody from the others.
+        """
+        dispatcher = self.dispatcher
+        dispatcher.manager.begin()
+        try:
+            queues = get_queues(dispatcher.connection)
+            names = [] if queues is None else [queue.name for queue in self._served(queues)]
+        finally:
+            dispatcher.manager.abort()
+        self.siblings, self._paces = [], []
+        refused = set()
+        for name in names:
+            try:
+                if not self._renew_one(name):
+                    refused.add(name)
+            except Exception as error:
+                dispatcher.manager.abort()
+                if transactions.is_disconnect(error):
+                    raise
+                logger.critical(
+                    "dispatcher %s cannot join queue %r; the next poll tries again",
+                    *(dispatcher.UUID, name),
+                    exc_info=True,
+                )
+                refused.add(name)
+        dispatcher.heartbeat.siblings = self.siblings
+        if self._paces:
+            dispatcher.heartbeat.pace(*map(min, zip(*self._paces, strict=True)))
+        dispatcher.heartbeat.registration_was_read()
+        if queues is not None:
+            self.refused = refused
+            self._learn_homes()
+
+    def _renew_one(self, name: str) -> bool:
+        """One queue; false if another process works there under the same UUID."""
         dispatcher = self.dispatcher
         for attempt in range(20):
             dispatcher.manager.begin()
             try:
                 queues = get_queues(dispatcher.connection)
-                if queues is None:
+                queue = None if queues is None else queues.get(name)
+                if queue is None:
                     dispatcher.manager.abort()
-                    return
-                siblings: list[Any] = []
-                for queue in self._served(queues):
-                    self._register(queue)
-                    siblings += self._bury(queue)
+                    return False
+                da = self._register(queue)
+                siblings = self._bury(queue)
+                queue.dispatchers.tidy(dispatcher.UUID)
                 dispatcher.manager.commit()
             except Exception as error:
                 dispatcher.manager.abort()
                 if not transactions.is_conflict(error) or transactions.is_disconnect(error) or attempt == 19:
                     raise
                 continue
-            dispatcher.heartbeat.siblings = siblings
             break
-        self._learn_homes()
+        self.siblings += siblings
+        if da is not None:
+            self._paces.append((da.ping_interval.total_seconds(), da.ping_death_interval.total_seconds()))
+        return da is not None
 
-    def _register(self, queue: Any) -> None:
+    def _register(self, queue: Any) -> Any:
+        """The own registration, active; None if another process has the same UUID and is not known to be dead."""
         dispatcher = self.dispatcher
         if dispatcher.UUID not in queue.dispatchers:
             queue.dispatchers.register(dispatcher.UUID)
         da = queue.dispatchers[dispatcher.UUID]
+        if da.activated is not None and not self.is_own(da):
+            if not self._is_gone(da) and not self._is_silent(da):
+                logger.error(
+                    "The UUID %s is active in queue %r: another process? %s. This one takes no jobs there until it"
+                    " is gone. If two processes share a uuid-file, give each one of its own.",
+                    *(da.UUID, queue.name, _place(da)),
+                )
+                return None
+            logger.warning("Dispatcher %s in queue %r is that of a process that is dead", da.UUID, queue.name)
+            da.deactivate(died=da.leaving is None)
         if da.activated is None:
             da.process = dict(self.process)
-            buried = queue.name in dispatcher.claimer.homes
-            if buried:
+            if queue.name in dispatcher.claimer.homes:
                 logger.critical("dispatcher %s was taken for dead in queue %r; it is active again", da.UUID, queue.name)
                 da.reactivate()
             else:
                 da.activate()
-            da.ping(clock.utcnow())
+            da.ping(clock.utcnow(), instanceuuid.process_memory(), self.process["version"], dispatcher.heartbeat.skew)
         self._agents(queue, da)
+        return da
 
     def _agents(self, queue: Any, da: Any) -> None:
         """Agents as the queue's templates for this role say; without any, one named "main"."""
@@ -77,21 +136,41 @@ class Membership:
             da["main"] = Agent(size=self.dispatcher.max_threads or 3)
 
     def _bury(self, queue: Any) -> list[Any]:
-        """Take over from siblings that are dead or have left; return (UUID, process) of those that live."""
-        dispatcher = self.dispatcher
-        others = [da for da in queue.dispatchers.active() if da.UUID != dispatcher.UUID]
-        gone = [da for da in others if self._is_gone(da)]
-        silent = dispatcher.observer.dead([da for da in others if da not in gone], time.monotonic())
-        for da in gone + silent:
-            why = "its process is gone" if da in gone else f"it has not pinged for {da.ping_death_interval}"
-            logger.warning("dispatcher %s in queue %r is dead: %s. Its jobs are taken over.", da.UUID, queue.name, why)
-            da.deactivate(died=True)
-            queue.dispatchers.unregister(da.UUID)
-        return [(da.UUID, dict(da.process)) for da in others if da.activated is not None]
+        """Take over from siblings that are dead or hang as they leave; (UUID, process, skew) of those that live."""
+        others = [da for da in queue.dispatchers.active() if da.UUID != self.dispatcher.UUID]
+        found = {id(da): "its process is gone" for da in others if self._is_gone(da)}
+        living = [da for da in others if id(da) not in found]
+        now = time.monotonic()
+        self.dispatcher.observer.keep(queue.name, queue.dispatchers.active())
+        for da in self.dispatcher.observer.overstayed(living, now):
+            found[id(da)] = f"it was to leave, and is still there after {da.leaving_grace:g} s"
+        for da in self.dispatcher.observer.dead(living, now):
+            found.setdefault(id(da), f"it has not pinged for {da.ping_death_interval}")
+            self.dispatcher.connection.readCurrent(da.last_ping)  # a ping that comes meanwhile saves it
+        for da in others:
+            if id(da) in found:
+                logger.warning(
+                    "dispatcher %s in queue %r is dead: %s. Its jobs are taken over.",
+                    da.UUID,
+                    queue.name,
+                    found[id(da)],
+                )
+                da.deactivate(died=da.leaving is None)
+        return [(da.UUID, dict(da.process), da.last_ping.skew) for da in others if da.activated is not None]
 
-    @staticmethod
-    def _is_gone(da: Any) -> bool:
+    def _is_gone(self, da: Any) -> bool:
+        """Whether it is known that the process is gone; also an earlier dispatcher of this one, under the same UUID."""
+        mine = (self.process["boot_id"], self.process["pid_namespace"], self.process["pid"], self.process["started"])
+        theirs = tuple(da.process.get(key) for key in ("boot_id", "pid_namespace", "pid", "started"))
+        if da.UUID == self.dispatcher.UUID and mine == theirs:
+            return True
         return bool(da.process) and instanceuuid.process_is_gone(da.process) is True
+
+    def _is_silent(self, da: Any) -> bool:
+        if not self.dispatcher.observer.dead([da], time.monotonic()):
+            return False
+        self.dispatcher.connection.readCurrent(da.last_ping)
+        return True
 
     def _learn_homes(self) -> None:
         """Each inbox has a home: the dispatcher that takes from it at once. Watch the home's, and the others' too."""
@@ -101,7 +180,8 @@ class Membership:
             oids: set[bytes] = set()
             foreign: set[bytes] = set()
             boxes: set[bytes] = set()
-            served = self._served(get_queues(dispatcher.connection))
+            kin: set[bytes] = set()
+            served = [q for q in self._served(get_queues(dispatcher.connection)) if q.name not in self.refused]
             for name in set(dispatcher.claimer.homes) - {queue.name for queue in served}:
                 dispatcher.claimer.forget(name)
                 for pool in dispatcher.queues.pop(name, {}).values():
@@ -122,10 +202,11 @@ class Membership:
                 oids |= {queue._p_oid, queue.quotas._p_oid, *(quota._p_oid for quota in queue.quotas.values())}
                 da = queue.dispatchers.get(dispatcher.UUID)
                 oids |= {agent._p_oid for agent in da.values()} if da is not None else set()
+                kin |= {other._p_oid for other in queue.dispatchers.values()} | {queue.dispatchers._data._p_oid}
                 boxes |= {da.slot.mailbox._p_oid} if da is not None and da.slot is not None else set()
-            dispatcher._foreign = foreign
+            dispatcher._foreign, dispatcher._kin = foreign, kin
             dispatcher.mail.watch(boxes)
-            dispatcher.watcher.watch(oids | boxes)
+            dispatcher.watcher.watch(oids | boxes | kin)
         finally:
             dispatcher.manager.abort()
 
@@ -158,7 +239,7 @@ class Membership:
         queues = get_queues(dispatcher.connection)
         found = [queues.get(name) for name in dispatcher.claimer.homes] if queues is not None else []
         pairs = [(queue, queue.dispatchers.get(dispatcher.UUID)) for queue in found if queue is not None]
-        return [(queue, da) for queue, da in pairs if da is not None]
+        return [(queue, da) for queue, da in pairs if da is not None and self.is_own(da)]
 
     def leave(self) -> None:
         """The first commit of a clean stop: say that it leaves, and give back what has not begun."""
@@ -173,7 +254,7 @@ class Membership:
             for queue, da in self._mine():
                 if da.slot is None:
                     continue
-                da.leaving = clock.utcnow()
+                da.leaving, da.leaving_grace = clock.utcnow(), dispatcher.leaving_grace
                 for item in back.get(queue.name, ()):
                     self._return(queue, da.slot, item)
 
@@ -202,3 +283,9 @@ class Membership:
 
         transactions.never_fail(call, f"the end of {dispatcher.UUID}", dispatcher.manager)
         dispatcher.claimer.homes.clear()
+
+
+def _place(da: Any) -> str:
+    """Where a dispatcher is, for people."""
+    host, pid = da.process.get("host"), da.process.get("pid")
+    return f"pid {pid} on {host}" if pid else "nobody knows where"

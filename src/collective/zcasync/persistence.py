@@ -11,6 +11,7 @@ from collective.zcasync import clock
 from collective.zcasync.exceptions import InvalidValueError
 from datetime import datetime
 from persistent import Persistent
+from persistent.timestamp import TimeStamp
 from typing import Any
 from ZODB.interfaces import IConnection
 
@@ -196,6 +197,13 @@ class MappingView(MutableMapping):
 
     def __repr__(self) -> str:
         return repr(dict(self._get()))
+
+
+def written_at(record: Persistent) -> datetime:
+    """When a record was written last, by the storage's clock; now, if it never was."""
+    if record._p_serial in (None, bytes(8)):
+        return clock.utcnow()
+    return datetime.fromtimestamp(TimeStamp(record._p_serial).timeTime(), clock.UTC)
 
 
 def walk(value: Any, change: Callable[[Any], Any]) -> Any:
