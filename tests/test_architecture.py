@@ -38,7 +38,7 @@ ENGINE_ORDER = """
     queue lookup agent wakeup threadpool pollinfo introspection observer heartbeat
     mail membership solitude claiming dispatcher reactor signals subscribers adapters configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor foreground tasks api actions
-    testtime testwait testreactor testputs testinline testing
+    testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()
 
 #: The rings around the engine, from the inside out, each with the libraries that it may not import.

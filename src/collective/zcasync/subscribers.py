@@ -18,6 +18,7 @@ from zope.component import queryUtility
 import logging
 import os
 import uuid as uuidlib
+import zope.component.event  # noqa: F401 (through it zope.event reaches the handlers that are registered)
 
 logger = logging.getLogger("collective.zcasync.events")
 

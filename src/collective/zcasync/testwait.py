@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collective.zcasync import dispatcher as dispatchers
+from collective.zcasync import subscribers
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.persistence import connection_of
 from typing import Any
@@ -193,6 +194,7 @@ def tear_down_dispatcher(running: Any, seconds: float = END) -> None:
         if dispatcher.activated:
             dispatcher.deactivate(0)
         dispatchers.pop(dispatcher.UUID)
+    subscribers.restore_signal_handlers(dispatcher)
     for thread in threads:
         thread.join(seconds)
     hanging = [_hanging(thread, oid, names) for thread, oid in threads.items() if thread.is_alive()]
