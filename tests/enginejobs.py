@@ -10,6 +10,7 @@ from typing import Any
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
+import sys
 import threading
 import time
 import transaction
@@ -52,6 +53,11 @@ def count_in(mapping: Any) -> int:
     """A change that only this job's mapping sees: no conflict with others."""
     mapping["count"] = mapping.get("count", 0) + 1
     return mapping["count"]
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")  # at once, so that no line of the log gets into it
+    sys.stdout.flush()
 
 
 def change_and_raise() -> None:
