@@ -30,7 +30,7 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    interfaces events exceptions states
+    exceptions events interfaces states
     clock instanceuuid persistence deferred threadlocal failuredata failure transactions
     notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
     surroundings running decisions attempts interruptions

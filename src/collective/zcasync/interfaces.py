@@ -1,5 +1,25 @@
 """The contracts of the engine and its constants. Start reading here."""
 
+# Errors and events are here too, where zc.async had them.
+from collective.zcasync.events import DatabaseOpened as DatabaseOpened
+from collective.zcasync.events import DispatcherActivated as DispatcherActivated
+from collective.zcasync.events import DispatcherDeactivated as DispatcherDeactivated
+from collective.zcasync.events import DispatcherReactivated as DispatcherReactivated
+from collective.zcasync.events import DispatcherRegistered as DispatcherRegistered
+from collective.zcasync.events import DispatcherUnregistered as DispatcherUnregistered
+from collective.zcasync.events import IDatabaseOpenedEvent as IDatabaseOpenedEvent
+from collective.zcasync.events import IDispatcherActivated as IDispatcherActivated
+from collective.zcasync.events import IDispatcherDeactivated as IDispatcherDeactivated
+from collective.zcasync.events import IDispatcherReactivated as IDispatcherReactivated
+from collective.zcasync.events import IDispatcherRegistered as IDispatcherRegistered
+from collective.zcasync.events import IDispatcherUnregistered as IDispatcherUnregistered
+from collective.zcasync.events import IObjectAdded as IObjectAdded
+from collective.zcasync.events import ObjectAdded as ObjectAdded
+from collective.zcasync.exceptions import AbortedError as AbortedError
+from collective.zcasync.exceptions import BadStatusError as BadStatusError
+from collective.zcasync.exceptions import FullError as FullError
+from collective.zcasync.exceptions import ReassignedError as ReassignedError
+from collective.zcasync.exceptions import TimeoutError as TimeoutError
 from zope.i18nmessageid import MessageFactory
 from zope.interface import Attribute
 from zope.interface import Interface

@@ -8,6 +8,8 @@ from collective.zcasync import door
 from collective.zcasync import execution
 from collective.zcasync import running
 from collective.zcasync import surroundings
+from collective.zcasync.callbacks import ConditionalCallbackProxy as ConditionalCallbackProxy
+from collective.zcasync.callbacks import SuccessFailureCallbackProxy as SuccessFailureCallbackProxy
 from collective.zcasync.calls import Call
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
@@ -25,6 +27,9 @@ from collective.zcasync.persistence import MappingView
 from collective.zcasync.persistence import Payload
 from collective.zcasync.persistence import walk
 from collective.zcasync.representation import call_text
+from collective.zcasync.retry import NeverRetry as NeverRetry
+from collective.zcasync.retry import RetryCommonForever as RetryCommonForever
+from collective.zcasync.retry import RetryCommonFourTimes as RetryCommonFourTimes
 from collective.zcasync.states import check_step
 from collective.zcasync.states import STORED
 from datetime import datetime

@@ -8,6 +8,7 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import execution
 from collective.zcasync import notify
+from collective.zcasync.dispatchers import DispatcherAgents as DispatcherAgents
 from collective.zcasync.dispatchers import Dispatchers
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
@@ -29,6 +30,7 @@ from collective.zcasync.places import Places
 from collective.zcasync.queues import get_queue
 from collective.zcasync.queues import get_queues
 from collective.zcasync.queues import getDefaultQueue
+from collective.zcasync.quota import Quota as Quota
 from collective.zcasync.quota import Quotas
 from datetime import datetime
 from datetime import timedelta
