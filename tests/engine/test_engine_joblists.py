@@ -7,6 +7,7 @@ from collective.zcasync import joblists
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from collective.zcasync.persistence import Payload
 from collective.zcasync.queue import install
@@ -86,11 +87,9 @@ class Place:
         transaction.commit()
         return job
 
-    def run(self, sweep: bool = True) -> Any:
+    def run(self) -> Any:
         job = self.claim()
-        job()
-        if sweep:
-            self.agent().jobCompleted(job)
+        job()  # which files it away
         transaction.commit()
         return job
 
@@ -161,7 +160,9 @@ class TestLists:
 
     def test_a_job_that_ended_a_moment_ago_is_not_running_any_more(self, place: Place) -> None:
         place.put(refuse, "x@b.c")
-        place.run(sweep=False)
+        job = place.claim()
+        job._begin(clock.utcnow())
+        job._finish(Failure.from_exception(ValueError("x@b.c")), clock.utcnow())  # and no claim has swept it yet
         connection = place.look()
         assert joblists.jobs(connection, joblists.RUNNING).rows == ()
         assert len(joblists.jobs(connection, joblists.FAILED).rows) == 1

@@ -40,6 +40,10 @@ def is_failure(value: Any) -> bool:
     return isinstance(value, Failure)
 
 
+#: Under this name zc.async's users know it.
+isFailure = is_failure
+
+
 def jobs_of(callback: Any) -> Iterator[Any]:
     """The jobs that a callback is or may become."""
     if not is_proxy(callback):

@@ -9,6 +9,7 @@ from collective.zcasync import execution
 from collective.zcasync import running
 from collective.zcasync import surroundings
 from collective.zcasync.callbacks import ConditionalCallbackProxy as ConditionalCallbackProxy
+from collective.zcasync.callbacks import isFailure as isFailure
 from collective.zcasync.callbacks import SuccessFailureCallbackProxy as SuccessFailureCallbackProxy
 from collective.zcasync.calls import Call
 from collective.zcasync.exceptions import BadStatusError

@@ -258,7 +258,7 @@ def _of_state(queue: Any, state: str, group: str | None) -> Iterator[_Entry]:
         yield from (_Entry(found, reason) for reason, found in queue.quarantined())
     else:
         outcome = OUTCOME_OF_STATE[state]
-        yield from (_Entry(found) for found in _unswept(queue) if found.outcome == outcome)
+        yield from (_Entry(found) for found in unswept(queue) if found.outcome == outcome)
         yield from (_Entry(found) for found in queue.finished(outcome=outcome, group=group))
 
 
@@ -267,7 +267,7 @@ def _has_ended(job: Any) -> bool:
     return not is_broken(job) and job.status == COMPLETED
 
 
-def _unswept(queue: Any) -> Iterator[Any]:
+def unswept(queue: Any) -> Iterator[Any]:
     """Jobs that have ended and are not in the history yet: the next claim puts them there."""
     yield from (found for found, _uuid, _agent in queue.running() if _has_ended(found))
     for place in queue.places(range(len(queue.inboxes)), None, None):
@@ -286,7 +286,7 @@ def _stored_counts(source: Any, name: str | None) -> dict[str, Count]:
         total[QUARANTINED] += stored["quarantined"]
         for outcome, state in STATE_OF_OUTCOME.items():
             total[state] += stored[outcome]
-        for ended in _unswept(queue):
+        for ended in unswept(queue):
             total[STATE_OF_OUTCOME.get(ended.outcome, FINISHED)] += 1
             total[RUNNING if ended.token is not None else WAITING] -= 1
     return {state: Count(number) for state, number in total.items()}

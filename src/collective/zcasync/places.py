@@ -160,7 +160,8 @@ class Places(Base):
         return True
 
     def __iter__(self) -> Iterator[Any]:
-        return (row.job for row in self._all_rows() if row.job.key == row.key and row.job._status_id == 0)
+        rows = (row for row in self._all_rows() if claims.loads(row.job))
+        return (row.job for row in rows if row.job.key == row.key and row.job._status_id == 0)
 
     def __getitem__(self, index: int) -> Any:
         if index < 0:
