@@ -6,7 +6,8 @@ import pytest
 #: Module: what documents and users of zc.async import from it.
 PATHS = {
     "": "local",
-    "agent": "Agent addMainAgentActivationHandler",
+    "adapters": "defaultQueueAdapter",
+    "agent": "Agent addMainAgentActivationHandler chooseFirst",
     "configure": "minimal base start",
     "dispatcher": "AgentThreadPool clear Dispatcher get getId PollInfo pop",
     "instanceuuid": "getUUID",
@@ -26,7 +27,12 @@ PATHS = {
     """,
     "monitor": "help job jobs jobstats poll polls status utcnow UUID",
     "monitordb": "count help job jobs jobstats lastcompleted nextpending status traceback UUIDs",
-    "queue": "DispatcherAgents Dispatchers Queue Queues Quota",
+    "queue": "DispatcherAgents Dispatchers getDefaultQueue Queue Queues Quota",
+    "subscribers": """
+        agent_installer AgentInstaller multidb_queue_installer queue_installer QueueInstaller restore_signal_handlers
+        signal_handlers threaded_dispatcher_installer ThreadedDispatcherInstaller twisted_dispatcher_installer
+        TwistedDispatcherInstaller
+    """,
     "testing": """
         get_poll print_logs Reactor set_now setUpDatetime tear_down_dispatcher tearDownDatetime TearDownDispatcherError
         wait_for_annotation wait_for_deactivation wait_for_death wait_for_result wait_for_start

@@ -170,3 +170,8 @@ def addMainAgentActivationHandler(event: events.DispatcherActivated) -> None:
     """Subscriber for IDispatcherActivated: give the dispatcher an agent "main" if it has none of that name."""
     if "main" not in event.object:
         event.object["main"] = Agent()
+
+
+def chooseFirst(agent: Agent) -> Any:
+    """The first job that may start now: what an agent without a chooser does too. For zc.async's users."""
+    return agent.queue.claim()
