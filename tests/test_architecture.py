@@ -37,7 +37,7 @@ ENGINE_ORDER = """
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queues
     queue lookup agent wakeup threadpool pollinfo introspection observer heartbeat
     mail membership solitude claiming dispatcher reactor signals subscribers adapters configure
-    monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor foreground tasks api actions
+    monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()
 

@@ -1,10 +1,12 @@
 """The verbs that change a job or a queue: panels, command line and REST all use these, and nothing else.
 
-None of them commits. A job that somebody else changes at the same time makes the commit conflict; then the caller
-begins again, as a request does by itself.
+But for ``commit`` none of them commits. A job that somebody else changes at the same time makes the commit conflict;
+then the caller begins again, as a request does by itself.
 """
 
+from collections.abc import Callable
 from collective.zcasync import joblists
+from collective.zcasync import transactions
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
@@ -16,6 +18,9 @@ logger = logging.getLogger("collective.zcasync.events")
 
 #: Outcomes after which a job can be put again.
 RETRIABLE = ("failed", "cancelled")
+
+#: Tries of ``commit`` if others change the same things.
+TRIES = 20
 
 
 def cancel(job: Any) -> str:
@@ -68,6 +73,31 @@ def discard(job: Any) -> None:
     logger.warning("Job %s: discarded on request", oid_text(job))
 
 
+def hold_group(queues: Any, group: str) -> None:
+    """No job of the group (a site's path) begins any more, in any queue, until it is released; what runs goes on."""
+    for queue in joblists.all_queues(queues):
+        queue.hold_group(group)
+    logger.info("Group %r: held on request", group)
+
+
+def release_group(queues: Any, group: str) -> None:
+    """Jobs of the group begin again; BadStatusError if it is held in no queue."""
+    held = [queue for queue in joblists.all_queues(queues) if group in queue.held_groups]
+    if not held:
+        raise BadStatusError(f"The group {group!r} is not held in any queue.")
+    for queue in held:
+        queue.release_group(group)
+    logger.info("Group %r: released on request", group)
+
+
+def release(job: Any) -> Any:
+    """Let a job that was set aside run again; BadStatusError if it was not, or its code is missing."""
+    queue = joblists.queue_of(job)
+    if queue is None or queue.quarantine_key(job) is None:
+        raise BadStatusError(f"Job {oid_text(job)} is not set aside, so there is nothing to release.")
+    return retry(job)
+
+
 def pause_queue(queue: Any) -> None:
     """No job of the queue begins any more; what runs goes on."""
     queue.paused = True
@@ -78,6 +108,25 @@ def resume_queue(queue: Any) -> None:
     """Jobs of the queue begin again."""
     queue.paused = False
     logger.info("Queue %r: resumed on request", queue.name)
+
+
+def commit(connection: Any, change: Callable[[], Any]) -> Any:
+    """Call ``change`` in a new transaction of the connection's manager, and commit; what it returned.
+
+    For callers outside of requests: a conflict with somebody else begins it again. What else it raises is raised,
+    after an abort.
+    """
+    manager = connection.transaction_manager
+    for attempt in range(TRIES):
+        manager.begin()
+        try:
+            result = change()
+            manager.commit()
+            return result
+        except Exception as error:
+            manager.abort()
+            if attempt == TRIES - 1 or not transactions.is_conflict(error):
+                raise
 
 
 def _release(queue: Any, job: Any) -> Any:

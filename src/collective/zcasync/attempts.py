@@ -150,7 +150,9 @@ class Run:
             guard.finishing = True
             self.manager.commit()
             self.stage = "done"
-        except BaseException:
+        except BaseException as error:
+            if self.around.debug is not None and isinstance(error, Exception):
+                self.around.debug(error)
             self.manager.abort()  # inside the context: the site must be set until after the abort
             raise
         finally:

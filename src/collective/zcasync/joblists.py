@@ -59,6 +59,7 @@ __all__ = (
     "SCHEDULED",
     "STATES",
     "WAITING",
+    "all_queues",
     "counts",
     "find",
     "job",
@@ -85,6 +86,11 @@ ERROR_LIMIT = 300
 def queues(source: Any) -> tuple[QueueRow, ...]:
     """All queues, the default one first. ``source``: a ZODB connection, or the Queues themselves."""
     return tuple(_queue_row(queue) for _name, queue in _selected(source, None))
+
+
+def all_queues(source: Any) -> list[Any]:
+    """The stored queues themselves."""
+    return [queue for _name, queue in _selected(source, None)]
 
 
 def counts(source: Any, group: str | None = None, queue: str | None = None) -> dict[str, Count]:
@@ -336,5 +342,7 @@ def _dispatcher_row(one: Any) -> DispatcherRow:
         role=str(process.get("role", "")),
         host=str(process.get("host", "")),
         pid=str(process.get("pid", "")),
-        version=str(process.get("version", "")),
+        version=str(getattr(one.last_ping, "version", "") or process.get("version", "")),
+        memory=getattr(one.last_ping, "memory", None) or None,
+        skew=getattr(one.last_ping, "skew", None),
     )

@@ -121,6 +121,9 @@ class DispatcherRow:
     host: str = ""
     pid: str = ""
     version: str = ""
+    #: Bytes in use, and by how many seconds its clock is ahead of the storage's, at its last ping; None: not known.
+    memory: int | None = None
+    skew: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What surrounds a run: the process around it, and the context of whoever put the job."""
 
+from collections.abc import Callable
 from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.exceptions import UnreadableArgumentsError
 from collective.zcasync.interfaces import IJobContext
@@ -24,6 +25,8 @@ class Surroundings:
     #: The dispatcher's Mail: what is written for others meanwhile, and what they tell.
     mail: Any = None
     stopping: threading.Event = field(default_factory=threading.Event)
+    #: Called with an error of the job's code, before its transaction is aborted: for somebody who looks at it.
+    debug: Callable[[Exception], None] | None = None
 
     def attempt(self, group: str, again: bool) -> AbstractContextManager[None]:
         return nullcontext() if self.neighbours is None else self.neighbours.attempt(group, again)

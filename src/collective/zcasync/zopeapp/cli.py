@@ -1,36 +1,65 @@
-"""The console script ``zcasync``: a thin shell over functions; exit codes 0 (well), 1 (failed), 2 (wrong use)."""
+"""The console script ``zcasync``: a thin shell over functions.
+
+Exit codes: 0 (well), 1 (something needs attention, or a worker failed), 2 (wrong use, or not possible here).
+"""
 
 from argparse import ArgumentParser
 from argparse import ArgumentTypeError
 from argparse import Namespace
+from collections.abc import Callable
 from collections.abc import Sequence
-from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync import joblists
+from collective.zcasync import monitordb
+from collective.zcasync import transactions
+from collective.zcasync.exceptions import ZCAsyncError
+from collective.zcasync.plaindata import dumps
+from collective.zcasync.zopeapp import changing
+from collective.zcasync.zopeapp import looking
+from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import queue_names
 from collective.zcasync.zopeapp.config import thread_count
-from collective.zcasync.zopeapp.purge import purge_site
+from collective.zcasync.zopeapp.opening import opened
 from collective.zcasync.zopeapp.worker import run_worker
+from typing import Any
 from zc.lockfile import LockError
 
 import logging
+import os
 import sys
+
+IN_USE = "the database is in use by another process ({}). Stop that one, or share the database with ZEO or RelStorage"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command."""
     options = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s [%(name)s] %(message)s")
+    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s [%(name)s] %(message)s")
     try:
-        return options.command(options)
-    except ConfigurationError as error:
-        print(f"zcasync: {error}", file=sys.stderr)
-        return 2
+        answer = options.command(options)
+        if isinstance(answer, Answer):
+            print(answer.as_json() if options.json else answer.as_text(_width()))
+            return 1 if answer.attention else 0
+        return int(answer)
+    except ZCAsyncError as error:
+        return _refused(str(error), 2, options)
     except LockError as error:
-        print(
-            f"zcasync: the database is in use by another process ({error}). Stop that one, or share the database with"
-            " ZEO or RelStorage",
-            file=sys.stderr,
-        )
-        return 1
+        return _refused(IN_USE.format(error), options.code_in_use, options)
+    except Exception as error:
+        if not transactions.is_disconnect(error):
+            raise
+        return _refused(f"the database does not answer: {type(error).__name__}: {error}", 1, options)
+
+
+def _refused(message: str, code: int, options: Namespace) -> int:
+    if options.json:
+        print(dumps({"error": message}))
+    else:
+        print(f"zcasync: {message}", file=sys.stderr)
+    return code
+
+
+def _width() -> int | None:
+    return os.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def get_parser() -> ArgumentParser:
@@ -38,8 +67,18 @@ def get_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="zcasync", description="Background jobs of Zope and Plone.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    worker = commands.add_parser("worker", help="run jobs in this process, without HTTP, until SIGTERM or Ctrl-C")
-    _add_configuration(worker)
+    def add(name: str, help: str, command: Callable[[Namespace], Any], **defaults: Any) -> ArgumentParser:
+        made = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        made.add_argument("-C", "--configuration", required=True, metavar="ZOPE_CONF", help="the server's zope.conf")
+        made.set_defaults(
+            **{"command": command, "json": False, "log_level": logging.WARNING, "code_in_use": 2, **defaults}
+        )
+        return made
+
+    _add_looking(add)
+    _add_changing(add)
+    starts_zope = {"log_level": logging.INFO, "code_in_use": 1}
+    worker = add("worker", "run jobs in this process, without HTTP, until SIGTERM or Ctrl-C", _worker, **starts_zope)
     worker.add_argument("--threads", type=_threads, metavar="N", help="job threads, 1 to 64 (as in zope.conf, else 3)")
     worker.add_argument(
         "--queues",
@@ -47,17 +86,80 @@ def get_parser() -> ArgumentParser:
         metavar="NAMES",
         help="queues to serve, separated by commas; 'default' is the one without a name (as in zope.conf, else all)",
     )
-    worker.set_defaults(command=_worker)
-
-    purge = commands.add_parser("purge", help="delete all jobs of one site, and all that it owns in the queues")
-    _add_configuration(purge)
+    purge = add("purge", "delete all jobs of one site, and all that it owns in the queues", _purge, **starts_zope)
     purge.add_argument("--site", required=True, metavar="PATH", help="path of the site, for example /Plone")
-    purge.set_defaults(command=_purge)
     return parser
 
 
-def _add_configuration(parser: ArgumentParser) -> None:
-    parser.add_argument("-C", "--configuration", required=True, metavar="ZOPE_CONF", help="the server's zope.conf")
+def _add_looking(add: Callable[..., ArgumentParser]) -> None:
+    """Commands that look. They work beside a running server, also on its FileStorage."""
+
+    def look(name: str, help: str, command: Callable[..., Answer], *names: str) -> ArgumentParser:
+        def run(options: Namespace) -> Answer:
+            with opened(options.configuration) as place:
+                return command(place, **{key: getattr(options, key) for key in names})
+
+        return _with_json(add(name, help, run))
+
+    look("status", "tell how many jobs are in each state, and whether something needs attention", looking.status)
+    jobs = look("jobs", "list jobs", looking.jobs, "states", "queue", "site", "start", "limit")
+    jobs.add_argument(
+        "states",
+        nargs="*",
+        type=_state,
+        metavar="STATE",
+        help=f"{', '.join(joblists.STATES)} (those that have not ended)",
+    )
+    jobs.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
+    jobs.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
+    jobs.add_argument("--start", type=_number, default=0, metavar="N", help="leave out the first N (0)")
+    jobs.add_argument("--limit", type=_number, default=50, metavar="N", help="list N of each state at most (50)")
+    job = look("job", "tell all about one job", looking.job, "id")
+    job.add_argument("id", metavar="ID", help="the job's id, as lists and logs show it")
+    traceback = look("traceback", "show the traceback of a failed job", looking.traceback, "id", "detail")
+    traceback.add_argument("id", metavar="ID", help="the job's id")
+    traceback.add_argument("--detail", choices=monitordb.DETAILS, default="default", help="how much (default)")
+    look("queues", "list the queues with their numbers, quotas and agents", looking.queues)
+    look("dispatchers", "list the dispatchers with their pings, versions, memory and clocks", looking.dispatchers)
+    look("doctor", "list all that keeps jobs from running, each with the way out", looking.examine)
+
+
+def _add_changing(add: Callable[..., ArgumentParser]) -> None:
+    """Commands that change. They need ZEO or RelStorage, or a database that no other process uses."""
+
+    def change(name: str, help: str, command: Callable[..., Answer], *names: str) -> ArgumentParser:
+        def run(options: Namespace) -> Answer:
+            with opened(options.configuration, writes=True) as place:
+                return command(place, **{key: getattr(options, key) for key in names})
+
+        return _with_json(add(name, help, run))
+
+    def of_jobs(name: str, help: str, command: Callable[..., Answer]) -> None:
+        change(name, help, command, "ids").add_argument("ids", nargs="+", metavar="ID", help="ids of jobs")
+
+    def of_queues(name: str, help: str, command: Callable[..., Answer]) -> None:
+        change(name, help, command, "names").add_argument(
+            "names", nargs="+", metavar="QUEUE", help="names of queues; 'default' is the one without a name"
+        )
+
+    of_jobs("retry", "put failed or cancelled jobs once more", changing.retry)
+    of_jobs("cancel", "end jobs that have not started, and ask those that run to stop", changing.cancel)
+    of_queues("pause", "let no job of these queues begin; what runs goes on", changing.pause)
+    of_queues("resume", "let jobs of these queues begin again", changing.resume)
+    release = change(
+        "release", "let jobs run that were set aside, or whose site is held", changing.release, "ids", "group"
+    )
+    release.add_argument("ids", nargs="*", metavar="ID", help="ids of jobs that were set aside")
+    release.add_argument("--group", metavar="PATH", help="path of a site whose jobs are held")
+    of_jobs("discard", "remove jobs that were set aside, for good", changing.discard)
+    run = _with_json(add("run", "run one waiting job in the foreground", _run, log_level=logging.INFO))
+    run.add_argument("id", metavar="ID", help="the job's id")
+    run.add_argument("--pdb", action="store_true", help="open the debugger where the job's code raises an error")
+
+
+def _with_json(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
 
 
 def _worker(options: Namespace) -> int:
@@ -65,8 +167,14 @@ def _worker(options: Namespace) -> int:
 
 
 def _purge(options: Namespace) -> int:
+    from collective.zcasync.zopeapp.purge import purge_site  # it loads what only Zope needs
+
     print(f"zcasync: {purge_site(options.configuration, options.site)}")
     return 0
+
+
+def _run(options: Namespace) -> Answer:
+    return changing.run(options.configuration, options.id, use_pdb=options.pdb)
 
 
 def _threads(text: str) -> int:
@@ -81,3 +189,15 @@ def _queues(text: str) -> tuple[str, ...]:
         return queue_names(text)
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def _state(text: str) -> str:
+    if text not in joblists.STATES:
+        raise ArgumentTypeError(f"{text!r}: states are {', '.join(joblists.STATES)}")
+    return text
+
+
+def _number(text: str) -> int:
+    if not text.isdigit():
+        raise ArgumentTypeError(f"{text!r}: a whole number of at least 0 is wanted")
+    return int(text)

@@ -1,0 +1,344 @@
+"""Why jobs do not run: all that keeps them, as the database tells it, each with the way out."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collective.zcasync import callables
+from collective.zcasync import clock
+from collective.zcasync.jobdetail import is_broken
+from collective.zcasync.jobdetail import oid_text
+from collective.zcasync.jobselection import accepted
+from collective.zcasync.plaindata import connection_of
+from collective.zcasync.queue import get_queues
+from collective.zcasync.utils import takecount
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+#: Waiting jobs that are looked at one by one, from the front.
+LOOK_AT_MOST = 500
+
+#: Jobs that one finding names.
+NAMED = 10
+
+#: Seconds by which a clock may differ.
+SKEW = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that keeps jobs from running. ``kind``: a word for programs; ``what``, ``way_out``: for people.
+
+    ``jobs``: ids of those concerned, some of them if there are many. ``problem``: False for what is as it should be,
+    and explains why jobs wait.
+    """
+
+    kind: str
+    what: str
+    way_out: str
+    queue: str | None = None
+    jobs: tuple[str, ...] = ()
+    problem: bool = True
+
+
+def examine(context: Any) -> list[Finding]:
+    """All findings, problems first. ``context``: leads to a connection. Reads only, and loads no arguments."""
+    queues = get_queues(connection_of(context))
+    if queues is None:
+        return [
+            Finding(
+                "no-queues",
+                "this database has no queues",
+                "import the add-on's profile, or start a dispatcher on it: it creates the default queue",
+            )
+        ]
+    found = [finding for _name, queue in queues.items() for finding in _of_queue(queue)]
+    return sorted(found, key=lambda finding: not finding.problem)
+
+
+def _of_queue(queue: Any) -> Iterator[Finding]:
+    counts = queue.counts()
+    waits = counts["waiting"] + counts["later"] + counts["parked"]
+    yield from _of_dispatchers(queue, waits)
+    if queue.paused:
+        yield Finding(
+            "paused",
+            f"the queue is paused; {_jobs(waits)} in it",
+            f"zcasync resume {queue.name or 'default'}",
+            queue.name,
+            problem=waits > 0,
+        )
+    yield from _of_parked(queue)
+    yield from _of_waiting(queue)
+    yield from _of_later(queue)
+    yield from _of_running(queue)
+    yield from _of_quarantine(queue)
+
+
+def _jobs(number: int) -> str:
+    return "1 job waits" if number == 1 else f"{number} jobs wait"
+
+
+def _of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
+    active = queue.dispatchers.active()
+    alive = [da for da in active if not da.dead and da.leaving is None]
+    if not alive:
+        yield Finding(
+            "no-dispatcher",
+            f"no dispatcher serves the queue; {_jobs(waits)} in it",
+            "start one: dispatcher on in the server's zope.conf, or zcasync worker",
+            queue.name,
+            problem=waits > 0,
+        )
+    for da in active:
+        where = _where(da)
+        if da.dead:
+            yield Finding(
+                "silent",
+                f"{where} has said nothing since {da.last_ping.value or da.activated:%Y-%m-%d %H:%M:%S} UTC",
+                "another dispatcher takes its jobs over; if none runs, start one; if its process still lives, look why"
+                " it cannot reach the database",
+                queue.name,
+            )
+            continue
+        if da.leaving is not None:
+            yield Finding(
+                "leaving",
+                f"{where} is stopping and takes no more jobs",
+                "wait until it has ended",
+                queue.name,
+                problem=False,
+            )
+        yield from _of_agents(queue, da, where)
+        skew = getattr(da.last_ping, "skew", None)
+        if skew is not None and abs(skew) > SKEW:
+            yield Finding(
+                "clock",
+                f"the clock of {where} is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}",
+                "let the machine set its clock by NTP; jobs for a time start early or late until then",
+                queue.name,
+            )
+        held = getattr(da, "held", None)
+        if held:
+            yield Finding(
+                "held", f"{where} is held: {held}", "zcasync release, or zcasync discard, as its log says", queue.name
+            )
+    versions = {version for da in alive if (version := _version(da))}
+    if len(versions) > 1:
+        yield Finding(
+            "versions",
+            f"dispatchers of different versions serve the queue: {', '.join(sorted(versions))}",
+            "bring all to the newest, and restart them",
+            queue.name,
+        )
+
+
+def _version(da: Any) -> str:
+    return str(getattr(da.last_ping, "version", "") or da.process.get("version", ""))
+
+
+def _where(da: Any) -> str:
+    process = da.process
+    place = f" ({process.get('role')} on {process.get('host')}, pid {process.get('pid')})" if process else ""
+    return f"dispatcher {da.name}{place}"
+
+
+def _of_agents(queue: Any, da: Any, where: str) -> Iterator[Finding]:
+    agents = da.values()
+    if not any(agent.size > 0 for agent in agents):
+        yield Finding(
+            "no-threads",
+            f"{where} has no agent with a thread for the queue",
+            "give its role an agent template with a size, in Site Setup or zcasync.xml",
+            queue.name,
+        )
+    for agent in agents:
+        for what, name in (("filter", agent._filter), ("chooser", agent._chooser)):
+            if name is not None and not callables.known(name):
+                yield Finding(
+                    "agent-code",
+                    f"the {what} {callables.dotted(name)} of agent {agent.name!r} of {where} is not found here",
+                    "install its code where the dispatcher runs, or set another one",
+                    queue.name,
+                )
+
+
+def _of_parked(queue: Any) -> Iterator[Finding]:
+    for name, tree in queue.parked.items():
+        if not tree:
+            continue
+        kind, _, value = name.partition(":")
+        number = len(tree)
+        quota = queue.quotas.get(value) if kind == "quota" else None
+        if quota is None or not quota.filled:
+            continue
+        members = list(quota)
+        ended = [job for job in members if is_broken(job) or job._status_id == 3]
+        by = ", ".join(f"{oid_text(job)} ({'?' if is_broken(job) else job.task})" for job in members[:NAMED])
+        yield Finding(
+            "quota-full",
+            f"the quota {value!r} is full ({len(members)} of {quota.size}): held by {by}; {_jobs(number)} for it",
+            "the next poll of a dispatcher frees it: those that hold it have ended"
+            if ended
+            else "wait for those that hold it, cancel them, or make the quota larger in Site Setup",
+            queue.name,
+            _ids(members),
+            problem=bool(ended),
+        )
+
+
+def _of_waiting(queue: Any) -> Iterator[Finding]:
+    """What the first waiting jobs say one by one."""
+    agents = [agent for da in queue.dispatchers.active() if not da.dead for agent in da.values() if agent.size > 0]
+    filters = [_filter(agent) for agent in agents]
+    open_to_all = not agents or any(accepts is None for accepts in filters)
+    refused: list[Any] = []
+    held: dict[str, list[Any]] = {}
+    unknown: dict[str, list[Any]] = {}
+    for job in islice(queue, LOOK_AT_MOST):
+        if job.group in queue.held_groups:
+            held.setdefault(job.group, []).append(job)
+            continue
+        if job.callable_name and not callables.known(job.callable_name):
+            unknown.setdefault(callables.dotted(job.callable_name), []).append(job)
+        if not open_to_all and not any(accepted(job, accepts) for accepts in filters if accepts is not None):
+            refused.append(job)
+    for group, jobs in held.items():
+        number = max(len(jobs), len(queue.parked.get(f"group:{group}", ())))
+        yield Finding(
+            "group-held",
+            f"the jobs of {group} are held; {_jobs(number)}",
+            f"zcasync release --group {group}",
+            queue.name,
+            _ids(jobs),
+        )
+    for name, jobs in unknown.items():
+        yield Finding(
+            "unknown-code",
+            f"{name}, which {_jobs(len(jobs))} for, is not found here",
+            "install its code where the dispatchers run and restart them, or cancel the jobs; after"
+            f" {timedelta(seconds=queue.code_wait)} they are set aside",
+            queue.name,
+            _ids(jobs),
+        )
+    if refused:
+        yield Finding(
+            "refused",
+            f"no agent takes them: the filters of all agents refuse {len(refused)} of the first waiting jobs",
+            "keep one agent that takes anything, or change a filter",
+            queue.name,
+            _ids(refused),
+        )
+    if agents and counts_free(agents) == 0 and any(True for _ in queue.waiting()):
+        longest = [f"{oid_text(job)} ({job.task})" for job in _longest(queue)]
+        yield Finding(
+            "busy",
+            f"all {sum(agent.size for agent in agents)} job threads are busy; longest: {', '.join(longest)}",
+            "wait, give agents more threads, or start another worker",
+            queue.name,
+            problem=False,
+        )
+
+
+def counts_free(agents: Iterable[Any]) -> int:
+    """How many jobs the agents could take more."""
+    return sum(max(agent.size - len(agent), 0) for agent in agents)
+
+
+def _filter(agent: Any) -> Any:
+    """The agent's filter; None if it may take anything, as far as can be told."""
+    if not agent.batches or agent._filter is None:
+        return None
+    return agent.filter if callables.known(agent._filter) else (lambda job: False)
+
+
+def _longest(queue: Any) -> list[Any]:
+    running = [job for job, _uuid, _agent in queue.running() if not is_broken(job) and job.active_start is not None]
+    return sorted(running, key=lambda job: job.active_start)[:3]
+
+
+def _of_later(queue: Any) -> Iterator[Finding]:
+    now = clock.utcnow()
+    count = queue.counts()["later"]
+    first = next(iter(queue.later_jobs()), None)
+    if first is not None and count > 0:
+        yield Finding(
+            "later",
+            f"{_jobs(count)} for a later time, the first until {first[0]:%Y-%m-%d %H:%M:%S} UTC",
+            "nothing: they start then",
+            queue.name,
+            _ids([first[1]]),
+            problem=False,
+        )
+    missed = []
+    for (moment, _key), job in takecount(queue.deadlines.items(), LOOK_AT_MOST):
+        if clock.from_microseconds(moment) > now:
+            break
+        deadline = None if is_broken(job) or job._status_id else job.deadline()
+        if deadline is not None and deadline < now:
+            missed.append(job)
+    inboxes = (job for _key, job in takecount(queue.waiting(), LOOK_AT_MOST) if not is_broken(job))
+    missed += [job for job in inboxes if job._begin_by is not None and job.deadline() < now and job not in missed]
+    if missed:
+        yield Finding(
+            "deadline",
+            f"{len(missed)} jobs have missed the time by which they had to begin",
+            "the next claim of a dispatcher ends them with a TimeoutError; if none runs, start one",
+            queue.name,
+            _ids(missed),
+        )
+
+
+def _of_running(queue: Any) -> Iterator[Finding]:
+    held = [job for job, _uuid, _agent in queue.running() if not is_broken(job) and job._status_id != 3]
+    late = [job for job in held if getattr(job, "overdue", False)]
+    if late:
+        yield Finding(
+            "overdue",
+            f"{len(late)} jobs run longer than their timeout: {', '.join(job.task for job in late[:NAMED])}",
+            "they were asked to stop; look what they do (zcasync job ID), or restart the worker",
+            queue.name,
+            _ids(late),
+        )
+    inner = list(takecount(queue.awaiting(), LOOK_AT_MOST)) if hasattr(queue, "awaiting") else []
+    if inner:
+        yield Finding(
+            "awaiting",
+            f"{_jobs(len(inner))} for other jobs, among them {oid_text(inner[0][0])} for {oid_text(inner[0][1])}",
+            "nothing: they end when those do",
+            queue.name,
+            _ids(outer for outer, _inner in inner),
+            problem=False,
+        )
+    waiting = (job for _due, job in takecount(queue.later_jobs(), LOOK_AT_MOST) if not is_broken(job))
+    needy = [job for job in (*held, *waiting) if job.needs_attention]
+    if needy:
+        yield Finding(
+            "attention",
+            f"{len(needy)} jobs fail again and again, among them {needy[0].task}: {_last_trouble(needy[0])}",
+            "look at them (zcasync job ID); mend the cause, or cancel them",
+            queue.name,
+            _ids(needy),
+        )
+
+
+def _last_trouble(job: Any) -> str:
+    return job.attempt_log[-1][2] if job.attempt_log else job.error
+
+
+def _of_quarantine(queue: Any) -> Iterator[Finding]:
+    by_reason: dict[str, list[Any]] = {}
+    for reason, job in queue.quarantined():
+        by_reason.setdefault(reason, []).append(job)
+    for reason, jobs in by_reason.items():
+        yield Finding(
+            "quarantine",
+            f"{len(jobs)} job{'s were' if len(jobs) > 1 else ' was'} set aside: {reason}",
+            "mend the cause and zcasync release ID, or zcasync discard ID",
+            queue.name,
+            _ids(jobs),
+        )
+
+
+def _ids(jobs: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(oid_text(job) for job in islice(jobs, NAMED))

@@ -1,0 +1,117 @@
+"""The commands of ``zcasync`` that change jobs and queues: each is one transaction, or nothing."""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collective.zcasync import actions
+from collective.zcasync import foreground
+from collective.zcasync import joblists
+from collective.zcasync import transactions
+from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.queue import get_queue
+from collective.zcasync.zopeapp.answers import Answer
+from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
+from collective.zcasync.zopeapp.config import get_settings
+from collective.zcasync.zopeapp.config import shown_queue
+from collective.zcasync.zopeapp.database import get_database
+from collective.zcasync.zopeapp.opening import Opened
+from collective.zcasync.zopeapp.worker import zope_started
+from typing import Any
+
+import pdb
+import transaction
+
+
+def cancel(place: Opened, ids: Iterable[str]) -> Answer:
+    """End jobs that have not started, and ask those that run to stop."""
+    words = {
+        "cancelled": "cancelled",
+        "stopping": "asked to stop; it ends at its next checkpoint",
+        "finished": "has ended already",
+    }
+    found = _each(place, ids, actions.cancel)
+    return Answer(found, [f"Job {id}: {words[answer]}" for id, answer in found.items()])
+
+
+def retry(place: Opened, ids: Iterable[str]) -> Answer:
+    """Put failed or cancelled jobs once more."""
+    found = _each(place, ids, lambda job: actions.retry(job).id)
+    return Answer(found, [f"Job {id}: put again as job {new}" for id, new in found.items()])
+
+
+def release(place: Opened, ids: Iterable[str], group: str | None = None) -> Answer:
+    """Let jobs run again that were set aside, or those of a group that is held."""
+
+    def change() -> dict[str, Any]:
+        if group is not None:
+            actions.release_group(place.connection, group)
+        return {id: actions.release(joblists.find(place.connection, id)).id for id in ids}
+
+    found = actions.commit(place.connection, change)
+    lines = [f"Job {id}: waits again" for id in found]
+    if group is not None:
+        lines.append(f"The jobs of {group} may run again")
+    return Answer({"jobs": list(found), "group": group}, lines)
+
+
+def discard(place: Opened, ids: Iterable[str]) -> Answer:
+    """Remove jobs that were set aside, for good."""
+    found = _each(place, ids, actions.discard)
+    return Answer(list(found), [f"Job {id}: discarded" for id in found])
+
+
+def pause(place: Opened, names: Iterable[str]) -> Answer:
+    """Let no job of these queues begin."""
+    return _queues(place, names, actions.pause_queue, "paused; what runs goes on")
+
+
+def resume(place: Opened, names: Iterable[str]) -> Answer:
+    """Let jobs of these queues begin again."""
+    return _queues(place, names, actions.resume_queue, "resumed")
+
+
+def run(zope_conf: str, id: str, use_pdb: bool = False) -> Answer:
+    """Start Zope and run one waiting job here. With ``use_pdb`` an error opens the debugger where it was raised."""
+    with zope_started(zope_conf):
+        database = get_database(get_settings())
+        report = foreground.run(database, id, post_mortem if use_pdb else None)
+        with database.transaction() as connection:
+            row = joblists.row(joblists.find(connection, id))
+        transaction.abort()
+    ended = {joblists.FINISHED: "finished", joblists.FAILED: f"failed: {row.error}"}
+    text = ended.get(row.state, f"has not ended ({report}); it is {row.state} now")
+    return Answer(
+        {"job": id, "report": report, "state": row.state, "error": row.error},
+        [f"Job {id} {text}"],
+        attention=row.state != joblists.FINISHED,
+    )
+
+
+def post_mortem(error: Exception) -> None:
+    """Open the debugger at the error's place; not for conflicts, which the job's policy tries again."""
+    if not transactions.is_conflict(error) and not transactions.is_disconnect(error):
+        pdb.post_mortem(error.__traceback__)
+
+
+def _each(place: Opened, ids: Iterable[str], verb: Callable[[Any], Any]) -> dict[str, Any]:
+    """What a verb answers for each of the jobs: all in one transaction."""
+    wanted = list(ids)
+    connection = place.connection
+    found: dict[str, Any] = actions.commit(
+        connection, lambda: {id: verb(joblists.find(connection, id)) for id in wanted}
+    )
+    return found
+
+
+def _queues(place: Opened, names: Iterable[str], verb: Callable[[Any], None], word: str) -> Answer:
+    wanted = ["" if name == DEFAULT_QUEUE else name for name in names]
+
+    def change() -> None:
+        for name in wanted:
+            try:
+                verb(get_queue(place.connection, name))
+            except QueueNotFound:
+                known = ", ".join(shown_queue(queue.name) for queue in joblists.all_queues(place.connection))
+                raise QueueNotFound(f"there is no queue {shown_queue(name)!r}; there are: {known}") from None
+
+    actions.commit(place.connection, change)
+    return Answer(wanted, [f"Queue {shown_queue(name)}: {word}" for name in wanted])

@@ -1,0 +1,220 @@
+"""The commands of ``zcasync`` that look: each puts what the engine knows into an Answer."""
+
+from collections.abc import Iterable
+from collective.zcasync import clock
+from collective.zcasync import doctor
+from collective.zcasync import joblists
+from collective.zcasync import monitordb
+from collective.zcasync.zopeapp.answers import Answer
+from collective.zcasync.zopeapp.answers import Table
+from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
+from collective.zcasync.zopeapp.config import shown_queue
+from collective.zcasync.zopeapp.opening import Opened
+from dataclasses import asdict
+from typing import Any
+
+#: States of jobs that have not ended: what ``zcasync jobs`` shows if no state is named.
+UNFINISHED = (joblists.RUNNING, joblists.WAITING, joblists.SCHEDULED, joblists.QUARANTINED)
+
+#: The states of which jobs need a person.
+NEEDY = (joblists.QUARANTINED,)
+
+
+def status(place: Opened) -> Answer:
+    """How many jobs are in each state, who runs them, and how many things need attention."""
+    counts = joblists.counts(place.connection)
+    rows = joblists.queues(place.connection)
+    findings = _findings(place)
+    problems = [finding for finding in findings if finding.problem]
+    alive = {one.uuid for row in rows for one in row.dispatchers if one.activated is not None and not one.dead}
+    data = {
+        "counts": {state: count.number for state, count in counts.items()},
+        "queues": [_queue_data(row) for row in rows],
+        "dispatchers": len(alive),
+        "problems": len(problems),
+    }
+    words = [f"{count.number}{'+' if count.more else ''} {state}" for state, count in counts.items()]
+    lines = [
+        f"Jobs: {', '.join(words)}",
+        f"Queues: {', '.join(shown_queue(row.name) + (' (paused)' if row.paused else '') for row in rows) or 'none'}",
+        f"Dispatchers that are alive: {len(alive)}",
+    ]
+    if problems:
+        lines.append(
+            f"{len(problems)} {'things need' if len(problems) > 1 else 'thing needs'} attention: zcasync doctor"
+        )
+    return Answer(data, lines, attention=bool(problems))
+
+
+def jobs(
+    place: Opened,
+    states: Iterable[str] = (),
+    queue: str | None = None,
+    site: str | None = None,
+    start: int = 0,
+    limit: int = 50,
+) -> Answer:
+    """Lists of jobs, a list a state. ``site``: only jobs of the site with that path."""
+    wanted = tuple(states) or UNFINISHED
+    name = "" if queue == DEFAULT_QUEUE else queue
+    pages = {
+        state: joblists.jobs(place.connection, state, group=site, queue=name, start=start, limit=limit)
+        for state in wanted
+    }
+    data = {state: {"jobs": [asdict(row) for row in page.rows], "more": page.more} for state, page in pages.items()}
+    blocks: list[str | Table] = []
+    for state, page in pages.items():
+        if page.rows:
+            blocks += [_job_table(state, page), ""]
+        if page.more:
+            blocks.append(f"There are more: --start {start + len(page.rows)}")
+        if not page.complete:
+            blocks.append("The list was longer than what was looked at.")
+    needy = any(row.needs_attention for page in pages.values() for row in page.rows)
+    needy = needy or any(pages[state].rows for state in NEEDY if state in pages)
+    return Answer(data, blocks or ["No such jobs."], attention=needy)
+
+
+def job(place: Opened, id: str) -> Answer:
+    """All about one job."""
+    found = joblists.find(place.connection, id)
+    detail = joblists.job(place.connection, id)
+    row = detail.row
+    facts = [
+        ("id", row.id),
+        ("task", row.title or row.task),
+        ("state", row.state + (f" ({row.detail})" if row.detail else "")),
+        ("queue", shown_queue(row.queue)),
+        ("site", row.group),
+        ("user", row.user),
+        ("put", row.put_at),
+        ("starts", row.due),
+        ("started", row.started),
+        ("ended", row.ended),
+        ("attempts", row.attempts or ""),
+        ("policy", detail.policy),
+        ("priority", detail.priority or ""),
+        ("quotas", ", ".join(detail.quotas)),
+        ("asked to stop", detail.stop_requested),
+        ("needs attention", row.needs_attention),
+        ("retry of", detail.retry_of),
+        ("retried as", detail.retried_as),
+        *((f"argument {name}", text) for name, text in detail.arguments),
+        ("result", detail.result),
+        ("error", row.error),
+        *(("problem", problem) for problem in detail.problems),
+    ]
+    shown = [(name, value) for name, value in facts if value not in (None, "", False)]
+    blocks: list[str | Table] = [Table(("", ""), shown)]
+    if detail.timeline:
+        blocks += ["", Table(("when", "what", ""), [(one.when, one.what, one.text) for one in detail.timeline])]
+    if detail.traceback:
+        blocks += ["", detail.traceback]
+    data = {"job": asdict(detail), "details": monitordb.jobsummary(found)}
+    return Answer(data, blocks, attention=row.needs_attention or row.state in NEEDY)
+
+
+def traceback(place: Opened, id: str, detail: str = "default") -> Answer:
+    """The traceback of a failed job."""
+    text = monitordb.traceback(place.connection, id, detail=detail)
+    return Answer({"traceback": text}, [f"Job {id} has not failed." if text is None else text.rstrip("\n")])
+
+
+def queues(place: Opened) -> Answer:
+    """The queues with their numbers, quotas and agent templates."""
+    rows = joblists.queues(place.connection)
+    states = ("waiting", "later", "parked", "running", "failed", "succeeded", "cancelled", "quarantined")
+    table = Table(
+        ("queue", "paused", "served", *states),
+        [(shown_queue(row.name), row.paused, row.served, *(row.counts[state] for state in states)) for row in rows],
+    )
+    quotas = [(shown_queue(row.name), quota.name, quota.size, quota.filled) for row in rows for quota in row.quotas]
+    agents = [
+        (shown_queue(row.name), one.role, one.name, one.size, one.weight, one.prefetch)
+        for row in rows
+        for one in row.agents
+    ]
+    blocks: list[str | Table] = [table]
+    if quotas:
+        blocks += ["", Table(("queue", "quota", "size", "full"), quotas)]
+    if agents:
+        blocks += ["", Table(("queue", "role", "agent", "size", "weight", "prefetch"), agents)]
+    stuck = any(row.paused or not row.served for row in rows if row.counts["waiting"] or row.counts["parked"])
+    return Answer([_queue_data(row) for row in rows], blocks, attention=stuck or not rows)
+
+
+def dispatchers(place: Opened) -> Answer:
+    """The dispatchers, as each queue knows them."""
+    now = clock.utcnow()
+    found = [(row.name, one) for row in joblists.queues(place.connection) for one in row.dispatchers]
+    rows = [
+        (
+            shown_queue(queue),
+            one.uuid,
+            f"{one.role} {one.host} {one.pid}".strip(),
+            _life(one),
+            "" if one.last_ping is None else f"{(now - one.last_ping).total_seconds():.0f} s ago",
+            one.running,
+            one.version,
+            "" if one.memory is None else f"{one.memory / 2**20:.0f} MB",
+            "" if one.skew is None else f"{one.skew:+.1f} s",
+        )
+        for queue, one in found
+    ]
+    data = [{"queue": queue, **asdict(one), "state": _life(one)} for queue, one in found]
+    columns = ("queue", "dispatcher", "process", "state", "ping", "jobs", "version", "memory", "clock")
+    blocks = [Table(columns, rows)] if rows else ["No dispatcher is registered. Start one: zcasync worker."]
+    attention = not any(_life(one) == "active" for _queue, one in found)
+    skewed = any(one.skew is not None and abs(one.skew) > doctor.SKEW for _queue, one in found)
+    return Answer(data, blocks, attention=attention or skewed or any(_life(one) == "silent" for _queue, one in found))
+
+
+def examine(place: Opened) -> Answer:
+    """All that keeps jobs from running, each with the way out."""
+    findings = _findings(place)
+    blocks: list[str] = []
+    for finding in findings:
+        where = "" if finding.queue is None else f"[{shown_queue(finding.queue)}] "
+        blocks.append(f"{'!' if finding.problem else '-'} {where}{finding.what}")
+        if finding.jobs:
+            blocks.append(f"    jobs: {', '.join(finding.jobs)}")
+        blocks.append(f"    way out: {finding.way_out}")
+    problems = any(finding.problem for finding in findings)
+    if not problems:
+        blocks.append("Nothing keeps jobs from running.")
+    return Answer([asdict(finding) for finding in findings], blocks, attention=problems)
+
+
+def _findings(place: Opened) -> list[doctor.Finding]:
+    """The engine's findings, and what this zope.conf adds to one of them."""
+    found = doctor.examine(place.connection)
+    if not place.settings.dispatcher and any(finding.kind == "no-dispatcher" for finding in found):
+        found.append(
+            doctor.Finding(
+                "dispatcher-off",
+                "this zope.conf says dispatcher off, or nothing",
+                "dispatcher on in <product-config collective.zcasync>, or zcasync worker",
+                problem=any(finding.kind == "no-dispatcher" and finding.problem for finding in found),
+            )
+        )
+    return sorted(found, key=lambda finding: not finding.problem)
+
+
+def _life(one: Any) -> str:
+    if one.activated is None:
+        return "ended"
+    if one.dead:
+        return "silent"
+    return "leaving" if one.leaving else "active"
+
+
+def _queue_data(row: joblists.QueueRow) -> dict[str, Any]:
+    return {**asdict(row), "served": row.served}
+
+
+def _job_table(state: str, page: joblists.Page) -> Table:
+    rows = [
+        (row.id, row.title or row.task, shown_queue(row.queue), row.group, row.user, row.time, row.error or row.detail)
+        for row in page.rows
+    ]
+    return Table(("job", "task", "queue", "site", "user", "time", ""), rows, title=state)

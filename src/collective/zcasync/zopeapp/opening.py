@@ -1,0 +1,126 @@
+"""The database of a zope.conf, opened for a command: in a moment, without Zope's start or harm to its server."""
+
+from collections.abc import Iterator
+from collective.zcasync import notify
+from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.exceptions import ZCAsyncError
+from collective.zcasync.zopeapp.config import did_you_mean
+from collective.zcasync.zopeapp.config import read_settings
+from collective.zcasync.zopeapp.config import SECTION
+from collective.zcasync.zopeapp.config import Settings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zc.lockfile import LockError
+from ZODB.config import FileStorage
+from ZODB.config import ZODBDatabase
+from ZODB.POSException import ReadOnlyError
+
+import transaction
+import ZConfig
+import ZODB.broken
+
+#: Seconds that a ZEO server gets to answer.
+PATIENCE = 10
+
+
+class DatabaseInUse(ZCAsyncError):
+    """The database is a file that another process has opened. To change its jobs use Site Setup, or ZEO."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The database that holds the queues, a connection to it, and the settings of its zope.conf."""
+
+    connection: Any
+    settings: Settings
+    #: Whether it is a file that other processes cannot share.
+    embedded: bool
+
+
+@contextmanager
+def opened(zope_conf: str, writes: bool = False) -> Iterator[Opened]:
+    """Open the database of a zope.conf. ``writes``: else a FileStorage is opened read-only, beside a running server.
+
+    Raises ConfigurationError if zope.conf or the database is missing or wrong, and DatabaseInUse if it cannot be
+    written. The connection has a transaction manager of its own; what is not committed at the end is aborted.
+    """
+    root = read_zope_conf(zope_conf)
+    settings = read_settings(root.product_config.get(SECTION) or {})
+    section = _section(root, settings)
+    files = [opener for opener in _openers(section.config.storage) if isinstance(opener, FileStorage)]
+    _prepare(section, files, writes)
+    try:
+        database = ZODBDatabase.open(section, {})
+    except LockError as error:
+        raise DatabaseInUse from error
+    except ReadOnlyError as error:
+        raise ConfigurationError(f"the database of {zope_conf} is empty: start the server once") from error
+    try:
+        if settings.notify and writes:
+            notify.switch_on(database)
+        manager = transaction.TransactionManager()
+        connection = database.open(manager)
+        try:
+            yield Opened(connection, settings, bool(files))
+        finally:
+            manager.abort()
+            connection.close()
+    finally:
+        database.close()
+
+
+def read_zope_conf(zope_conf: str) -> Any:
+    """What Zope's own schema makes of the file, without any effect of it; ConfigurationError if it is missing or
+    wrong."""
+    path = Path(zope_conf).absolute()
+    if not path.is_file():
+        raise ConfigurationError(f"there is no zope.conf at {path}; name one with -C")
+    from Zope2.Startup.options import ZopeWSGIOptions
+
+    try:
+        return ZopeWSGIOptions(configfile=str(path))().configroot
+    except ZConfig.ConfigurationError as error:
+        raise ConfigurationError(f"{path} cannot be used: {error}") from error
+
+
+def _section(root: Any, settings: Settings) -> Any:
+    """The <zodb_db> that holds the queues: the one that db-name says, else that of the root."""
+    factories = root.dbtab.db_factories
+    name = settings.db_name or root.dbtab.mount_paths.get("/") or "main"
+    if name not in factories:
+        raise ConfigurationError(
+            f"zope.conf has no database {name!r}{did_you_mean(name, factories)}; it has {', '.join(sorted(factories))}"
+        )
+    factories[name].config.database_name = name
+    return factories[name]
+
+
+def _openers(storage: Any) -> Iterator[Any]:
+    """A storage's section, and those of what it wraps."""
+    yield storage
+    inner = getattr(storage.config, "base", None)
+    for section in [*([] if inner is None else [inner]), *(getattr(storage.config, "factories", None) or ())]:
+        yield from _openers(section)
+
+
+def _prepare(section: Any, files: list[Any], writes: bool) -> None:
+    """Open what is there, create nothing, take no cache file that a server holds, and load no class of Zope's."""
+    section.config.class_factory = _find_class
+    for opener in _openers(section.config.storage):
+        if getattr(opener.config, "client", None):
+            opener.config.client = None  # a cache file that stays: the server has locked it
+        if getattr(opener.config, "wait_timeout", None):
+            opener.config.wait_timeout = PATIENCE
+    for file in files:
+        if not Path(file.config.path).is_file():
+            raise ConfigurationError(f"there is no database at {file.config.path} yet: start the server once")
+        if not writes:
+            file.config.read_only = True
+            file.config.blob_dir = None  # opening it looks after its folders; no record here needs a blob
+
+
+def _find_class(connection: Any, module: str, name: str) -> Any:
+    """A class by name, or a stand-in; Zope's own factory would load most of Zope."""
+    return ZODB.broken.find_global(module, name)
