@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
+from collective.zcasync import joblists
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.jobselection import accepted
@@ -57,8 +58,8 @@ def examine(context: Any) -> list[Finding]:
 
 
 def _of_queue(queue: Any) -> Iterator[Finding]:
-    counts = queue.counts()
-    waits = counts["waiting"] + counts["later"] + counts["parked"]
+    counts = joblists.counts(queue.parent, queue=queue.name)
+    waits = counts[joblists.WAITING].number + counts[joblists.SCHEDULED].number
     yield from _of_dispatchers(queue, waits)
     if queue.paused:
         yield Finding(

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Sequence
 from collective.zcasync import actions
 from collective.zcasync import foreground
 from collective.zcasync import joblists
 from collective.zcasync import transactions
-from collective.zcasync.exceptions import QueueNotFound
-from collective.zcasync.queue import get_queue
+from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.zopeapp.answers import Answer
-from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
 from collective.zcasync.zopeapp.config import get_settings
-from collective.zcasync.zopeapp.config import shown_queue
 from collective.zcasync.zopeapp.database import get_database
+from collective.zcasync.zopeapp.looking import named_queue
 from collective.zcasync.zopeapp.opening import Opened
 from collective.zcasync.zopeapp.worker import zope_started
 from typing import Any
@@ -38,8 +37,10 @@ def retry(place: Opened, ids: Iterable[str]) -> Answer:
     return Answer(found, [f"Job {id}: put again as job {new}" for id, new in found.items()])
 
 
-def release(place: Opened, ids: Iterable[str], group: str | None = None) -> Answer:
+def release(place: Opened, ids: Sequence[str], group: str | None = None) -> Answer:
     """Let jobs run again that were set aside, or those of a group that is held."""
+    if not ids and group is None:
+        raise InvalidValueError("name the jobs to release, or a held site with --group")
 
     def change() -> dict[str, Any]:
         if group is not None:
@@ -103,15 +104,11 @@ def _each(place: Opened, ids: Iterable[str], verb: Callable[[Any], Any]) -> dict
 
 
 def _queues(place: Opened, names: Iterable[str], verb: Callable[[Any], None], word: str) -> Answer:
-    wanted = ["" if name == DEFAULT_QUEUE else name for name in names]
+    wanted = list(names)
 
     def change() -> None:
         for name in wanted:
-            try:
-                verb(get_queue(place.connection, name))
-            except QueueNotFound:
-                known = ", ".join(shown_queue(queue.name) for queue in joblists.all_queues(place.connection))
-                raise QueueNotFound(f"there is no queue {shown_queue(name)!r}; there are: {known}") from None
+            verb(named_queue(place, name))
 
     actions.commit(place.connection, change)
-    return Answer(wanted, [f"Queue {shown_queue(name)}: {word}" for name in wanted])
+    return Answer(wanted, [f"Queue {name}: {word}" for name in wanted])

@@ -5,6 +5,8 @@ from collective.zcasync import clock
 from collective.zcasync import doctor
 from collective.zcasync import joblists
 from collective.zcasync import monitordb
+from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.queue import get_queue
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.answers import Table
 from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
@@ -40,9 +42,7 @@ def status(place: Opened) -> Answer:
         f"Dispatchers that are alive: {len(alive)}",
     ]
     if problems:
-        lines.append(
-            f"{len(problems)} {'things need' if len(problems) > 1 else 'thing needs'} attention: zcasync doctor"
-        )
+        lines.append(f"Things that need attention: {len(problems)}; zcasync doctor lists them")
     return Answer(data, lines, attention=bool(problems))
 
 
@@ -56,7 +56,7 @@ def jobs(
 ) -> Answer:
     """Lists of jobs, a list a state. ``site``: only jobs of the site with that path."""
     wanted = tuple(states) or UNFINISHED
-    name = "" if queue == DEFAULT_QUEUE else queue
+    name = None if queue is None else named_queue(place, queue).name
     pages = {
         state: joblists.jobs(place.connection, state, group=site, queue=name, start=start, limit=limit)
         for state in wanted
@@ -183,6 +183,18 @@ def examine(place: Opened) -> Answer:
     if not problems:
         blocks.append("Nothing keeps jobs from running.")
     return Answer([asdict(finding) for finding in findings], blocks, attention=problems)
+
+
+def named_queue(place: Opened, name: str) -> Any:
+    """A queue by the name that people write; QueueNotFound, naming those that exist, if there is none."""
+    try:
+        return get_queue(place.connection, "" if name == DEFAULT_QUEUE else name)
+    except QueueNotFound:
+        queues = joblists.all_queues(place.connection)
+        if not queues:
+            raise
+        known = ", ".join(shown_queue(queue.name) for queue in queues)
+        raise QueueNotFound(f"there is no queue {name!r}; there are: {known}") from None
 
 
 def _findings(place: Opened) -> list[doctor.Finding]:
