@@ -31,11 +31,12 @@ ENGINE_LIBRARIES = {
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
     exceptions events interfaces states
-    clock instanceuuid persistence deferred threadlocal failuredata failure transactions
-    notify callables readable representation utils jobinfo door configuredpolicy retry fence neighbours
+    clock instanceuuid persistence threadlocal failuredata failure transactions
+    notify lookup waiting waiter outcomes callables readable representation utils jobinfo door configuredpolicy retry
+    fence neighbours
     surroundings running decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queues
-    queue lookup agent wakeup threadpool pollinfo introspection observer heartbeat
+    queue agent wakeup threadpool pollinfo introspection observer heartbeat
     mail membership solitude claiming dispatcher reactor signals subscribers adapters configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting

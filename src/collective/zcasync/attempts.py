@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from collective.zcasync import clock
 from collective.zcasync import decisions
 from collective.zcasync import events
+from collective.zcasync import outcomes
 from collective.zcasync import retry
 from collective.zcasync import running
 from collective.zcasync import transactions
@@ -12,6 +13,8 @@ from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.fence import Guard
+from collective.zcasync.outcomes import FINISHED
+from collective.zcasync.outcomes import WAITING
 from collective.zcasync.persistence import walk
 from collective.zcasync.surroundings import entered
 from collective.zcasync.surroundings import Surroundings
@@ -34,9 +37,8 @@ tracelog = logging.getLogger("collective.zcasync.trace")
 #: Longest wait that a job thread does itself; a longer one goes back to the queue.
 LONGEST_PAUSE = timedelta(seconds=1)
 
-
-#: What a thread reports of a job that it has done with.
-FINISHED, RETURNED, REASSIGNED, UNREADABLE = "finished", "returned", "reassigned", "unreadable"
+#: What a thread reports of a job that it has done with, beside FINISHED and WAITING.
+RETURNED, REASSIGNED, UNREADABLE = "returned", "reassigned", "unreadable"
 
 
 class MustWait(Exception):
@@ -72,34 +74,37 @@ class Run:
         self.attempts = job.attempts
         self.conflicts = 0
         self.stage = "between"
+        #: How its last commit has left the job.
+        self.ended = FINISHED
         self.lost: Any = None
         self.running = running.RunningJob(manager, around.mail)
 
     # The steps, in their order
 
     def go(self) -> str:
-        """Run until the job has ended (FINISHED) or waits in its queue again (RETURNED)."""
+        """Run until the job has ended (FINISHED), waits for another (WAITING), or in its queue again (RETURNED)."""
         self.job = self.find()
         with self.running.heard(self.job):
             ended = self._leave() if self.running.leaves else self._attempts()
-        if ended == FINISHED:
+        if ended != RETURNED:
             self._report()
         return ended
 
     def _attempts(self) -> str:
         tracelog.info("starting %r in thread %s", self.job, threading.get_ident())
-        events.tell(events.JobStarted(self.job.id, self.job.task))
+        if not self.job.goes_on:
+            events.tell(events.JobStarted(self.job.id, self.job.task))
         while True:
             with self.around.attempt(self.who[0], self.conflicts > 0):
                 self.manager.begin()
                 ended = self._attempt()
             if ended == RETURNED and self.stage != "returned" and self.running.leaves:
                 ended = self._leave()
-            if ended == FINISHED or self.stage == "returned":
+            if ended != RETURNED or self.stage == "returned":
                 return ended
 
     def _attempt(self) -> str:
-        """One attempt: FINISHED, or RETURNED for another one (here, or in the queue: stage "returned")."""
+        """One attempt: FINISHED, WAITING, or RETURNED for another one (here, or in the queue: stage "returned")."""
         job = self.job = self.find()
         self.stage = "call"
         guard = Guard(job, self.token)
@@ -118,13 +123,13 @@ class Run:
                 logger.critical(
                     "Leaving the context of %r failed after its commit; the job is done", job, exc_info=True
                 )
-                return FINISHED
+                return self.ended
             guard.over = True
             return self._trouble(error)
         finally:
             self.manager.unregisterSynch(guard)
         self.around.learn(self.who, False)
-        return FINISHED
+        return self.ended
 
     def _commit_start(self, guard: Guard) -> None:
         """A job that must not run twice is ACTIVE in the database before its first line runs."""
@@ -144,7 +149,7 @@ class Run:
             setup = job.setUp()
             call, args, kwargs = job._resolved()
             given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
-            result = call(*args, *given, **{**kwargs, **self.kwargs})
+            result = outcomes.settle(call(*args, *given, **{**kwargs, **self.kwargs}), job)
             self.stage, self.lost = "commit", result
             self._store(result)
             guard.finishing = True
@@ -164,12 +169,12 @@ class Run:
         job, now = self.job, clock.utcnow()
         job.attempts = self.attempts
         if self.stage != "between":
-            job.attempts += 1
+            job.attempts += not job.goes_on
             if job._status_id == 0:  # the job's code aborted: what began in this transaction is gone
                 job._begin(now)
         decisions.store_counts(job, self.cache)
         self.running.keep(job)
-        job._finish(result, now, outcome)
+        self.ended = outcomes.keep(job, result, now, outcome)
         if job.id is not None:
             self.manager.get().note(f"job {job.id} {job.task}")
 
@@ -181,7 +186,9 @@ class Run:
 
     def _report(self) -> None:
         job = self.job
-        if job.outcome == "cancelled":
+        if self.ended == WAITING:
+            tracelog.info("%r waits for %r", job, job.waiting_for)
+        elif job.outcome == "cancelled":
             logger.info("%r stopped, as it was asked to", job)
             events.tell(events.JobFailed(job.id, job.task, job.error))
         elif job.failed:
@@ -206,9 +213,11 @@ class Run:
         self.manager.begin()
         self.job = self.find()
         check_owner(self.job, self.token)
-        if self.job._p_jar is not None and self.job._status_id >= 2:
+        left = outcomes.left(self.job) if self.job._p_jar is not None else None
+        if left is not None:
             # The commit went through, and only the answer to it was lost: what is done must not be done again.
-            return FINISHED
+            self.ended = left
+            return left
         if kind == "conflict":
             self.conflicts += 1
             self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
@@ -216,7 +225,7 @@ class Run:
         answer = self._answer(failure, kind)
         if answer is False:
             self._end_badly(failure)
-            return FINISHED
+            return self.ended
         self.stage = "between"
         if kind == "away":
             return RETURNED
@@ -299,7 +308,8 @@ class Run:
         def change() -> None:
             job, why = self.job, str(self.running.asked)
             returned[:] = [False]
-            if job._p_jar is not None and job._status_id >= 2:
+            if job._p_jar is not None and outcomes.left(job) is not None:
+                self.ended = str(outcomes.left(job))
                 return  # another has ended it, or only the answer to a commit was lost
             if why == running.SHUTDOWN and decisions.goes_on_after_stop(job):
                 job.remember("interruption", "its dispatcher stops, and asked it to stop", clock.utcnow())
@@ -313,7 +323,7 @@ class Run:
         if returned[0]:
             self._returned(clock.utcnow())
             return RETURNED
-        return FINISHED
+        return self.ended
 
     def _end_badly(self, failure: Failure) -> None:
         if self.stage == "commit":

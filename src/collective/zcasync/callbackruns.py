@@ -5,7 +5,6 @@ from collective.zcasync import clock
 from collective.zcasync import decisions
 from collective.zcasync import interruptions
 from collective.zcasync.attempts import database_of
-from collective.zcasync.attempts import FINISHED
 from collective.zcasync.attempts import log_failure
 from collective.zcasync.attempts import MustWait
 from collective.zcasync.attempts import RETURNED
@@ -17,6 +16,8 @@ from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.outcomes import FINISHED
+from collective.zcasync.outcomes import WAITING
 from collective.zcasync.persistence import walk
 from collective.zcasync.surroundings import entered
 from collective.zcasync.surroundings import Surroundings
@@ -25,6 +26,7 @@ from collective.zcasync.transactions import EXPLOSIVE
 from collective.zcasync.transactions import is_conflict
 from collective.zcasync.transactions import is_disconnect
 from collective.zcasync.transactions import surely
+from collective.zcasync.waiting import waiter
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
@@ -59,7 +61,8 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
                 return FINISHED
             continue
         try:
-            _run_callback(job, callback, manager, around, resumed)
+            if _run_callback(job, callback, manager, around, resumed) == WAITING:
+                return WAITING
         except MustWait as wait:
             if job.is_callback:
                 raise  # to the main job, which is what can wait in the queue
@@ -89,7 +92,8 @@ def _choose(main: Any, proxy: Any) -> Any:
         return proxy.fail_with(Failure.from_exception(error))
 
 
-def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool) -> None:
+def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool) -> str:
+    """Run one callback to its end, with its own callbacks: FINISHED; or WAITING, as it waits for another job."""
     result = main.result
 
     if is_proxy(callback) and callback.asks and callback.job is None:
@@ -101,15 +105,14 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
         return chosen(callback, result)
 
     target = find()
+    if waiter(target) is not None:
+        return WAITING
     if target._status_id == 2:
-        run_callbacks(target, manager, around, resumed)
-        return
+        return run_callbacks(target, manager, around, resumed)
     tracelog.debug("starting callback %r of %r", target, main)
     if resumed and _resume(main, find, manager, around):
         log_failure(find())
-        if find()._status_id == 2:
-            run_callbacks(find(), manager, around, resumed)
-        return
+        return run_callbacks(find(), manager, around, resumed) if find()._status_id == 2 else FINISHED
     target = find()
     late = main.active_end + target.begin_by if target.begin_by is not None and main.active_end else None
     if late is not None and clock.utcnow() > late:
@@ -119,12 +122,9 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
             find()._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
 
         surely(expire, f"the end of {target.task}", manager, around.database, around.stopping)
-        if find()._status_id == 2:
-            run_callbacks(find(), manager, around, resumed)
-        return
-    Run(find, manager, around, (result,)).go()
-    if find()._status_id == 2:
-        run_callbacks(find(), manager, around)
+        return run_callbacks(find(), manager, around, resumed) if find()._status_id == 2 else FINISHED
+    ended = Run(find, manager, around, (result,)).go()
+    return run_callbacks(find(), manager, around) if find()._status_id == 2 else ended
 
 
 def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundings) -> bool:

@@ -6,7 +6,9 @@ from collective.zcasync import clock
 from collective.zcasync import retry
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
+from collective.zcasync import waiting
 from collective.zcasync.failure import Failure
+from collective.zcasync.lookup import loads
 from collective.zcasync.queue import get_queues
 from collective.zcasync.solitude import Solitude
 from collective.zcasync.threadpool import AgentThreadPool
@@ -49,6 +51,8 @@ class Claimer:
         self._seen: dict[str, set[int]] = {}
         self._skipped: dict[tuple[str, str], tuple[float, set[int]]] = {}
         self._due: dict[str, float] = {}
+        #: The inner job at which the last poll has looked last; None: it has seen all.
+        self._looked: dict[str, int | None] = {}
         #: Seconds that a claim takes, as a moving average.
         self._mean = 0.0
         #: Queues whose last claim broke off: nobody knows whether its commit was stored.
@@ -63,7 +67,7 @@ class Claimer:
 
     def forget(self, name: str) -> None:
         """A queue is gone: nothing of it is due any more."""
-        for known in (self.homes, self._reports, self._seen, self._due):
+        for known in (self.homes, self._reports, self._seen, self._due, self._looked):
             known.pop(name, None)
         self._doubtful.discard(name)
         for key in [key for key in self._skipped if key[0] == name]:
@@ -152,6 +156,7 @@ class Claimer:
         now = time.monotonic()
         urgent = full or len(reports) >= SWEEP_AT or bool(queue.parked)
         urgent = urgent or any(now - when >= SWEEP_AFTER or what != "finished" for when, _oid, what in reports)
+        urgent = urgent or bool(reports) and waiting.awaited(queue, slot, [oid for _when, oid, _what in reports])
         if urgent and reports:
             sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
         if full:
@@ -174,6 +179,7 @@ class Claimer:
         if full:
             tidied = self._stale(name, queue, slot) or tidied
             tidied = self._drop_old(queue, slot) or tidied
+            tidied = self._look_at_waiting(name, queue, slot) or tidied
         self._note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:
             return info, None
@@ -306,12 +312,21 @@ class Claimer:
         """Give back what a claim took whose commit was stored, but not confirmed: no thread was told of it."""
         known = {oid for pool in self._pools(name) for oid in pool.known()}
         known.update(oid for _when, oid, _what in list(self._reports.get(name, ())))
-        lost = [job for oid, (job, _agent) in slot.running.items() if oid not in known and claims.loads(job)]
-        lost = [job for job in lost if job._status_id != 3 and job.agent is not None and job.agent.slot is slot]
+        lost = [job for oid, (job, _agent) in slot.running.items() if oid not in known and loads(job)]
+        lost = [
+            job
+            for job in lost
+            if job._status_id != 3 and waiting.waiter(job) is None and job.agent is not None and job.agent.slot is slot
+        ]
         for job in lost:
             logger.warning("Job %s was claimed as the database went away; it is given back", job.id)
             sweeping.put_back(queue, slot, job)
         return bool(lost)
+
+    def _look_at_waiting(self, name: str, queue: Any, slot: Any) -> bool:
+        """See to jobs that wait for one whose end nobody has told them of."""
+        self._looked[name], changed = waiting.look(queue, slot, self._looked.get(name))
+        return changed
 
     @staticmethod
     def _drop_old(queue: Any, own: Any) -> bool:

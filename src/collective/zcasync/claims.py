@@ -9,7 +9,8 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import notify
 from collective.zcasync import transactions
-from collective.zcasync.interfaces import IJob
+from collective.zcasync import waiting
+from collective.zcasync.lookup import loads
 from collective.zcasync.persistence import free_key
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
@@ -22,7 +23,6 @@ from typing import NamedTuple
 
 import heapq
 import logging
-import ZODB.broken
 
 logger = logging.getLogger("collective.zcasync.events")
 
@@ -66,20 +66,6 @@ class Taken(NamedTuple):
 def group_of(job: Any) -> str:
     """The job's group; "" for a record that cannot be loaded (it is set aside when its turn comes)."""
     return job.group if loads(job) else ""
-
-
-def loads(job: Any) -> bool:
-    """Whether the record can be loaded. That the database is away says nothing about it, and is raised."""
-    try:
-        if isinstance(job, ZODB.broken.Broken) or not IJob.providedBy(job):
-            return False
-        job._p_activate()
-    except Exception as error:
-        if transactions.is_disconnect(error) or transactions.is_conflict(error):
-            raise
-        logger.warning("The record of a job cannot be loaded", exc_info=True)
-        return False
-    return True
 
 
 class Taker:
@@ -198,6 +184,8 @@ class Taker:
                 self.leave(row)  # moved or ended meanwhile: the entry is stale
             return None
         self.queue._v_last_group = job.group
+        if job._status_id >= 2:
+            waiting.forget(self.queue, self.slot, job)
         if job._status_id == 3:
             self.leave(row)
             self._forget_former(job)
@@ -206,7 +194,7 @@ class Taker:
         if job._status_id == 2:
             return self._resume(row)
         deadline = job.deadline()
-        if deadline is not None and deadline < self.now:
+        if deadline is not None and deadline < self.now and job._status_id == 0:
             self.leave(row)
             return "expire"
         if job._begin_after is not None and job._begin_after > self.now:
@@ -324,6 +312,7 @@ class Taker:
         self.leave(row)
         insert(self.queue.quarantine, make_key(), (reason, row.job))
         self._count("quarantined", 1)
+        waiting.ended(self.queue, self.slot, row.job, aside=True)
         oid = int.from_bytes(row.job._p_oid, "big")
         logger.error(
             "Job %x was set aside: %s. See it in the panel or with zcasync; release or discard it.", oid, reason
@@ -386,6 +375,7 @@ def file_away(queue: Any, slot: Any, job: Any) -> None:
     if slot is not None and job._p_oid in slot.running:
         slot.release(job._p_oid)
     leave_quotas(queue, job)
+    waiting.ended(queue, slot, job)
 
 
 def leave_quotas(queue: Any, job: Any) -> None:

@@ -5,8 +5,8 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import interruptions
 from collective.zcasync import transactions
+from collective.zcasync import waiting
 from collective.zcasync.attempts import database_of
-from collective.zcasync.attempts import FINISHED
 from collective.zcasync.attempts import log_failure
 from collective.zcasync.attempts import MustWait
 from collective.zcasync.attempts import REASSIGNED
@@ -27,6 +27,8 @@ from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.jobinfo import JobInfo
+from collective.zcasync.outcomes import FINISHED
+from collective.zcasync.outcomes import WAITING
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.transactions import surely
 from datetime import timedelta
@@ -135,6 +137,9 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
 
         def change() -> None:
             check_owner(job, token)
+            if waiting.waiter(job) is not None:
+                reports.append(WAITING)  # its code has run, and must not run again
+                return
             if job._status_id == 0:
                 job._begin(clock.utcnow())
             if job._status_id == 1:
@@ -208,8 +213,39 @@ def call_directly(job: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         ended = run(job, manager, around, args, kwargs)
     except MustWait:  # a callback that was called by hand: its job goes on with it
         return job
-    _let_go(job, agent, manager, around)
+    if ended == WAITING:
+        _wait_outside(job, manager)
+    else:
+        _let_go(job, agent, manager, around)
     return job if ended == RETURNED else job.result
+
+
+def _wait_outside(job: Any, manager: Any) -> None:
+    """A job that was not run by a job thread has to wait for another one."""
+    outer, agent, queue = waiting.waiter(job), job.agent, job.queue
+    if agent is not None and agent.slot is not None:
+        agent.slot.release(job._p_oid)
+        waiting.begin(queue, agent.slot, job)
+    elif queue is not None:
+        queue.give_back(job, front=True)  # a claim finds it there, and lets it wait
+    else:
+        end = job.adapt(end_waiting)
+        end.args.append(outer)
+        outer.waiting_for.addCallback(end)
+    manager.commit()
+
+
+def end_waiting(outer: Any, result: Any) -> None:
+    """A callback: the job that it belongs to has ended, and with it one that is in no queue and waits for it."""
+    if outer._status_id != 1 or outer.waiting_for is None:
+        return
+    outer._finish_as(outer.waiting_for, clock.utcnow())
+    outer.waiting_for = None
+    main = waiting.holder(outer)
+    if main._status_id == 2:
+        manager = _manager_of(main)
+        manager.commit()
+        _run_callbacks_here(main, manager, resumed=main is not outer)
 
 
 def _let_go(job: Any, agent: Any, manager: Any, around: Surroundings) -> None:
@@ -277,6 +313,9 @@ def _run_callbacks_here(job: Any, manager: Any, resumed: bool = False) -> None:
         logger.error("The callbacks of %r took longer than %s here; a dispatcher has gone on with them", job, LEASE)
         return
     except MustWait:  # a callback that was ended by hand: its job goes on with what is chained to it
+        return
+    if ended == WAITING:
+        _wait_outside(job, manager)
         return
     if ended == FINISHED and _waits(job) and job.resume_at is not None:
         surely(lambda: job.queue.give_back(job), f"the end of {job.task}", manager, around.database, around.stopping)

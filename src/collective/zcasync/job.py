@@ -33,6 +33,7 @@ from collective.zcasync.retry import RetryCommonForever as RetryCommonForever
 from collective.zcasync.retry import RetryCommonFourTimes as RetryCommonFourTimes
 from collective.zcasync.states import check_step
 from collective.zcasync.states import STORED
+from collective.zcasync.waiter import Waiter
 from datetime import datetime
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
@@ -49,7 +50,7 @@ _STORED = (NEW, ACTIVE, CALLBACKS, COMPLETED)
 
 
 @implementer(IJob)
-class Job(Call):
+class Job(Waiter, Call):
     """See IJob.
 
     The record holds only plain values and references to records of this package, so that it can be loaded and written
@@ -167,6 +168,8 @@ class Job(Call):
 
     @property
     def result(self) -> Any:
+        if self._status_id == 1 and self.waiting_for is not None:
+            return self.waiting_for
         if self._result_record is None:
             return self._result
         stored = self._result_record.result
@@ -327,7 +330,7 @@ class Job(Call):
 
     def _wait_in(self, queue: Any) -> None:
         """The job waits again: put back, rescheduled, or with callbacks to resume."""
-        if self._status_id < 2 and self.status != PENDING:
+        if self._status_id < 2 and self.status != PENDING and not self.goes_on:
             self._become(PENDING)
             self.active_start = None
         self.parent = queue
@@ -351,6 +354,10 @@ class Job(Call):
             self._store_result(result)
             self.error = ""
             self.outcome = outcome or "succeeded"
+        self._ended(now)
+
+    def _ended(self, now: datetime) -> None:
+        """What every end has in common."""
         self.active_end = now
         self.needs_attention = False
         self._retry_cache = ()

@@ -1,13 +1,18 @@
-"""Finding a job by its id."""
+"""Finding a job by its id, and telling whether a record is a job that can be loaded."""
 
+from collective.zcasync import transactions
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import IJob
 from typing import Any
 from ZODB.POSException import POSKeyError
 from ZODB.utils import get_pickle_metadata
 
+import logging
 import re
 import sys
+import ZODB.broken
+
+logger = logging.getLogger("collective.zcasync.events")
 
 _ID = re.compile(r"([0-9a-f]{1,16})(?:@(\S+))?")
 
@@ -48,6 +53,20 @@ def find(connection: Any, id: str) -> Any:
     if not is_job_class(stored_class(connection, oid)):
         raise JobNotFound(f"{id!r} is not the id of a job")
     return connection.get(oid)
+
+
+def loads(job: Any) -> bool:
+    """Whether the record can be loaded. That the database is away says nothing about it, and is raised."""
+    try:
+        if isinstance(job, ZODB.broken.Broken) or not IJob.providedBy(job):
+            return False
+        job._p_activate()
+    except Exception as error:
+        if transactions.is_disconnect(error) or transactions.is_conflict(error):
+            raise
+        logger.warning("The record of a job cannot be loaded", exc_info=True)
+        return False
+    return True
 
 
 def is_job_class(name: tuple[str, str] | None) -> bool:

@@ -7,6 +7,7 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import waiting
 from collective.zcasync.history import merged
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import make_inbox
@@ -58,7 +59,7 @@ class Places(Base):
         self.deadlines: Any = OOBTree()
         #: "quota:NAME" or "group:GROUP" -> key -> job: jobs that wait for a quota or for a release.
         self.parked: Any = OOBTree()
-        #: Jobs that wait for a job; used by the engine for jobs that return jobs.
+        #: oid of an inner job -> the jobs that have returned it, and end when it does; see ``waiting``.
         self.waiting_for: Any = LOBTree()
         #: key -> (reason, job)
         self.quarantine: Any = LOBTree()
@@ -125,8 +126,14 @@ class Places(Base):
     def running(self) -> Iterator[tuple[Any, str, str]]:
         """(job, UUID of the dispatcher, agent name) of what is claimed; also what finished a moment ago."""
         for slot in self.slots.values():
-            for job, agent in slot.running.values():
+            for job, agent in (*slot.running.values(), *slot.deferreds.values()):
                 yield job, slot.owner or "", agent
+
+    def awaiting(self) -> Iterator[tuple[Any, Any]]:
+        """(job, inner job) of the jobs whose code has run, and that end when the inner job does."""
+        for outers in self.waiting_for.values():
+            for outer in outers:
+                yield waiting.holder(outer), outer.waiting_for
 
     def quarantined(self) -> Iterator[tuple[str, Any]]:
         """(reason, job) of the jobs that were set aside."""
@@ -141,11 +148,12 @@ class Places(Base):
         return any(slot.history.holds(job) for slot in self.slots.values())
 
     def counts(self) -> dict[str, int]:
-        """How many jobs are where: waiting, later, parked, running, quarantined, succeeded, failed, cancelled."""
-        totals = {kind: self.adjustments[kind].value for kind in COUNTS}
+        """How many jobs are where: waiting, later, parked, awaiting (another job), running, quarantined, succeeded,
+        failed, cancelled."""
+        totals = {kind: self.adjustments[kind].value if kind in self.adjustments else 0 for kind in COUNTS}
         running = 0
         for slot in self.slots.values():
-            running += len(slot.running)
+            running += len(slot.running) + len(slot.deferreds)
             for kind, number in slot.counts.items():
                 totals[kind] += number
         waiting = sum(len(inbox) - 1 for inbox in self.inboxes) + sum(len(tree) for tree in self.overflows)
@@ -213,6 +221,8 @@ class Places(Base):
 
     def adjust(self, kind: str, change: int) -> None:
         """Correct a count from outside a dispatcher."""
+        if kind not in self.adjustments:  # the queue is older than what is counted here
+            self.adjustments = {**self.adjustments, kind: Length()}
         self.adjustments[kind].change(change)
 
     # Slots

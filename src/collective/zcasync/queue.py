@@ -8,6 +8,7 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import execution
 from collective.zcasync import notify
+from collective.zcasync import waiting
 from collective.zcasync.dispatchers import DispatcherAgents as DispatcherAgents
 from collective.zcasync.dispatchers import Dispatchers
 from collective.zcasync.exceptions import BadStatusError
@@ -224,6 +225,7 @@ class Queue(Places):
         claims.leave_quotas(self, item)  # a job that was put back kept its places
         item.parent = None
         item.assignerUUID = None
+        waiting.ended_elsewhere(self, item)
 
     def cancel(self, job: Any, callbacks: bool = True) -> str:
         """End a waiting job with a Failure of CancelledError; ask a running one to stop.

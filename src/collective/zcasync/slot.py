@@ -8,7 +8,7 @@ from persistent import Persistent
 from typing import Any
 
 #: What a slot counts. A count may be negative in one slot: only the sum over a queue's slots means something.
-COUNTS = ("backlog", "later", "parked", "quarantined", "succeeded", "failed", "cancelled")
+COUNTS = ("backlog", "later", "parked", "awaiting", "quarantined", "succeeded", "failed", "cancelled")
 
 
 class Slot(Persistent):
@@ -18,6 +18,9 @@ class Slot(Persistent):
     to resolve: two writers would be two owners, and the later one loses. A changed dict is always a copy that is
     assigned: an abort must not leave a changed dict in the cache.
     """
+
+    #: oid -> (job, agent name): their code has run, and a Deferred of the dispatcher's process will tell the result.
+    deferreds: dict[bytes, tuple[Any, str]] = {}
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -49,6 +52,8 @@ class Slot(Persistent):
     def release(self, oid: bytes) -> None:
         """Hold the job no longer."""
         self.running = {other: row for other, row in self.running.items() if other != oid}
+        if oid in self.deferreds:
+            self.deferreds = {other: row for other, row in self.deferreds.items() if other != oid}
 
     def send(self, job: Any, subject: tuple[str, str], value: Any) -> None:
         """Put a letter for a running job into the mailbox.

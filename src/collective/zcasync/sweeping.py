@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collective.zcasync import claims
+from collective.zcasync import waiting
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from typing import Any
@@ -22,7 +23,10 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
             continue
         slot.release(oid)
         told = deliver(job, slot)
-        if "callback" in told and job._status_id == 3:
+        if report == "waiting" and job.agent is not None and job.agent.slot is slot:
+            waiting.begin(queue, slot, job)
+            stop_if_asked(queue, job, told)
+        elif "callback" in told and job._status_id == 3:
             claims.leave_quotas(queue, job)
             job._reopen()
             queue.give_back(job)
@@ -52,6 +56,7 @@ def set_aside(queue: Any, slot: Any, job: Any, reason: str) -> None:
         quota.discard(job)
     insert(queue.quarantine, make_key(), (reason, job))
     slot.count("quarantined", 1)
+    waiting.ended(queue, slot, job, aside=True)
 
 
 def deliver(job: Any, slot: Any) -> set[str]:
@@ -72,6 +77,6 @@ def deliver(job: Any, slot: Any) -> set[str]:
 
 
 def stop_if_asked(queue: Any, job: Any, told: set[str]) -> None:
-    """A job that waits again, and was asked to stop before it had ended, must not begin once more."""
-    if "stop" in told and job._status_id == 0 and job.token is None:
+    """A job that waits, again or for another job, and was asked to stop before it had ended, must not go on."""
+    if "stop" in told and job._status_id < 2 and job.token is None:
         queue.cancel(job)

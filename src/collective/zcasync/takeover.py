@@ -4,8 +4,10 @@ from collective.zcasync import claims
 from collective.zcasync import events
 from collective.zcasync import interruptions
 from collective.zcasync import sweeping
+from collective.zcasync import waiting
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.interfaces import ACTIVE
+from collective.zcasync.lookup import loads
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from collective.zcasync.slot import Slot
@@ -38,6 +40,10 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         if not _is_of(job, slot):
             sweeping.stop_if_asked(queue, job, told)
             continue  # it waits again already, in an inbox
+        if waiting.waiter(job) is not None:
+            waiting.begin(queue, slot, job)  # its code has run, and must not run again
+            sweeping.stop_if_asked(queue, job, told)
+            continue
         if job._status_id == 0:
             job._become(ACTIVE)
         claims.leave_quotas(queue, job)
@@ -68,10 +74,11 @@ def _set_aside_killer(queue: Any, job: Any, slot: Slot) -> None:
     job.held_reason = f"its process died {job.deaths} times under it"
     insert(queue.quarantine, make_key(), (job.held_reason, job))
     slot.count("quarantined", 1)
+    waiting.ended(queue, slot, job, aside=True)
     logger.critical("Job %s was set aside: %s", job.id, job.held_reason)
     events.tell(events.JobHeld(job.id, job.task, job.held_reason))
 
 
 def _status(job: Any) -> int | None:
     """The stored status, or None if the job cannot be loaded."""
-    return int(job._status_id) if claims.loads(job) else None
+    return int(job._status_id) if loads(job) else None

@@ -6,8 +6,10 @@ at each commit in ``testinline``, what was put in ``testputs``, mixins for unitt
 
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import outcomes
 from collective.zcasync import running
 from collective.zcasync import surroundings
+from collective.zcasync import waiting
 from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.exceptions import TimeoutError
@@ -85,6 +87,7 @@ def run_jobs(context: Any, raises: bool = True, limit: int = 10_000) -> list[Any
     """
     queues = get_queues(connection_of(context))
     done: list[Any] = []
+    waits: list[Any] = []
     while queues is not None and len(done) < limit:
         taken = [(queue, one) for queue in queues.values() for one in claims.Taker(queue).take(1)]
         if not taken:
@@ -95,11 +98,15 @@ def run_jobs(context: Any, raises: bool = True, limit: int = 10_000) -> list[Any
             elif kind == "expire":
                 job._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
             _run_callbacks_inline(job)
+            if waiting.waiter(job) is not None:
+                waiting.begin(queue, None, job)
+                waits.append(job)
+                continue
             claims.file_away(queue, None, job)
             done.append(job)
             if raises and job.outcome == "failed":
                 raise JobFailed(f"{job!r} failed:\n{job.result.getTraceback()}")
-    return done
+    return done + [job for job in waits if job._status_id == 3 and job not in done]
 
 
 class _Inline(running.RunningJob):
@@ -127,7 +134,7 @@ def _run_inline(job: Any, *results: Any) -> None:
             try:
                 call, args, kwargs = job._resolved()
                 given = tuple(walk(result, surroundings.unshelve) for result in results)
-                outcome = call(*args, *given, **kwargs)
+                outcome = outcomes.settle(call(*args, *given, **kwargs), job)
             finally:
                 job.tearDown(setup)
     except (Exception, StopRequested) as error:
@@ -137,9 +144,10 @@ def _run_inline(job: Any, *results: Any) -> None:
     finally:
         local.job, local.running = before
     inline.keep(job)
-    job.active_start = job.active_start or clock.utcnow()
-    job.attempts += 1
-    job._finish(outcome, clock.utcnow())
+    if job._status_id == 0:
+        job._begin(clock.utcnow())
+    job.attempts += not job.goes_on
+    outcomes.keep(job, outcome, clock.utcnow())
 
 
 def _run_callbacks_inline(job: Any) -> None:
@@ -148,6 +156,9 @@ def _run_callbacks_inline(job: Any) -> None:
         target = chosen(callback, job.result)
         if target._status_id == 0:
             _run_inline(target, job.result)
+        if target._status_id == 2:
             _run_callbacks_inline(target)
+        if target._status_id < 3:
+            return  # it waits for another job, and those behind it with it
     if job.status == CALLBACKS:
         job._complete(clock.utcnow())

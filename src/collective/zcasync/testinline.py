@@ -6,8 +6,10 @@ from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import execution
 from collective.zcasync import transactions
-from collective.zcasync.attempts import FINISHED
+from collective.zcasync import waiting
 from collective.zcasync.events import JobPut
+from collective.zcasync.outcomes import FINISHED
+from collective.zcasync.outcomes import WAITING
 from collective.zcasync.queue import get_queues
 from collective.zcasync.surroundings import Surroundings
 from contextlib import AbstractContextManager
@@ -71,7 +73,8 @@ def run_due(db: Any, world: Callable[[], AbstractContextManager[Any]] = nullcont
                 if count > LIMIT:
                     raise AssertionError(f"more than {LIMIT} jobs in a row: do they put one another?")
                 oid, kind, token = claimed
-                if execution.perform(db, oid, kind, token, Surroundings(db)) == FINISHED:
+                ended = execution.perform(db, oid, kind, token, Surroundings(db))
+                if ended in (FINISHED, WAITING):
                     _file_away(db, oid)
                 claimed = _claim(db)
     finally:
@@ -89,7 +92,7 @@ def _claim(db: Any) -> tuple[bytes, str, str] | None:
         for queue in [] if queues is None else queues.values():
             for job, kind in claims.Taker(queue).take(1):
                 job.parent, job.token = queue, uuid.uuid4().hex
-                if kind == "run":
+                if kind == "run" and job._status_id == 0:
                     job._begin(clock.utcnow())
                 return job._p_oid, kind, job.token
         return None
@@ -100,7 +103,9 @@ def _claim(db: Any) -> tuple[bytes, str, str] | None:
 def _file_away(db: Any, oid: bytes) -> None:
     def file(connection: Any) -> None:
         job = connection.get(oid)
-        if job._status_id == 3 and job.queue is not None:
+        if waiting.waiter(job) is not None:
+            waiting.begin(job.queue, None, job)
+        elif job._status_id == 3 and job.queue is not None:
             claims.file_away(job.queue, None, job)
 
     _commit(db, file)
