@@ -401,7 +401,7 @@ def test_counts_are_those_of_a_recount(queue: Any, dispatch: Any) -> None:
 
     transaction.begin()
     counts = queue.counts()
-    none = dict.fromkeys(("waiting", "parked", "running", "quarantined", "cancelled"), 0)
+    none = dict.fromkeys(("waiting", "parked", "awaiting", "running", "quarantined", "cancelled"), 0)
     assert counts == {**none, "later": 1, "succeeded": 31, "failed": 1}
     assert len(list(queue.finished("succeeded"))) == 31
     assert [job.outcome for job in queue.finished("failed")] == ["failed"]
