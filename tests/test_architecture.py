@@ -32,9 +32,9 @@ ENGINE_LIBRARIES = {
 ENGINE_ORDER = """
     exceptions events interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
-    notify lookup waiting waiter outcomes callables readable representation utils jobinfo door configuredpolicy retry
+    notify lookup waiting outcomes callables readable representation utils jobinfo door configuredpolicy retry
     fence neighbours
-    surroundings running decisions attempts interruptions
+    surroundings ending running decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot claims sweeping takeover dispatchers places queues
     queue agent wakeup threadpool pollinfo introspection observer heartbeat
     mail membership solitude claiming dispatcher reactor signals subscribers adapters configure

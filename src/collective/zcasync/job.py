@@ -4,17 +4,15 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collective.zcasync import callbacks
-from collective.zcasync import door
 from collective.zcasync import execution
 from collective.zcasync import running
-from collective.zcasync import surroundings
 from collective.zcasync.callbacks import ConditionalCallbackProxy as ConditionalCallbackProxy
 from collective.zcasync.callbacks import isFailure as isFailure
 from collective.zcasync.callbacks import SuccessFailureCallbackProxy as SuccessFailureCallbackProxy
 from collective.zcasync.calls import Call
+from collective.zcasync.ending import Ending
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
-from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
@@ -25,17 +23,13 @@ from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.persistence import MappingView
-from collective.zcasync.persistence import Payload
-from collective.zcasync.persistence import walk
 from collective.zcasync.representation import call_text
 from collective.zcasync.retry import NeverRetry as NeverRetry
 from collective.zcasync.retry import RetryCommonForever as RetryCommonForever
 from collective.zcasync.retry import RetryCommonFourTimes as RetryCommonFourTimes
 from collective.zcasync.states import check_step
 from collective.zcasync.states import STORED
-from collective.zcasync.waiter import Waiter
 from datetime import datetime
-from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 from zope.interface import implementer
 
@@ -50,7 +44,7 @@ _STORED = (NEW, ACTIVE, CALLBACKS, COMPLETED)
 
 
 @implementer(IJob)
-class Job(Waiter, Call):
+class Job(Ending, Call):
     """See IJob.
 
     The record holds only plain values and references to records of this package, so that it can be loaded and written
@@ -59,8 +53,6 @@ class Job(Waiter, Call):
     """
 
     _status_id = 0
-    _result: Any = None
-    _result_record: Payload | None = None
     _callbacks: tuple[Any, ...] = ()
     _annotations: Any = None
     _retry_cache: tuple[tuple[str, Any], ...] = ()
@@ -78,8 +70,6 @@ class Job(Waiter, Call):
     agent_name = ""
     put_at: datetime | None = None
     active_start: datetime | None = None
-    active_end: datetime | None = None
-    initial_callbacks_end: datetime | None = None
     #: When a job whose callbacks have to wait goes on.
     resume_at: datetime | None = None
     attempts = 0
@@ -88,8 +78,6 @@ class Job(Waiter, Call):
     deaths = 0
     #: By what the last run was cut off, until the policy has answered what becomes of the job; see interruptions.
     interrupted_by = ""
-    outcome: str | None = None
-    error = ""
     needs_attention = False
     held_reason = ""
     retried_as = ""
@@ -165,24 +153,6 @@ class Job(Waiter, Call):
         """The named retry policies of the database that holds the job."""
         queue = self.queue
         return queue.parent.policies if queue is not None and queue.parent is not None else {}
-
-    @property
-    def result(self) -> Any:
-        if self._status_id == 1 and self.waiting_for is not None:
-            return self.waiting_for
-        if self._result_record is None:
-            return self._result
-        stored = self._result_record.result
-        return Failure.from_data(stored) if self.failed else stored
-
-    @property
-    def failed(self) -> bool:
-        """Whether the result is a Failure."""
-        return bool(self.error)
-
-    @property
-    def finished_at(self) -> datetime | None:
-        return self.initial_callbacks_end or (self.active_end if self._status_id == 3 else None)
 
     @property
     def callbacks(self) -> tuple[Any, ...]:
@@ -341,47 +311,6 @@ class Job(Waiter, Call):
         if self._status_id == 1:
             self._become(PENDING)
             self.active_start = None
-
-    def _finish(self, result: Any, now: datetime, outcome: str | None = None) -> None:
-        """The one door to an end: result, status and outcome. What cannot be stored is replaced by its repr."""
-        self._become(CALLBACKS if self._callbacks else COMPLETED)
-        if isinstance(result, TwistedFailure):
-            failure = result if isinstance(result, Failure) else Failure.convert(result)
-            self._result, self._result_record = None, Payload(result=failure.to_data())
-            self.error = failure.summary or "unknown error"
-            self.outcome = outcome or "failed"
-        else:
-            self._store_result(result)
-            self.error = ""
-            self.outcome = outcome or "succeeded"
-        self._ended(now)
-
-    def _ended(self, now: datetime) -> None:
-        """What every end has in common."""
-        self.active_end = now
-        self.needs_attention = False
-        self._retry_cache = ()
-        self._cursor = None
-        if not self._callbacks:
-            self.initial_callbacks_end = now
-
-    def _store_result(self, result: Any) -> None:
-        self._result, self._result_record = None, None
-        result = walk(result, surroundings.shelve_result)
-        if door.is_plain(result):
-            self._result = result
-            return
-        if not door.survives(result):
-            text = repr(result)[:1000]
-            logger.warning(
-                "The result of %r cannot be stored and is kept as text: %s. Return plain values, content or"
-                " persistent objects.",
-                self,
-                text,
-            )
-            self._result = text
-            return
-        self._result_record = Payload(result=result)
 
     def _complete(self, now: datetime) -> None:
         """The last callback is done."""
