@@ -1,14 +1,20 @@
 """Layers for tests with Plone, also for those of other packages: pick one by where your jobs run.
 
-``INTEGRATION_TESTING``: in the test itself, ``collective.zcasync.testing.run_jobs(portal)``. ``FUNCTIONAL_TESTING`` and
-``ACCEPTANCE_TESTING`` (with a web server): in job threads, ``with running_dispatcher(layer["zodbDB"])``, over a
-DemoStorage. ``FILESTORAGE_TESTING``: the same on files of the test's own, with blobs.
+``INTEGRATION_TESTING``: in the test itself, ``collective.zcasync.testing.run_jobs(portal)``. ``INLINE_TESTING``: at the
+end of each request and at each commit, in the thread that commits. ``FUNCTIONAL_TESTING`` and ``ACCEPTANCE_TESTING``
+(with a web server): in job threads, ``with running_dispatcher(layer["zodbDB"])``, over a DemoStorage.
+``FILESTORAGE_TESTING``: the same on files of the test's own, with blobs. ``DISPATCHER_TESTING``: on such files, with a
+dispatcher that works during each test. ``ZEO_TESTING``: on a ZEO server over such files, with two of them.
+
+For layers of your own use the classes of these, with your fixture as base.
 """
 
 from collections.abc import Iterator
 from collective.zcasync import reactor
 from collective.zcasync.testing import get_poll
+from collective.zcasync.testing import inline_jobs
 from contextlib import contextmanager
+from contextlib import ExitStack
 from OFS.Application import Application
 from plone.app.testing import applyProfile
 from plone.app.testing import FunctionalTesting
@@ -23,7 +29,10 @@ from plone.testing import zope
 from typing import Any
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
+from zope.component.hooks import getSite
 from zope.component.hooks import setSite
+from zope.globalrequest import getRequest
+from zope.globalrequest import setRequest
 from Zope2.App.ClassFactory import ClassFactory
 
 import collective.zcasync
@@ -48,9 +57,36 @@ class ZCAsyncFixture(PloneSandboxLayer):
         applyProfile(portal, PROFILE)
 
 
+@contextmanager
+def bare_thread() -> Iterator[None]:
+    """Put the request and the site of this thread aside, so that a job finds it as a job thread is."""
+    request, site = getRequest(), getSite()
+    setRequest(None)
+    setSite(None)
+    try:
+        yield
+    finally:
+        setRequest(request)
+        setSite(site)
+
+
+class InlineTesting(FunctionalTesting):
+    """Functional tests whose jobs run at the end of each request and at each commit, in the thread that commits."""
+
+    def testSetUp(self) -> None:
+        super().testSetUp()
+        self._stack = ExitStack()
+        self._stack.enter_context(inline_jobs(self["zodbDB"], bare_thread))
+
+    def testTearDown(self) -> None:
+        self._stack.close()
+        super().testTearDown()
+
+
 FIXTURE = ZCAsyncFixture()
 INTEGRATION_TESTING = IntegrationTesting(bases=(FIXTURE,), name="zcasync:Integration")
 FUNCTIONAL_TESTING = FunctionalTesting(bases=(FIXTURE,), name="zcasync:Functional")
+INLINE_TESTING = InlineTesting(bases=(FIXTURE,), name="zcasync:Inline")
 ACCEPTANCE_TESTING = FunctionalTesting(bases=(FIXTURE, zope.WSGI_SERVER_FIXTURE), name="zcasync:Acceptance")
 
 
@@ -87,7 +123,11 @@ class FileStorageFixture(Layer):
 def open_database(directory: str) -> DB:
     """A database in a directory, as Zope opens it."""
     storage = FileStorage(os.path.join(directory, "Data.fs"), blob_dir=os.path.join(directory, "blobstorage"))
-    db = DB(storage, pool_size=12)
+    return as_in_zope(DB(storage, pool_size=12))
+
+
+def as_in_zope(db: DB) -> DB:
+    """A database whose objects are made as Zope makes them."""
     db.classFactory = ClassFactory
     return db
 
@@ -95,12 +135,16 @@ def open_database(directory: str) -> DB:
 class FileStorageTesting(PloneTestLifecycle, zope.FunctionalTesting):
     """Functional tests on files. The directory is the resource ``zodbDir``: a ZEO server can be started on a copy."""
 
+    def openDatabase(self, directory: str) -> DB:
+        """The test's own database on these files; for subclasses."""
+        return open_database(directory)
+
     def testSetUp(self) -> None:
         self["zodbDir"] = directory = tempfile.mkdtemp(prefix="zcasync-files-")
         shutil.copytree(self["zodbTemplate"], directory, dirs_exist_ok=True)
         stack = zodb.stackDemoStorage
         # The base class asks this module's function for the test's own database.
-        zodb.stackDemoStorage = lambda db=None, name=None: open_database(directory)
+        zodb.stackDemoStorage = lambda db=None, name=None: self.openDatabase(directory)
         try:
             super().testSetUp()
         finally:
@@ -112,8 +156,59 @@ class FileStorageTesting(PloneTestLifecycle, zope.FunctionalTesting):
         del self["zodbDir"]
 
 
+class DispatcherTesting(FileStorageTesting):
+    """Functional tests on files, with a dispatcher in threads, which is the resource ``dispatchers``: a list."""
+
+    def databases(self) -> list[DB]:
+        """The database of each dispatcher; for subclasses."""
+        return [self["zodbDB"]]
+
+    def testSetUp(self) -> None:
+        super().testSetUp()
+        self._stack = ExitStack()
+        self["dispatchers"] = [self._stack.enter_context(running_dispatcher(db)) for db in self.databases()]
+
+    def testTearDown(self) -> None:
+        self._stack.close()
+        del self["dispatchers"]
+        super().testTearDown()
+
+
+class ZEOTesting(DispatcherTesting):
+    """Functional tests over ZEO, with two dispatchers: each is a client of its own, as two processes are.
+
+    They work in threads of this process, so that what your layer registers holds for them too.
+    """
+
+    def openDatabase(self, directory: str) -> DB:
+        import ZEO  # from the extra "zeo": who uses other layers does without
+
+        path, blobs = os.path.join(directory, "Data.fs"), os.path.join(directory, "blobstorage")
+        self._address, self._stop = ZEO.server(path, blob_dir=blobs)
+        return self._client(server_sync=True)  # so that a test sees what the others have committed
+
+    def databases(self) -> list[DB]:
+        self._clients = [self._client(), self._client()]
+        return self._clients
+
+    def _client(self, **options: Any) -> DB:
+        import ZEO
+
+        blobs = os.path.join(self["zodbDir"], "blobstorage")
+        storage = ZEO.client(self._address, blob_dir=blobs, shared_blob_dir=True, wait_timeout=30, **options)
+        return as_in_zope(DB(storage, pool_size=12))
+
+    def testTearDown(self) -> None:
+        super().testTearDown()
+        for db in self._clients:
+            db.close()
+        self._stop()
+
+
 FILESTORAGE_FIXTURE = FileStorageFixture()
 FILESTORAGE_TESTING = FileStorageTesting(bases=(FILESTORAGE_FIXTURE,), name="zcasync:FileStorage")
+DISPATCHER_TESTING = DispatcherTesting(bases=(FILESTORAGE_FIXTURE,), name="zcasync:Dispatcher")
+ZEO_TESTING = ZEOTesting(bases=(FILESTORAGE_FIXTURE,), name="zcasync:ZEO")
 
 
 @contextmanager
