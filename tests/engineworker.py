@@ -1,0 +1,93 @@
+"""A process for tests: one dispatcher on a ZEO server, without Zope. Run with the server's address and options in JSON.
+
+``ping``, ``death``: seconds. ``kill``: where the process kills itself, by name. ``hide``: a module that this process
+does not find. All other options are the dispatcher's. SIGTERM stops it cleanly, SIGHUP lets it only say that it leaves.
+"""
+
+from collective.zcasync import attempts
+from collective.zcasync import dispatcher
+from collective.zcasync import threadpool
+from collective.zcasync.dispatchers import DispatcherAgents
+from collective.zcasync.reactor import start
+from datetime import timedelta
+from typing import Any
+
+import importlib.abc
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import uuid
+import ZEO
+import ZODB
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _die(*args: Any, **kwargs: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+#: Where a process can kill itself: what it is about to call then.
+POINTS = {
+    "as the claim is committed": (threadpool.AgentThreadPool, "give"),
+    "before its first line": (attempts.Run, "_call_and_commit"),
+    "before its outcome is stored": (attempts.Run, "_store"),
+    "after its commit": (attempts.Run, "_report"),
+}
+
+
+class Hidden(importlib.abc.MetaPathFinder):
+    """A module that is not installed here."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname == self.name:
+            raise ModuleNotFoundError(f"No module named {fullname!r}")
+        return None
+
+
+def main(host: str, port: str, told: str) -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(message)s")
+    logging.getLogger("ZEO").setLevel(logging.ERROR)
+    options = json.loads(told)
+    DispatcherAgents.ping_interval = timedelta(seconds=options.pop("ping", 30))
+    DispatcherAgents.ping_death_interval = timedelta(seconds=options.pop("death", 60))
+    if hidden := options.pop("hide", None):
+        sys.meta_path.insert(0, Hidden(hidden))
+    if point := options.pop("kill", None):
+        owner, name = POINTS[point]
+        setattr(owner, name, _die)
+    if "uuid" in options:
+        options["uuid"] = uuid.UUID(options["uuid"])
+    db = ZODB.DB(ZEO.client((host, int(port)), wait_timeout=options.pop("wait", 30)), pool_size=20)
+    over, running = threading.Event(), start(db, **options)
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_leave, args=(running,), daemon=True).start())
+    running.dispatcher.polls.wait_for(0, 30)
+    _say(f"ready {running.dispatcher.UUID}")
+    while not over.wait(0.5):
+        pass
+    running.stop()
+    db.close()
+    _say("stopped")
+    os._exit(0)
+
+
+def _leave(running: Any) -> None:
+    one: dispatcher.Dispatcher = running.dispatcher
+    one.leaving_grace = one.shutdown_grace
+    one._leaving = True
+    one._order(one.membership.leave, 10)
+    _say("it leaves")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Jobs whose effects other processes can see: lines of files, which no abort takes back."""
+
+from collective.zcasync import local
+from pathlib import Path
+from typing import Any
+from ZODB.POSException import ConflictError
+
+import os
+import signal
+import threading
+
+
+def write(path: str, line: str = "run") -> str:
+    """A line at the end of a file, in one write."""
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+    return line
+
+
+def write_and_wait(path: str, until: str) -> int:
+    """Count in the database; a line at the begin, and one at the end, for which another file has to appear."""
+    counts = local.getJob()._p_jar.root()["counts"][path]
+    counts["count"] = counts.get("count", 0) + 1
+    write(path, f"began in {os.getpid()}")
+    never = threading.Event()
+    while not Path(until).exists():
+        never.wait(0.05)
+    write(path, f"ended in {os.getpid()}")
+    return int(counts["count"])
+
+
+def write_and_die(path: str) -> None:
+    write(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_and_conflict(path: str) -> None:
+    write(path)
+    raise ConflictError()
+
+
+def lines(path: Any) -> list[str]:
+    """What was written so far."""
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
