@@ -1,4 +1,4 @@
-"""What a running job says and is told: progress, checkpoints, requests to stop, timeouts."""
+"""What a running job says: its progress, and where it has come to at a checkpoint."""
 
 from collections.abc import Iterator
 from collective.zcasync import api
@@ -14,7 +14,7 @@ from collective.zcasync.testing import wait_until
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
-from persistent.mapping import PersistentMapping
+from persistent.list import PersistentList
 from typing import Any
 from ZODB.POSException import ConflictError
 from zope.i18nmessageid import Message
@@ -37,12 +37,8 @@ def fresh_jobs() -> Iterator[None]:
         event.set()
 
 
-def put(queue: Any, call: Any, *args: Any, **options: Any) -> Any:
-    job = Job(call, *args)
-    for name in ("timeout",):
-        if name in options:
-            setattr(job, name, options.pop(name))
-    job = queue.put(job, **options)
+def put(queue: Any, call: Any, *args: Any) -> Any:
+    job = queue.put(Job(call, *args))
     transaction.commit()
     return job
 
@@ -218,14 +214,8 @@ def walk_to(last: int) -> int:
     return last
 
 
-class Walk(PersistentMapping):
-    pass
-
-
 @pytest.fixture
 def walk(connection: Any) -> Any:
-    from persistent.list import PersistentList
-
     connection.root()["walk"] = PersistentList()
     transaction.commit()
     return connection.root()["walk"]

@@ -73,6 +73,7 @@ class Run:
         self.cache: dict[str, Any] = dict(job._retry_cache)
         self.attempts = job.attempts
         self.conflicts = 0
+        self.begun = False
         self.stage = "between"
         #: How its last commit has left the job.
         self.ended = FINISHED
@@ -106,7 +107,7 @@ class Run:
     def _attempt(self) -> str:
         """One attempt: FINISHED, WAITING, or RETURNED for another one (here, or in the queue: stage "returned")."""
         job = self.job = self.find()
-        self.stage = "call"
+        self.begun, self.stage = True, "call"
         guard = Guard(job, self.token)
         self.manager.registerSynch(guard)
         try:
@@ -311,8 +312,9 @@ class Run:
             if job._p_jar is not None and outcomes.left(job) is not None:
                 self.ended = str(outcomes.left(job))
                 return  # another has ended it, or only the answer to a commit was lost
-            if why == running.SHUTDOWN and decisions.goes_on_after_stop(job):
-                job.remember("interruption", "its dispatcher stops, and asked it to stop", clock.utcnow())
+            if why == running.SHUTDOWN and (not self.begun or decisions.goes_on_after_stop(job)):
+                if self.begun:
+                    job.remember("interruption", "its dispatcher stopped, and so did the job", clock.utcnow())
                 self._return(job, front=True)
                 returned[:] = [True]
                 return

@@ -33,6 +33,10 @@ class JobNotFound(ZCAsyncError, LookupError):
     """No job has that id. Finished jobs are kept for the queue's retention time only."""
 
 
+class JobNotInQueue(ZCAsyncError, LookupError):
+    """The job does not wait in this queue: it was claimed, has ended, or was never put here."""
+
+
 class QueueNotFound(ZCAsyncError, LookupError):
     """No queue has that name. Create it first, for example in the profile's zcasync.xml."""
 

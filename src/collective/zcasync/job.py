@@ -200,7 +200,7 @@ class Job(Ending, Call):
     @property
     def overdue(self) -> bool:
         """Whether the job runs, and has run longer than its timeout."""
-        return any(value for _name, value in self._letters("overdue"))
+        return self._status_id < 2 and any(value for _name, value in self._letters("overdue"))
 
     @property
     def stop_requested(self) -> bool:

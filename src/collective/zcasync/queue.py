@@ -15,7 +15,7 @@ from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
-from collective.zcasync.exceptions import ZCAsyncError
+from collective.zcasync.exceptions import JobNotInQueue
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import IQueue
@@ -33,6 +33,7 @@ from collective.zcasync.queues import get_queues
 from collective.zcasync.queues import getDefaultQueue
 from collective.zcasync.quota import Quota as Quota
 from collective.zcasync.quota import Quotas
+from collective.zcasync.running import main_of
 from datetime import datetime
 from datetime import timedelta
 from persistent import Persistent
@@ -236,9 +237,13 @@ class Queue(Places):
         """
         if job._status_id >= 2:
             return "finished"
-        if job.token is not None and job.agent is not None and job.agent.slot is not None:
-            job.agent.slot.send(job, ("stop", ""), True)
+        owned = main_of(job)
+        if owned.token is not None and owned.agent is not None and owned.agent.slot is not None:
+            owned.agent.slot.send(job, ("stop", ""), True)
             return "stopping"
+        if owned is not job:  # a callback: it is in no queue itself
+            job._finish(Failure.from_exception(CancelledError(CancelledError.__doc__)), clock.utcnow(), "cancelled")
+            return "cancelled"
         aside = self.quarantine_key(job)
         if aside is not None:
             self.leave_quarantine(aside)
@@ -294,10 +299,6 @@ class Queue(Places):
         """Let a held group's jobs run again."""
         if group in self.held_groups:
             self.held_groups = tuple(held for held in self.held_groups if held != group)
-
-
-class JobNotInQueue(ZCAsyncError, LookupError):
-    """The job does not wait in this queue: it was claimed, has ended, or was never put here."""
 
 
 def _told(committed: bool, id: str, task: str, queue: str, served: bool) -> None:

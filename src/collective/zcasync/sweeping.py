@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable
 from collective.zcasync import claims
+from collective.zcasync import clock
 from collective.zcasync import waiting
+from collective.zcasync.exceptions import CancelledError
+from collective.zcasync.failure import Failure
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from typing import Any
@@ -72,7 +75,9 @@ def deliver(job: Any, slot: Any) -> set[str]:
             job._progress = value  # its thread did not come to say it: it died
     if slot.mailbox:
         for callback in job.all_callbacks():
-            deliver(callback, slot)
+            if "stop" in deliver(callback, slot) and callback._status_id < 2:
+                failure = Failure.from_exception(CancelledError(CancelledError.__doc__))
+                callback._finish(failure, clock.utcnow(), "cancelled")
     return {kind for kind, _name, _value in letters}
 
 
