@@ -117,7 +117,7 @@ $(DOCS_STAMP): docs/requirements.txt
 
 .PHONY: docs
 docs: $(DOCS_STAMP) ## Make HTML of the documentation, in docs/_build; a warning is an error
-	@.venv-docs/bin/python -m sphinx -b html -d docs/_build/doctrees -W --keep-going --quiet docs docs/_build/html
+	@.venv-docs/bin/python -m sphinx --fresh-env --write-all -d docs/_build/doctrees -W --keep-going --quiet docs docs/_build/html
 	@echo "See docs/_build/html/index.html."
 
 .PHONY: clean

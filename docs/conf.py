@@ -20,6 +20,8 @@ exclude_patterns = ["_build"]
 nitpicky = True
 
 myst_enable_extensions = ["deflist"]
+mermaid_height = "auto"
+mermaid_fullscreen = False
 # GitHub shows such blocks as pictures too.
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3

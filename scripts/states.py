@@ -3,6 +3,7 @@
 Usage: .venv/bin/python scripts/states.py
 """
 
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.states import Transition
@@ -30,12 +31,18 @@ def name_of(step: Transition) -> str:
 
 
 def picture() -> str:
-    """The state diagram, in Mermaid's language."""
-    lines = ["stateDiagram-v2", "    direction LR"]
-    lines += [f"    {key(step.before)}: {step.before.default}" for step in TRANSITIONS if step.after is not NEW]
-    lines = list(dict.fromkeys([*lines, f"    {key(COMPLETED)}: {COMPLETED.default}"]))
+    """The state diagram, in Mermaid's language. The two ends are one arrow: callbacks tell them apart."""
+    statuses = dict.fromkeys(status for step in TRANSITIONS for status in (step.before, step.after))
+    lines = ["stateDiagram-v2", "    direction TB", "    state end <<choice>>"]
+    lines += [f"    {key(status)}: {status.default}" for status in statuses]
     lines += [f"    [*] --> {key(NEW)}"]
-    lines += [f"    {key(step.before)} --> {key(step.after)}: {step.name}" for step in TRANSITIONS]
+    names = {(step.before, step.after): step.name for step in TRANSITIONS}
+    for (before, after), name in names.items():
+        if name == names.get((before, CALLBACKS)) == names.get((before, COMPLETED)):
+            lines += [f"    {key(before)} --> end: {name}"] if after is COMPLETED else []
+        else:
+            lines += [f"    {key(before)} --> {key(after)}: {name}"]
+    lines += [f"    end --> {key(CALLBACKS)}: with callbacks", f"    end --> {key(COMPLETED)}: without"]
     return "\n".join(("```mermaid", *lines, "```"))
 
 
