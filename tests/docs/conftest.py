@@ -22,7 +22,9 @@ HERE = Path(__file__).parent
 module = sys.modules["guide_layers"] = types.ModuleType("guide_layers")
 vars(module).update(run(blocks(GUIDE, "python")[0], module.__name__))
 
-globals().update(layer_fixtures(((module.INTEGRATION, "integration"), (module.FUNCTIONAL, "functional"))))
+globals().update(
+    layer_fixtures(((module.INTEGRATION, "integration"), (module.FUNCTIONAL, "functional"), (module.INLINE, "inline")))
+)
 
 
 @pytest.fixture

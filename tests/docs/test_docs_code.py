@@ -1,10 +1,14 @@
 """The code of README, tutorial and guides, run in a Plone site."""
 
 from collections.abc import Iterator
+from collective.zcasync.testing import assert_put
+from collective.zcasync.testing import run_jobs
 from docblocks import Block
 from docblocks import blocks
+from docblocks import DOCS
 from docblocks import run
 from docblocks import save
+from functools import partial
 from pathlib import Path
 from plone import api
 from plone.app.testing import popGlobalRegistry
@@ -18,8 +22,11 @@ from zope.configuration import xmlconfig
 
 import importlib
 import pytest
+import re
 import sys
 import transaction
+
+GUIDE = DOCS / "how-to-guides" / "test-your-addon.md"
 
 
 @pytest.fixture
@@ -58,8 +65,6 @@ def folder(site: Any) -> Any:
 
 
 def test_the_first_task_of_the_readme_runs(site: Any, folder: Any, readme: tuple[ModuleType, Block]) -> None:
-    from collective.zcasync.testing import run_jobs
-
     module, put = readme
     job = run(put, "readme_put", measure=module.measure, folder=folder)["job"]
     assert folder.description == ""
@@ -69,36 +74,52 @@ def test_the_first_task_of_the_readme_runs(site: Any, folder: Any, readme: tuple
     assert brain.getPath() == "/plone/folder"
 
 
-def test_the_tests_of_the_guide_pass(
-    site: Any, folder: Any, readme: tuple[ModuleType, Block], repository: Path
+def test_the_tests_of_the_guide_pass(site: Any, folder: Any, readme: tuple[ModuleType, Block]) -> None:
+    for name in (
+        "test_saving_puts_one_job",
+        "test_the_folder_is_measured",
+        "test_the_folder_is_measured_an_hour_later",
+    ):
+        run_jobs(site)  # of the test before
+        guide(name, measure=readme[0].measure)(site)
+
+
+def test_the_test_with_jobs_at_each_commit_passes_in_the_inline_layer(
+    inline: Any, readme: tuple[ModuleType, Block]
 ) -> None:
-    for test in guide_tests(repository, readme[0], 1, 2):
-        test(site)
+    make_folder(inline["portal"])
+    transaction.commit()
+    guide("test_the_folder_is_measured_at_the_commit", measure=readme[0].measure)(inline["portal"])
 
 
 def test_the_test_with_a_dispatcher_passes_in_a_functional_layer(
-    functional_portal: Any, functional: Any, readme: tuple[ModuleType, Block], repository: Path
+    functional_portal: Any, functional: Any, readme: tuple[ModuleType, Block]
 ) -> None:
     make_folder(functional_portal)
     transaction.commit()
-    (test,) = guide_tests(repository, readme[0], 3)
+    test = guide("test_the_folder_is_measured_in_the_background", measure=readme[0].measure)
     test(functional_portal, functional["zodbDB"])
 
 
-def test_the_test_case_of_the_guide_passes(
-    integration: Any, folder: Any, readme: tuple[ModuleType, Block], repository: Path
-) -> None:
+def test_the_test_with_fixtures_passes(site: Any, folder: Any, readme: tuple[ModuleType, Block]) -> None:
+    test = guide("test_the_folder_is_measured_once", measure=readme[0].measure)
+    test(site, partial(assert_put, site), partial(run_jobs, site))
+
+
+def test_the_test_case_of_the_guide_passes(integration: Any, folder: Any, readme: tuple[ModuleType, Block]) -> None:
     layer = sys.modules["guide_layers"].INTEGRATION
-    block = blocks(repository / "docs" / "how-to-guides" / "test-your-addon.md", "python")[5]
-    case = run(block, "guide_cases", measure=readme[0].measure, INTEGRATION=layer)["TestMeasure"]
+    case = guide("TestMeasure", measure=readme[0].measure, INTEGRATION=layer)
     case("test_the_folder_is_measured").debug()
 
 
-def guide_tests(repository: Path, module: ModuleType, *numbers: int) -> list[Any]:
-    """The tests in these blocks of the guide."""
-    found = blocks(repository / "docs" / "how-to-guides" / "test-your-addon.md", "python")
-    names = [run(found[number], "guide_tests", measure=module.measure) for number in numbers]
-    return [value for space in names for name, value in space.items() if name.startswith("test_")]
+def test_the_test_without_plone_passes(tmp_path: Path) -> None:
+    guide("test_a_job_runs_an_hour_later")(tmp_path)
+
+
+def guide(wanted: str, **names: Any) -> Any:
+    """What a block of the guide defines under that name; the block is run."""
+    (block,) = [block for block in blocks(GUIDE, "python") if re.search(rf"^(def|class) {wanted}\b", block.text, re.M)]
+    return run(block, "guide_tests", **names)[wanted]
 
 
 def test_the_add_on_of_the_tutorial_works(registry: Any, site: Any, modules: Path, repository: Path) -> None:

@@ -57,8 +57,10 @@ from collective.zcasync.testing import JobFailed
 from collective.zcasync.testing import put_jobs
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testmixins import JobsMixin
 from my.site import jobs
 from my.site.testing import FUNCTIONAL
+from my.site.testing import INLINE
 from my.site.testing import INTEGRATION
 from plone.app.testing import TEST_USER_ID
 
@@ -86,6 +88,24 @@ class TestIntegration(unittest.TestCase):
         api.put(jobs.fail)
         with self.assertRaisesRegex(JobFailed, "it does not work"):
             run_jobs(self.portal)
+
+
+class TestMixin(JobsMixin, unittest.TestCase):
+    layer = INTEGRATION
+
+    def test_a_put_is_asserted_by_methods(self):
+        job = api.put("my.site.rename", "New title")
+        self.assertIs(self.assert_put("my.site.rename", "New title"), job)
+        self.assertEqual(self.run_jobs(), [job])
+
+
+class TestInline(unittest.TestCase):
+    layer = INLINE
+
+    def test_a_job_runs_at_the_commit(self):
+        job = api.put("my.site.rename", "New title")
+        transaction.commit()
+        self.assertEqual((job.result, self.layer["portal"].title), (TEST_USER_ID, "New title"))
 
 
 class TestFunctional(unittest.TestCase):
@@ -131,6 +151,18 @@ def test_a_failure_is_raised_with_its_traceback(portal):
         run_jobs(portal)
 
 
+def test_a_put_is_asserted_by_fixtures(portal, assert_put, run_jobs):
+    job = api.put("my.site.rename", "New title")
+    assert assert_put("my.site.rename", "New title") is job
+    assert run_jobs() == [job]
+
+
+def test_a_job_runs_at_the_commit(inline):
+    job = api.put("my.site.rename", "New title")
+    transaction.commit()
+    assert (job.result, inline["portal"].title) == (TEST_USER_ID, "New title")
+
+
 def test_a_job_runs_in_a_thread(functional):
     job = api.put("my.site.rename", "New title")
     transaction.commit()
@@ -143,7 +175,9 @@ def test_a_job_runs_in_a_thread(functional):
 @pytest.fixture
 def addon(tmp_path: Path, repository: Path) -> Path:
     """The add-on my.site, whose layers and conftest.py are those of the guide; without tests."""
-    layers, *_examples, conftest, _case = (block.text for block in blocks(repository / GUIDE, "python"))
+    texts = [block.text for block in blocks(repository / GUIDE, "python")]
+    layers = next(text for text in texts if "defaultBases" in text)
+    conftest = next(text for text in texts if "fixtures_factory" in text)
     package = tmp_path / "my" / "site"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -178,10 +212,10 @@ def test_its_test_cases_pass_under_the_test_runner_of_zope(addon: Path) -> None:
     (tests / "__init__.py").touch()
     (tests / "test_jobs.py").write_text(UNITTEST)
     told = run(addon, "-m", "zope.testrunner", "--test-path", ".", "-s", "my.site")
-    assert re.search(r"Total: 4 tests, 0 failures, 0 errors and 0 skipped", told), told
+    assert re.search(r"Total: 6 tests, 0 failures, 0 errors and 0 skipped", told), told
 
 
 @pytest.mark.parametrize("style", [UNITTEST, PYTEST], ids=["cases", "functions"])
 def test_its_tests_pass_under_pytest(addon: Path, style: str) -> None:
     (addon / "tests" / "test_jobs.py").write_text(style)
-    assert "4 passed" in run(addon, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    assert "6 passed" in run(addon, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
