@@ -15,6 +15,7 @@ from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
+from collective.zcasync.rejections import Rejections
 from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_annotation
@@ -296,7 +297,7 @@ def test_what_an_absent_database_does_not_give_is_not_set_aside(
 
 def test_a_job_whose_place_another_took_in_one_claim_is_offered_by_the_next_one(queue: Any) -> None:
     queue.quotas.create("one")
-    agent, skipped = _agent(queue), set[int]()
+    agent, skipped = _agent(queue), Rejections()
     first, parked, ahead = (Job(enginejobs.add, number) for number in range(3))
     for job in (first, parked, ahead):
         job.quota_names = ("one",)

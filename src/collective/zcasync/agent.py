@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import callables
-from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import filing
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.history import Completed
 from collective.zcasync.interfaces import IAgent
@@ -135,13 +135,21 @@ class Agent(Base):
 
     def claimJob(self) -> Any:
         """Take one job, or None if there is none, no place for it, or the dispatcher is not active."""
-        da = self.parent
-        if da.activated is None or da.dead or len(self) >= self.size:
-            return None
-        job = self._choose()
+        job = self.choose()
         if job is not None:
             self.hold(job, active=False)
         return job
+
+    def choose(self) -> Any:
+        """What ``claimJob`` takes, before the agent holds it."""
+        da, queue = self.parent, self.queue
+        if da is None or da.activated is None or da.dead or len(self) >= self.size:
+            return None
+        queue._v_slot = self.slot  # so that what is counted is counted for this dispatcher
+        try:
+            return self._choose()
+        finally:
+            queue._v_slot = None
 
     def _choose(self) -> Any:
         """The next job, or None. Subclasses may choose otherwise."""
@@ -158,7 +166,7 @@ class Agent(Base):
 
     def jobCompleted(self, job: Any) -> None:
         """Move a finished job to ``completed``."""
-        claims.file_away(self.queue, self.slot, job)
+        filing.file_away(self.queue, self.slot, job)
 
     @property
     def batches(self) -> bool:

@@ -3,6 +3,8 @@
 from collections import deque
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import entries
+from collective.zcasync import execution
 from collective.zcasync import retry
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
@@ -10,6 +12,7 @@ from collective.zcasync import waiting
 from collective.zcasync.failure import Failure
 from collective.zcasync.lookup import loads
 from collective.zcasync.queue import get_queues
+from collective.zcasync.rejections import Rejections
 from collective.zcasync.solitude import Solitude
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.threadpool import execution_items
@@ -34,6 +37,9 @@ CLAIM_TRIES = 20
 #: Seconds after which an agent looks again at what it has rejected.
 LOOK_ANEW = 60.0
 
+#: And as many more for each rejected job: looking at a long queue anew must not become all that there is to do.
+LOOK_ANEW_EACH = 0.01
+
 #: Seconds that a job claimed ahead waits for a thread before it is given back. A claim counts as half of that at most.
 STALE_AFTER = 1.0
 
@@ -49,7 +55,7 @@ class Claimer:
         self.abroad = threading.Event()
         self._reports: dict[str, deque[tuple[float, bytes, str]]] = {}
         self._seen: dict[str, set[int]] = {}
-        self._skipped: dict[tuple[str, str], tuple[float, set[int]]] = {}
+        self._skipped: dict[tuple[str, str], tuple[float, Rejections]] = {}
         self._due: dict[str, float] = {}
         #: The inner job at which the last poll has looked last; None: it has seen all.
         self._looked: dict[str, int | None] = {}
@@ -155,6 +161,7 @@ class Claimer:
         slot = da.slot
         now = time.monotonic()
         urgent = full or len(reports) >= SWEEP_AT or bool(queue.parked)
+        urgent = urgent or not all(agent.batches for agent in da.values())  # choosers go by what their agent holds
         urgent = urgent or any(now - when >= SWEEP_AFTER or what != "finished" for when, _oid, what in reports)
         urgent = urgent or bool(reports) and waiting.awaited(queue, slot, [oid for _when, oid, _what in reports])
         if urgent and reports:
@@ -170,7 +177,7 @@ class Claimer:
         if not self.dispatcher._leaving and self.dispatcher.heartbeat.may_claim():
             given = self._claim_for_agents(name, da, taker, info, limit, full)
             if look and not given:
-                given = self._second_look(name, da, queue, slot, info, limit)
+                given = self._second_look(name, da, queue, slot, info, limit, full)
             elif look:
                 self.abroad.set()  # the threads got jobs from home: look again when one is free
             if self._solitude.end():
@@ -213,7 +220,10 @@ class Claimer:
                 items += execution_items(overdue, True, name)
                 free -= len(overdue)
             taker.skipped = self._rejected(name, agent, full)
+            taker.told = self._rejections(name)
             if not agent.batches:
+                taker.spill()
+                taker.file_ended()
                 before = self.dispatcher.manager.savepoint()
                 try:
                     items += self._choose(name, agent, free)
@@ -236,14 +246,17 @@ class Claimer:
                 given.append((pool, items))
         return given
 
-    def _rejected(self, name: str, agent: Any, full: bool) -> set[int]:
-        """Keys of what the agent does not take; looked at anew now and then, and when it has another filter."""
+    def _rejected(self, name: str, agent: Any, full: bool) -> Rejections:
+        """What the agent does not take; looked at anew now and then, and when it has another filter."""
         key, now = (name, f"{agent.name} {agent._filter}"), time.monotonic()
-        since, skipped = self._skipped.get(key, (0.0, set()))
-        if full and now - since > LOOK_ANEW:
-            since, skipped = now, set()
+        since, skipped = self._skipped.get(key, (0.0, Rejections()))
+        if full and now - since > LOOK_ANEW + len(skipped) * LOOK_ANEW_EACH:
+            since, skipped = now, Rejections()
         self._skipped[key] = since, skipped
         return skipped
+
+    def _rejections(self, name: str) -> list[Rejections]:
+        return [skipped for (queue, _agent), (_since, skipped) in self._skipped.items() if queue == name]
 
     def _pool_of(self, agent: Any) -> AgentThreadPool:
         pool: AgentThreadPool = self.dispatcher.queues[agent.queue.name][agent.name]
@@ -274,7 +287,7 @@ class Claimer:
         return Failure.from_exception(error)
 
     @staticmethod
-    def _hold(agent: Any, taken: list[claims.Taken], active: bool) -> None:
+    def _hold(agent: Any, taken: list[entries.Taken], active: bool) -> None:
         for job, kind in taken:
             agent.hold(job, active and kind == "run")
 
@@ -282,27 +295,37 @@ class Claimer:
         """For agents with a chooser, or a _choose of their own: one job after the other."""
         items: list[Any] = []
         while len(items) < free:
-            job = agent.claimJob()
+            job = agent.choose()
             if job is None:
                 break
-            items += execution_items([claims.Taken(job, "run")], False, name)
+            late = execution.expired(job) if job.parent is None else None
+            taken = entries.Taken(job, "run") if late is None else entries.Taken(late, "expire")
+            agent.hold(taken.job, False)
+            items += execution_items([taken], False, name)
         return items
 
     def _second_look(
-        self, name: str, da: Any, queue: Any, slot: Any, info: dict[str, Any], limit: int
+        self, name: str, da: Any, queue: Any, slot: Any, info: dict[str, Any], limit: int, full: bool
     ) -> list[tuple[AgentThreadPool, list[Any]]]:
-        """Of foreign inboxes take only what lay there one look ago: its home would have taken it, had it a thread."""
+        """Of foreign inboxes and backlogs take only what lay there one look ago: its home would have taken it, had it a
+        thread for it, or an agent that takes it."""
         foreign = [shard for shard in range(len(queue.inboxes)) if shard not in self.homes[name]]
         if not foreign:
             return []
-        given = []
-        if self._seen.get(name):
-            taker = claims.Taker(queue, slot, foreign, only=self._seen[name])
+        given, seen = [], self._seen.get(name, set())
+        if seen:
+            taker = claims.Taker(queue, slot, foreign, only=seen)
             given = self._claim_for_agents(name, da, taker, info, limit, False)
-        taker = claims.Taker(queue, slot, foreign)
-        places = [place for place in queue.places(foreign, None, taker.now) if place.kind in ("inbox", "overflow")]
-        heads = (islice(claims.place_rows(place), claims.SPILL) for place in places)
-        self._seen[name] = {row.key for rows in heads for row in rows}
+        places = list(queue.places(foreign, slot, clock.utcnow(), everyones=True))
+        backlogs = [place for place in places if not place.mine]
+        self._seen[name] = {key for key in seen if any(key in place.tree for place in backlogs)}
+        if not full and (not given or self._seen[name]):
+            backlogs = []  # they may be long: look into them at polls, and while there is something for this one
+        rejections = self._rejections(name)
+        for place in [place for place in places if place.kind in ("inbox", "overflow")] + backlogs:
+            keys = (row.key for row in entries.place_rows(place))
+            wanted = (key for key in keys if not rejections or not all(key in some for some in rejections))
+            self._seen[name].update(islice(wanted, claims.SPILL))
         return given
 
     def _pools(self, name: str) -> list[AgentThreadPool]:

@@ -7,19 +7,23 @@ from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import events
-from collective.zcasync import notify
+from collective.zcasync import filing
 from collective.zcasync import transactions
 from collective.zcasync import waiting
+from collective.zcasync.entries import group_of
+from collective.zcasync.entries import Place
+from collective.zcasync.entries import place_rows
+from collective.zcasync.entries import Row
+from collective.zcasync.entries import Taken
 from collective.zcasync.lookup import loads
 from collective.zcasync.persistence import free_key
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
-from collective.zcasync.persistence import SENTINEL
+from collective.zcasync.rejections import Rejections
 from datetime import datetime
 from datetime import timedelta
 from itertools import islice
 from typing import Any
-from typing import NamedTuple
 
 import heapq
 import logging
@@ -39,41 +43,13 @@ PASS_AT_MOST = 32
 LOOK_AT_MOST = 1000
 
 
-class Place(NamedTuple):
-    """Somewhere that jobs wait. ``kind``: inbox, overflow, backlog, later or parked; ``name``: group, quota or hold."""
-
-    kind: str
-    tree: Any
-    name: str = ""
-
-
-class Row(NamedTuple):
-    """A waiting job: its key in the queue's order, where it lies, and its key there."""
-
-    key: int
-    place: Place
-    at: Any
-    job: Any
-
-
-class Taken(NamedTuple):
-    """A job that a claim has taken out, and what its thread has to do: run, expire or resume."""
-
-    job: Any
-    kind: str
-
-
-def group_of(job: Any) -> str:
-    """The job's group; "" for a record that cannot be loaded (it is set aside when its turn comes)."""
-    return job.group if loads(job) else ""
-
-
 class Taker:
     """Takes jobs out of one queue, in one transaction. Not persistent.
 
     ``slot``: where backlogs go and counts are kept; None for a caller without a dispatcher.
     ``shards``: the numbers of the inboxes to take from; None: all. ``only``: keys that may be taken (what was already
-    seen in foreign inboxes one look ago); None: all. ``skipped``: keys that this dispatcher does not take, for now.
+    seen in foreign inboxes one look ago); None: all. ``skipped``: what this dispatcher does not take, for now.
+    ``everyones``: also from the backlogs of others, and leave inboxes as they are.
     """
 
     def __init__(
@@ -82,13 +58,17 @@ class Taker:
         slot: Any = None,
         shards: Iterable[int] | None = None,
         only: set[int] | None = None,
-        skipped: set[int] | None = None,
+        skipped: Rejections | None = None,
+        everyones: bool = False,
     ) -> None:
         self.queue = queue
         self.slot = slot
         self.shards = range(len(queue.inboxes)) if shards is None else shards
         self.only = only
-        self.skipped = set() if skipped is None else skipped
+        self.everyones = everyones or slot is None or only is not None
+        self.skipped = Rejections() if skipped is None else skipped
+        #: What the dispatcher's agents have rejected in this queue: they are told what moves to a backlog.
+        self.told: Iterable[Rejections] = ()
         #: Keys that this call of ``take`` has looked at, and that stay where they are.
         self.passed: set[int] = set()
         #: What a filter raised, if one did.
@@ -105,9 +85,11 @@ class Taker:
         not be taken now (it stays, and is not remembered)."""
         taken: list[Taken] = []
         self.passed, self.more = set(), False
-        if self.queue.paused:
-            return taken
+        self.skipped.begin()
         self.spill()
+        if self.queue.paused:
+            self.file_ended()
+            return taken
         looked, before = 0, len(self.skipped)
         while len(taken) < want and looked < LOOK_AT_MOST and len(self.passed) < PASS_AT_MOST:
             chunk = max(want - len(taken), looked)  # each look begins at the heads again: take fewer, larger ones
@@ -129,7 +111,7 @@ class Taker:
     def rows(self, limit: int) -> Iterator[Row]:
         """Waiting jobs: the groups in turn, by key within one. ``limit``: of each place no more are looked at."""
         by_group: dict[str, list[Iterator[Row]]] = {}
-        for place in self.queue.places(self.shards, self.slot, self.now):
+        for place in self.queue.places(self.shards, self.slot, self.now, self.everyones):
             if place.kind == "backlog":
                 by_group.setdefault(place.name, []).append(self._rows_of(place, limit))
             else:
@@ -155,12 +137,15 @@ class Taker:
         return later + [group for group in ordered if group <= last]
 
     def _rows_of(self, place: Place, limit: int) -> Iterator[Row]:
-        rows = (
-            row for row in place_rows(place, self.now) if row.key not in self.skipped and row.key not in self.passed
-        )
-        if self.only is not None and place.kind in ("inbox", "overflow"):
-            only = self.only
-            rows = (row for row in rows if row.key in only)
+        rows: Iterator[Row]
+        if self.only is not None and (place.kind in ("inbox", "overflow") or not place.mine):
+            keys = (key for key in sorted(self.only) if key in place.tree)
+            rows = (Row(key, place, key, place.tree[key]) for key in keys)
+        elif place.kind == "backlog":
+            rows = (Row(key, place, key, job) for key, job in self.skipped.entries(place))
+        else:
+            rows = place_rows(place, self.now)
+        rows = (row for row in rows if row.key not in self.skipped and row.key not in self.passed)
         if place.kind == "parked" and place.name.startswith("quota:"):
             quota = self.queue.quotas.get(place.name[6:])
             if quota is not None:
@@ -189,7 +174,7 @@ class Taker:
         if job._status_id == 3:
             self.leave(row)
             self._forget_former(job)
-            file_away(self.queue, self.slot, job)
+            filing.file_away(self.queue, self.slot, job)
             return None
         if job._status_id == 2:
             return self._resume(row)
@@ -212,10 +197,10 @@ class Taker:
             self._unknown(row)
             return None
         if accepts is not None and not self._accepted(job, accepts):
-            self.skipped.add(row.key)
+            self.skipped.add(row)
             return None
         if needed is not None and not needed(job):
-            self.passed.add(row.key)
+            self._pass(row)
             return None
         self.leave(row)
         for name in job.quota_names:
@@ -223,6 +208,11 @@ class Taker:
             if quota is not None:
                 quota.add(job)
         return "run"
+
+    def _pass(self, row: Row) -> None:
+        """Leave the job where it is; the next claim looks at it again."""
+        self.passed.add(row.key)
+        self.skipped.halt(row)
 
     def _accepted(self, job: Any, accepts: Callable[[Any], bool]) -> bool:
         """What the filter says; a job on which it fails is left to others, and does not keep back those behind it."""
@@ -249,7 +239,7 @@ class Taker:
     def _unknown(self, row: Row) -> None:
         """This process lacks the code: the job waits for another, for ``code_wait`` at most."""
         job = row.job
-        self.skipped.add(row.key)
+        self.skipped.add(row)
         since = max(job.put_at or self.now, job._begin_after or job.put_at or self.now)
         if self.now - since > timedelta(seconds=self.queue.code_wait):
             self.skipped.discard(row.key)
@@ -282,7 +272,7 @@ class Taker:
     def park(self, row: Row, name: str) -> None:
         """Move the job to those that wait for a quota or a release."""
         if row.place.kind == "parked" and row.place.name == name:
-            self.passed.add(row.key)  # another took the place a moment ago; the next claim looks again
+            self._pass(row)  # another took the place a moment ago; the next claim looks again
             return
         self.leave(row)
         tree = self.queue.parked.get(name)
@@ -319,9 +309,17 @@ class Taker:
         )
         events.tell(events.JobHeld(f"{oid:x}", "", reason))
 
+    def file_ended(self) -> None:
+        """In a queue that is paused: file away what was cancelled. Callbacks wait until the queue goes on."""
+        for shard in self.shards:
+            for kind, tree in (("inbox", self.queue.inboxes[shard]), ("overflow", self.queue.overflows[shard])):
+                for row in list(islice(place_rows(Place(kind, tree)), SPILL)):
+                    if loads(row.job) and row.job._status_id == 3:
+                        self.consider(row, None, None)
+
     def spill(self) -> None:
         """Move what lies deep in an inbox to the dispatcher's own backlogs, so that inboxes stay small."""
-        if self.slot is None or self.only is not None:
+        if self.slot is None or self.everyones:
             return
         left = SPILL_AT_MOST
         for shard in self.shards:
@@ -331,10 +329,15 @@ class Taker:
                     continue
                 left -= len(rows)
                 for row in rows:
+                    if loads(row.job) and row.job._status_id == 3:
+                        self.consider(row, None, None)
+                        continue
                     backlog = self.slot.backlog(group_of(row.job))
                     if row.key not in backlog:  # keys are unique in a queue but for chance: then the job stays
                         del tree[row.at]
                         backlog[row.key] = row.job
+                        for rejections in self.told:
+                            rejections.came_in(backlog, row.key)
                         self._count("backlog", 1)
                         if loads(row.job) and row.job._begin_by is not None:
                             self._note_deadline(row.job)
@@ -352,35 +355,3 @@ class Taker:
             elif deadline is not None and queue.take_out(job, self.slot):
                 found.append(Taken(job, "expire"))
         return found
-
-
-def place_rows(place: Place, now: datetime | None = None) -> Iterator[Row]:
-    """The entries of one place in their order. ``now``: of the jobs for later only those that are due."""
-    if place.kind == "later":
-        end = None if now is None else (clock.to_microseconds(now), 1 << 63)
-        for at, job in place.tree.items(None, end):
-            yield Row(at[1], place, at, job)
-    else:
-        for key, job in place.tree.items(SENTINEL + 1):
-            yield Row(key, place, key, job)
-
-
-def file_away(queue: Any, slot: Any, job: Any) -> None:
-    """Move a finished job to history, and out of the running jobs and its quotas."""
-    outcome = job.outcome or "failed"
-    if not job.late or not queue.has_filed(job):
-        home = slot if slot is not None else queue.any_slot()
-        home.history.add(job, outcome, job.finished_at or clock.utcnow())
-        home.count(outcome, 1)
-    if slot is not None and job._p_oid in slot.running:
-        slot.release(job._p_oid)
-    leave_quotas(queue, job)
-    waiting.ended(queue, slot, job)
-
-
-def leave_quotas(queue: Any, job: Any) -> None:
-    """Give back the job's places in quotas."""
-    for quota in filter(None, map(queue.quotas.get, job.quota_names)):
-        quota.discard(job)
-    if job.quota_names and queue.parked:
-        notify.tell_at_commit(queue._p_jar)  # others may have threads for what waits for a place

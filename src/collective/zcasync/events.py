@@ -11,9 +11,15 @@ from zope.interface import Interface
 from zope.interface.interfaces import IObjectEvent
 
 import logging
+import time
 import zope.event
 
 logger = logging.getLogger("collective.zcasync.events")
+
+#: Seconds between two warnings that nobody serves a queue.
+WARN_EVERY = 60.0
+
+_warned: dict[str, float] = {}
 
 
 class IDispatcherRegistered(IObjectEvent):
@@ -174,3 +180,19 @@ def tell(event: Any) -> None:
         zope.event.notify(event)
     except Exception:
         logger.exception("A subscriber of %s failed; the job is not affected", type(event).__name__)
+
+
+def tell_put(committed: bool, id: str, task: str, queue: str, served: bool) -> None:
+    """After a put's commit: that it was put, and now and then that nobody will run it."""
+    if not committed:
+        return
+    if not served and time.monotonic() - _warned.get(queue, -WARN_EVERY) >= WARN_EVERY:
+        _warned[queue] = time.monotonic()
+        logger.warning(
+            "Job %s (%s) waits in queue %r, which no dispatcher serves. Switch one on in zope.conf, or run zcasync"
+            " worker.",
+            id,
+            task,
+            queue,
+        )
+    tell(JobPut(id, task))

@@ -13,7 +13,11 @@ class ZCAsyncError(Exception):
 # What a caller can do wrong
 
 
-class InvalidJobError(ZCAsyncError, TypeError):
+class InvalidTypeError(ZCAsyncError, TypeError):
+    """Something of another kind is wanted here: the message names what was given and what is wanted."""
+
+
+class InvalidJobError(InvalidTypeError):
     """This cannot be a job: the message names the thing and the way out."""
 
 

@@ -1,6 +1,7 @@
 """The ways into a run: a claimed job in a job thread, a direct call, and what follows an interruption."""
 
 from collections.abc import Mapping
+from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import interruptions
@@ -194,10 +195,21 @@ def _expire(job: Any, manager: Any, around: Surroundings) -> str:
     return run_callbacks(job, manager, around) if job._status_id == 2 else FINISHED
 
 
-def expire_waiting(job: Any) -> Any:
-    """What a claim outside a dispatcher hands out for a job that missed its begin_by; see Queue.claim."""
-    job.fail(TimeoutError())
-    return job.result
+def expire_waiting(job: Any, queue: Any) -> None:
+    """What Queue.claim hands out for a job that missed its begin_by: it ends in the transaction of this call.
+
+    The next claim has its callbacks run, and files it away.
+    """
+    job._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
+    log_failure(job)
+    queue.give_back(job)
+
+
+def expired(job: Any) -> Any:
+    """The job that this one, handed out by Queue.claim, is to end; None if it is no such wrapper."""
+    if job.callable_name != callables.describe(expire_waiting)[0]:
+        return None
+    return job.args[0]
 
 
 def call_directly(job: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

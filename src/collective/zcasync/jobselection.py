@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import callables
-from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import dispatcher
 from collective.zcasync import joblists
+from collective.zcasync import lookup
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import ZCAsyncError
@@ -127,7 +127,7 @@ class Selection:
         """What is in agents, what waits for a job or a Deferred, and what waits to go on with its callbacks."""
         for slot in queue.slots.values():
             for oid, (job, agent) in list(slot.running.items()):
-                if not claims.loads(job) or job._status_id == 3 or not self._is_meant(slot.owner or "", agent):
+                if not lookup.loads(job) or job._status_id == 3 or not self._is_meant(slot.owner or "", agent):
                     continue
                 state = "active" if job.status == ASSIGNED and oid in slot.started else state_of(job)
                 if state in self.states:

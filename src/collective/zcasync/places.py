@@ -7,6 +7,8 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import entries
+from collective.zcasync import lookup
 from collective.zcasync import waiting
 from collective.zcasync.history import merged
 from collective.zcasync.persistence import Base
@@ -68,24 +70,26 @@ class Places(Base):
 
     # Looking
 
-    def places(self, shards: Any, slot: Any, now: datetime | None) -> Iterator[claims.Place]:
+    def places(self, shards: Any, slot: Any, now: datetime | None, everyones: bool = False) -> Iterator[entries.Place]:
         """Where jobs wait that may be taken: the given inboxes, the slot's backlogs and those of free slots, what is
-        due, and what is parked for a quota that has room or a group that was released. ``now`` None: all places."""
+        due, and what is parked for a quota that has room or a group that was released. ``now`` None: all places.
+        ``everyones``: also the backlogs of other dispatchers."""
         for shard in shards:
             if len(self.inboxes[shard]) > 1:
-                yield claims.Place("inbox", self.inboxes[shard])
+                yield entries.Place("inbox", self.inboxes[shard])
             if self.overflows[shard]:
-                yield claims.Place("overflow", self.overflows[shard])
+                yield entries.Place("overflow", self.overflows[shard])
         for other in self.slots.values():
-            if now is None or other is slot or other.owner is None:
+            mine = other is slot or other.owner is None
+            if now is None or everyones or mine:
                 for group, tree in other.backlogs.items():
                     if tree:
-                        yield claims.Place("backlog", tree, group)
+                        yield entries.Place("backlog", tree, group, mine)
         if self.later:
-            yield claims.Place("later", self.later)
+            yield entries.Place("later", self.later)
         for name, tree in self.parked.items():
             if tree and (now is None or self._open(name)):
-                yield claims.Place("parked", tree, name)
+                yield entries.Place("parked", tree, name)
 
     def _open(self, name: str) -> bool:
         """Whether what is parked under ``name`` may go on."""
@@ -95,11 +99,11 @@ class Places(Base):
         quota = self.quotas.get(value)
         return quota is None or not quota.filled
 
-    def _all_rows(self) -> Iterator[claims.Row]:
+    def _all_rows(self) -> Iterator[entries.Row]:
         rows = [
-            sorted(claims.place_rows(place), key=lambda row: row.key)
+            sorted(entries.place_rows(place), key=lambda row: row.key)
             if place.kind == "later"
-            else claims.place_rows(place)
+            else entries.place_rows(place)
             for place in self.places(range(len(self.inboxes)), None, None)
         ]
         return heapq.merge(*rows, key=lambda row: row.key)
@@ -107,7 +111,7 @@ class Places(Base):
     def waiting(self, after: int | None = None) -> Iterator[tuple[int, Any]]:
         """(key, job) of the jobs that may be claimed as soon as a thread is free, in the order offered."""
         places = self.places(range(len(self.inboxes)), None, None)
-        rows = [claims.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog")]
+        rows = [entries.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog")]
         for row in heapq.merge(*rows, key=lambda row: row.key):
             if after is None or row.key > after:
                 yield row.key, row.job
@@ -168,7 +172,7 @@ class Places(Base):
         return True
 
     def __iter__(self) -> Iterator[Any]:
-        rows = (row for row in self._all_rows() if claims.loads(row.job))
+        rows = (row for row in self._all_rows() if lookup.loads(row.job))
         return (row.job for row in rows if row.job.key == row.key and row.job._status_id == 0)
 
     def __getitem__(self, index: int) -> Any:
@@ -199,7 +203,7 @@ class Places(Base):
         if row is not None:
             claims.Taker(self, slot).leave(row)
 
-    def _find(self, job: Any, key: int | None = None) -> claims.Row | None:
+    def _find(self, job: Any, key: int | None = None) -> entries.Row | None:
         key = job.key if key is None else key
         if key is None:
             return None
@@ -209,9 +213,9 @@ class Places(Base):
                 for until in {job.not_before(), job._begin_after, job.resume_at} - {None}:
                     at = (clock.to_microseconds(until), key)
                     if place.tree.get(at) is job:
-                        return claims.Row(key, place, at, job)
+                        return entries.Row(key, place, at, job)
             elif place.tree.get(key) is job:
-                return claims.Row(key, place, key, job)
+                return entries.Row(key, place, key, job)
         return None
 
     def leave_quarantine(self, key: int) -> None:

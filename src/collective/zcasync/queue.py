@@ -7,6 +7,7 @@ from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import execution
+from collective.zcasync import filing
 from collective.zcasync import notify
 from collective.zcasync import waiting
 from collective.zcasync.dispatchers import DispatcherAgents as DispatcherAgents
@@ -14,6 +15,7 @@ from collective.zcasync.dispatchers import Dispatchers
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotInQueue
 from collective.zcasync.failure import Failure
@@ -42,7 +44,6 @@ from zope.component import queryUtility
 from zope.interface import implementer
 
 import logging
-import time
 import zope.event
 
 __all__ = (
@@ -64,11 +65,6 @@ INBOX_FULL = 256
 
 #: Seconds that a job whose code nobody has waits before it is set aside.
 CODE_WAIT = 3600.0
-
-#: Seconds between two warnings that nobody serves a queue.
-WARN_EVERY = 60.0
-
-_warned: dict[str, float] = {}
 
 
 class Site(Persistent):
@@ -154,7 +150,7 @@ class Queue(Places):
             if context is not None and hasattr(context, "stored"):
                 self._ask(context, job, place)
             connection.transaction_manager.get().addAfterCommitHook(
-                _told, (job.id, job.task, self.name, self._served())
+                events.tell_put, (job.id, job.task, self.name, self._served())
             )
         return job
 
@@ -202,15 +198,23 @@ class Queue(Places):
     def claim(self, filter: Callable[[Any], bool] | None = None, default: Any = None) -> Any:
         """See IQueue. Dispatchers claim in batches (claims.Taker); this takes one, for choosers and tests.
 
-        A job whose begin_by has passed comes wrapped: a job that calls its ``fail``.
+        A job whose begin_by has passed comes wrapped: a job that ends it with a TimeoutError. Raises what the filter
+        raised if it accepts nothing else.
         """
-        taken = claims.Taker(self).take(1, filter)
+        if filter is not None and not callable(filter):
+            raise InvalidTypeError(f"a filter is called with a job and answers true or false; {filter!r} is none")
+        taker = claims.Taker(self, getattr(self, "_v_slot", None), everyones=True)
+        taken = taker.take(1, filter)
         if not taken:
+            if taker.trouble is not None:
+                raise taker.trouble
             return default
         job, kind = taken[0]
         job.parent = None
         if kind == "expire":
-            return Job(execution.expire_waiting, job)
+            wrapper = Job(execution.expire_waiting, job, self)
+            wrapper.begin_after = clock.utcnow()
+            return wrapper
         return job
 
     def pull(self, index: int = 0) -> Any:
@@ -223,7 +227,7 @@ class Queue(Places):
         """See IQueue."""
         if not self.take_out(item):
             raise JobNotInQueue("item not in queue", item)
-        claims.leave_quotas(self, item)  # a job that was put back kept its places
+        filing.leave_quotas(self, item)  # a job that was put back kept its places
         item.parent = None
         item.assignerUUID = None
         waiting.ended_elsewhere(self, item)
@@ -299,22 +303,6 @@ class Queue(Places):
         """Let a held group's jobs run again."""
         if group in self.held_groups:
             self.held_groups = tuple(held for held in self.held_groups if held != group)
-
-
-def _told(committed: bool, id: str, task: str, queue: str, served: bool) -> None:
-    """After the put's commit."""
-    if not committed:
-        return
-    if not served and time.monotonic() - _warned.get(queue, -WARN_EVERY) >= WARN_EVERY:
-        _warned[queue] = time.monotonic()
-        logger.warning(
-            "Job %s (%s) waits in queue %r, which no dispatcher serves. Switch one on in zope.conf, or run zcasync"
-            " worker.",
-            id,
-            task,
-            queue,
-        )
-    events.tell(events.JobPut(id, task))
 
 
 class Queues(Base):

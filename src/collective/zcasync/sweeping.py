@@ -1,8 +1,8 @@
 """What becomes of claimed jobs that threads have done with, and of the letters that others sent them meanwhile."""
 
 from collections.abc import Iterable
-from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import filing
 from collective.zcasync import waiting
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.failure import Failure
@@ -30,15 +30,15 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
             waiting.begin(queue, slot, job)
             stop_if_asked(queue, job, told)
         elif "callback" in told and job._status_id == 3:
-            claims.leave_quotas(queue, job)
+            filing.leave_quotas(queue, job)
             job._reopen()
             queue.give_back(job)
         elif report == "finished" and job._status_id == 3:
-            claims.file_away(queue, slot, job)
+            filing.file_away(queue, slot, job)
         else:
             # It waits again, in an inbox. A job for a later time, and one with callbacks left, gives up its quotas.
             if job.held_back or job._status_id >= 2:
-                claims.leave_quotas(queue, job)
+                filing.leave_quotas(queue, job)
             stop_if_asked(queue, job, told)
     slot.started = frozenset(oid for oid in slot.started if oid in slot.running)
 
@@ -46,7 +46,7 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
 def put_back(queue: Any, slot: Any, job: Any) -> None:
     """Let a claimed job that no thread has begun wait again, ahead of all others."""
     slot.release(job._p_oid)
-    claims.leave_quotas(queue, job)
+    filing.leave_quotas(queue, job)
     told = deliver(job, slot)
     queue.give_back(job, front=True)
     stop_if_asked(queue, job, told)

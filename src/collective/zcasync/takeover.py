@@ -1,7 +1,7 @@
 """What a dispatcher leaves behind when it stops or dies, and what becomes of it."""
 
-from collective.zcasync import claims
 from collective.zcasync import events
+from collective.zcasync import filing
 from collective.zcasync import interruptions
 from collective.zcasync import sweeping
 from collective.zcasync import waiting
@@ -46,7 +46,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
             continue
         if job._status_id == 0:
             job._become(ACTIVE)
-        claims.leave_quotas(queue, job)
+        filing.leave_quotas(queue, job)
         if job._status_id == 1:
             waits = interruptions.interrupt(job, by) == RETURNED
         else:  # its callbacks were running: each is asked about when they are resumed
@@ -54,7 +54,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
             interruptions.note(job, by)
             queue.give_back(job, front=True)
         if job._status_id == 3:
-            claims.file_away(queue, slot, job)
+            filing.file_away(queue, slot, job)
         elif not waits:
             queue.give_back(job, front=True)
         elif "stop" in told and job._status_id == 0:

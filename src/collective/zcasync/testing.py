@@ -6,6 +6,7 @@ at each commit in ``testinline``, what was put in ``testputs``, mixins for unitt
 
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import filing
 from collective.zcasync import outcomes
 from collective.zcasync import running
 from collective.zcasync import surroundings
@@ -102,7 +103,7 @@ def run_jobs(context: Any, raises: bool = True, limit: int = 10_000) -> list[Any
                 waiting.begin(queue, None, job)
                 waits.append(job)
                 continue
-            claims.file_away(queue, None, job)
+            filing.file_away(queue, None, job)
             done.append(job)
             if raises and job.outcome == "failed":
                 raise JobFailed(f"{job!r} failed:\n{job.result.getTraceback()}")

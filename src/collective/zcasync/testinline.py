@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import execution
+from collective.zcasync import filing
 from collective.zcasync import transactions
 from collective.zcasync import waiting
 from collective.zcasync.events import JobPut
@@ -106,7 +107,7 @@ def _file_away(db: Any, oid: bytes) -> None:
         if waiting.waiter(job) is not None:
             waiting.begin(job.queue, None, job)
         elif job._status_id == 3 and job.queue is not None:
-            claims.file_away(job.queue, None, job)
+            filing.file_away(job.queue, None, job)
 
     _commit(db, file)
 

@@ -1,0 +1,51 @@
+"""The places where jobs wait in a queue, and the entries in them."""
+
+from collections.abc import Iterator
+from collective.zcasync import clock
+from collective.zcasync.lookup import loads
+from collective.zcasync.persistence import SENTINEL
+from datetime import datetime
+from typing import Any
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """Somewhere that jobs wait. ``kind``: inbox, overflow, backlog, later or parked; ``name``: group, quota or hold.
+    ``mine``: false for the backlog of another dispatcher that lives."""
+
+    kind: str
+    tree: Any
+    name: str = ""
+    mine: bool = True
+
+
+class Row(NamedTuple):
+    """A waiting job: its key in the queue's order, where it lies, and its key there."""
+
+    key: int
+    place: Place
+    at: Any
+    job: Any
+
+
+class Taken(NamedTuple):
+    """A job that a claim has taken out, and what its thread has to do: run, expire or resume."""
+
+    job: Any
+    kind: str
+
+
+def group_of(job: Any) -> str:
+    """The job's group; "" for a record that cannot be loaded (it is set aside when its turn comes)."""
+    return job.group if loads(job) else ""
+
+
+def place_rows(place: Place, now: datetime | None = None) -> Iterator[Row]:
+    """The entries of one place in their order. ``now``: of the jobs for later only those that are due."""
+    if place.kind == "later":
+        end = None if now is None else (clock.to_microseconds(now), 1 << 63)
+        for at, job in place.tree.items(None, end):
+            yield Row(at[1], place, at, job)
+    else:
+        for key, job in place.tree.items(SENTINEL + 1):
+            yield Row(key, place, key, job)

@@ -1,0 +1,27 @@
+"""Filing away what has ended: into history, and out of the running jobs and the quotas."""
+
+from collective.zcasync import clock
+from collective.zcasync import notify
+from collective.zcasync import waiting
+from typing import Any
+
+
+def file_away(queue: Any, slot: Any, job: Any) -> None:
+    """Move a finished job to history, and out of the running jobs and its quotas."""
+    outcome = job.outcome or "failed"
+    if not job.late or not queue.has_filed(job):
+        home = slot if slot is not None else queue.any_slot()
+        home.history.add(job, outcome, job.finished_at or clock.utcnow())
+        home.count(outcome, 1)
+    if slot is not None and job._p_oid in slot.running:
+        slot.release(job._p_oid)
+    leave_quotas(queue, job)
+    waiting.ended(queue, slot, job)
+
+
+def leave_quotas(queue: Any, job: Any) -> None:
+    """Give back the job's places in quotas."""
+    for quota in filter(None, map(queue.quotas.get, job.quota_names)):
+        quota.discard(job)
+    if job.quota_names and queue.parked:
+        notify.tell_at_commit(queue._p_jar)  # others may have threads for what waits for a place
