@@ -41,6 +41,10 @@ class JobNotInQueue(ZCAsyncError, LookupError):
     """The job does not wait in this queue: it was claimed, has ended, or was never put here."""
 
 
+class NoJob(ZCAsyncError, AttributeError):
+    """No job of a dispatcher runs in this thread."""
+
+
 class QueueNotFound(ZCAsyncError, LookupError):
     """No queue has that name. Create it first, for example in the profile's zcasync.xml."""
 

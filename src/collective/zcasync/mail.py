@@ -2,15 +2,20 @@
 
 from collections import deque
 from collections.abc import Iterable
+from collective.zcasync import door
 from collective.zcasync import transactions
+from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.running import CANCEL
 from collective.zcasync.running import main_of
 from collective.zcasync.running import RunningJob
 from collective.zcasync.running import SHUTDOWN
 from collective.zcasync.running import TIMEOUT
+from decimal import Decimal
 from typing import Any
 from typing import NamedTuple
+from uuid import UUID
 from ZODB.POSException import POSKeyError
+from zope.i18nmessageid import Message
 
 import logging
 import random
@@ -28,6 +33,9 @@ PROGRESS_EVERY = 2.0
 
 #: Seconds beyond its timeout after which a job counts as hung.
 HUNG_AFTER = 60.0
+
+#: Bytes of a live annotation's value.
+LARGEST = 1024 * 1024
 
 #: Tries in a row of a write that conflicts; then it waits for the next look.
 TRIES = 20
@@ -95,6 +103,17 @@ class Mail:
         """Write a letter to a job, running or not, as soon as possible."""
         self._posted.append(Letter(oid, kind, name, value))
         self._wake.set()
+
+    def annotate(self, oid: bytes, name: str, value: Any) -> None:
+        """A live annotation; InvalidValueError if it cannot be one."""
+        if not isinstance(name, str):
+            raise InvalidValueError(f"the name of a live annotation is a text, not {name!r}")
+        if not _is_immutable(value):
+            raise InvalidValueError(
+                f"the live annotation {name!r} must be immutable plain data (numbers, text, dates, tuples of them), not"
+                f" {type(value).__name__}: {value!r:.200}. Make a tuple of it, or pass the id of an object"
+            )
+        self.post(oid, "annotation", name, value)
 
     # From the dispatcher
 
@@ -270,6 +289,12 @@ class _Written:
             self.overdue = letter.value
         else:
             self.hung = True
+
+
+def _is_immutable(value: Any) -> bool:
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_immutable, value))
+    return type(value) in (Decimal, Message, UUID) or door.is_plain(value, LARGEST)
 
 
 def _put(connection: Any, letter: Letter) -> None:
