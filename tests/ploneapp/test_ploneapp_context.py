@@ -59,6 +59,18 @@ def create(title):
     return page.Creator(), page.getOwner().getId(), page.absolute_url()
 
 
+def change_title_before_the_commit(result=None):
+    """Let a hook, which runs when the job's function has returned, say where and as whom it runs."""
+    site = getSite()
+
+    def hook():
+        path = "/".join(getSite().getPhysicalPath())
+        site.title = f"{site.title}, {getSecurityManager().getUser().getId()} in {path}"
+
+    transaction.get().addBeforeCommitHook(hook)
+    return site.title
+
+
 def leave_a_mess():
     """Change everything that a thread keeps, and fail."""
     request = getRequest()
@@ -437,6 +449,16 @@ class TestThreads:
             result = wait_for_result(job)
         assert result == (TEST_USER_ID, TEST_USER_ID, f"{layer['portal'].absolute_url()}/made-in-a-thread")
         assert [brain.getId for brain in plone_api.content.find(portal_type="Document")] == ["made-in-a-thread"]
+
+    def test_hooks_before_the_commit_see_the_site_and_the_user(self, kind, request):
+        layer = request.getfixturevalue(kind)
+        job = api.put(change_title_before_the_commit)
+        job.addCallback(change_title_before_the_commit)
+        transaction.commit()
+        with running_dispatcher(layer["zodbDB"]):
+            assert wait_for_result(job) == "Plone site"
+        seen = f"{TEST_USER_ID} in /plone"
+        assert layer["portal"].title == f"Plone site, {seen}, {seen}"
 
     def test_the_history_of_the_database_tells_who_and_what(self, kind, request):
         layer = request.getfixturevalue(kind)
