@@ -16,6 +16,9 @@ PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 #: Pages whose Python needs a Plone site, and is run in one by test_docs_code. That of all others needs a bare ZODB.
 PLONE_PAGES = [README, DOCS / "tutorials" / "first-job.md", DOCS / "how-to-guides" / "test-your-addon.md"]
 
+#: Languages of what somebody types: tests run all such blocks.
+TYPED = ("python", "pycon", "console")
+
 FENCE = re.compile(r"^(?P<fence>```+|~~~+)(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 
 #: How a text says which file the next block is.

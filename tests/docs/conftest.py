@@ -5,9 +5,9 @@ from docblocks import blocks
 from docblocks import DOCS
 from docblocks import PAGES
 from docblocks import run
+from docblocks import TYPED
 from docblocks import used
 from layers import layer_fixtures
-from pagerun import typed
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ class Everything:
         asked = [Path(session.config.rootpath, arg) for arg in session.config.args]
         if exitstatus or self.deselected or not any(path == HERE or path in HERE.parents for path in asked):
             return
-        left = [str(block) for page in PAGES for block in typed(page) if block not in used]
+        left = [str(block) for page in PAGES for block in blocks(page) if block.language in TYPED and block not in used]
         if left:
             session.config.get_terminal_writer().line(f"No test has run: {', '.join(left)}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

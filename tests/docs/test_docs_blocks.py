@@ -9,6 +9,7 @@ from docblocks import PAGES
 from docblocks import PLONE_PAGES
 from docblocks import REPOSITORY
 from docblocks import save
+from docblocks import TYPED
 from docblocks import used
 from pathlib import Path
 from serverprocess import SCRIPTS
@@ -25,9 +26,6 @@ import states
 import subprocess
 import sys
 import textwrap
-
-#: What somebody types. Each such block must have been run at the end, see conftest.
-TYPED = pagerun.TYPED
 
 #: Commands of a shell that are no scripts of ours.
 SYSTEM = {"cd", "git", "mkdir", "python3", "docker", "kill"}
