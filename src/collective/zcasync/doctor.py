@@ -230,7 +230,7 @@ def _of_waiting(queue: Any) -> Iterator[Finding]:
             queue.name,
             _ids(refused),
         )
-    if agents and counts_free(agents) == 0 and any(True for _ in queue.waiting()):
+    if agents and _room(agents) == 0 and any(True for _ in queue.waiting()):
         longest = [f"{oid_text(job)} ({job.task})" for job in _longest(queue)]
         yield Finding(
             "busy",
@@ -241,7 +241,7 @@ def _of_waiting(queue: Any) -> Iterator[Finding]:
         )
 
 
-def counts_free(agents: Iterable[Any]) -> int:
+def _room(agents: Iterable[Any]) -> int:
     """How many jobs the agents could take more."""
     return sum(max(agent.size - len(agent), 0) for agent in agents)
 
@@ -301,7 +301,7 @@ def _of_running(queue: Any) -> Iterator[Finding]:
             queue.name,
             _ids(late),
         )
-    inner = list(takecount(queue.awaiting(), LOOK_AT_MOST)) if hasattr(queue, "awaiting") else []
+    inner = list(takecount(queue.awaiting(), LOOK_AT_MOST))
     if inner:
         yield Finding(
             "awaiting",

@@ -83,6 +83,8 @@ def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundi
         if info is not None:
             info.begin(job)
         report = _do(job, kind, manager, around)
+        if report == FINISHED:
+            tracelog.info("completed %r in thread %s", job, threading.get_ident())
         if info is not None:
             info.end(job)
         return report

@@ -126,14 +126,14 @@ class Selection:
     def _held(self, queue: Any) -> Iterator[Any]:
         """What is in agents, what waits for a job or a Deferred, and what waits to go on with its callbacks."""
         for slot in queue.slots.values():
-            for oid, (job, agent) in list(slot.running.items()):
+            for oid, (job, agent) in [*slot.running.items(), *slot.deferreds.items()]:
                 if not lookup.loads(job) or job._status_id == 3 or not self._is_meant(slot.owner or "", agent):
                     continue
                 state = "active" if job.status == ASSIGNED and oid in slot.started else state_of(job)
                 if state in self.states:
                     yield job
         if self.agent is None and self.uuid is None:
-            elsewhere = [queue.waiting_for.values()]
+            elsewhere: list[Iterator[Any]] = [(job for job, _inner in queue.awaiting())]
             if "callbacks" in self.states:
                 elsewhere += [(job for _key, job in queue.waiting()), (job for _due, job in queue.later_jobs())]
             yield from (job for job in chain(*elsewhere) if not is_broken(job) and self._goes_on(job))
