@@ -35,8 +35,8 @@ ENGINE_ORDER = """
     notify lookup waiting outcomes callables readable representation utils jobinfo door configuredpolicy retry
     fence neighbours
     surroundings ending running decisions attempts interruptions
-    callbacks callbackruns execution calls job quota history slot filing entries rejections claims sweeping takeover
-    dispatchers places queues
+    callbacks callbackruns execution calls job quota history slot letters filing entries rejections claims sweeping
+    takeover dispatchers places queues
     queue agent wakeup threadpool pollinfo introspection observer heartbeat
     mail membership solitude claiming dispatcher reactor signals subscribers adapters configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground

@@ -9,6 +9,7 @@ from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICallbackProxy
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import make_key
 from twisted.python.failure import Failure
 from typing import Any
 from zope.interface import implementer
@@ -103,7 +104,7 @@ def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_fac
     _mark(callback, failure_log_level, retry_policy_factory)
     _adopt(callback, job)
     if job.token is not None and job.status != COMPLETED and job.agent is not None and job.agent.slot is not None:
-        job.agent.slot.send(job, ("callback", uuid.uuid4().hex), callback)
+        job.agent.slot.send(job, ("callback", f"{make_key():016x}-{uuid.uuid4().hex[:8]}"), callback)
         return callback
     job._callbacks = (*job._callbacks, callback)
     return callback

@@ -8,6 +8,7 @@ from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import filing
+from collective.zcasync import letters
 from collective.zcasync import transactions
 from collective.zcasync import waiting
 from collective.zcasync.entries import group_of
@@ -164,6 +165,8 @@ class Taker:
         if not loads(job):
             self.set_aside(row, f"its class {type(job).__module__}.{type(job).__name__} cannot be loaded")
             return None
+        if job.key == row.key:
+            letters.collect(self.queue, job)
         if job.key != row.key:
             if row.at in row.place.tree:  # else it left together with the job
                 self.leave(row)  # moved or ended meanwhile: the entry is stale
@@ -353,5 +356,6 @@ class Taker:
             if deadline is not None and deadline > self.now:
                 self._note_deadline(job)  # it was moved since
             elif deadline is not None and queue.take_out(job, self.slot):
-                found.append(Taken(job, "expire"))
+                letters.collect(queue, job)
+                found += [Taken(job, "expire")] if job._status_id == 0 else []
         return found

@@ -68,6 +68,18 @@ class Slot(Persistent):
         for (_oid, _kind, name), value in self.mailbox.items((oid, kind), (oid, kind + "\0")):
             yield name, value
 
+    def hold_mail(self) -> None:
+        """Let the present transaction conflict with any letter that arrives before its commit.
+
+        For whoever takes a job from its owner that had not ended: its letters go elsewhere from then on.
+        """
+        jar, record = self._p_jar, self.mailbox
+        while record is not None:
+            if record._p_oid is not None:  # the only bucket of a small tree is a part of the tree's record
+                record._p_activate()
+                jar.readCurrent(record)
+            record = record._firstbucket if record is self.mailbox else record._next
+
     def open_mail(self, oid: bytes) -> list[tuple[str, str, Any]]:
         """Take all letters for a job out: (kind, name, value). For the claim that sweeps it."""
         found = [(key, value) for key, value in self.mailbox.items((oid,), (oid + b"\0",))]

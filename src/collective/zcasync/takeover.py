@@ -3,6 +3,7 @@
 from collective.zcasync import events
 from collective.zcasync import filing
 from collective.zcasync import interruptions
+from collective.zcasync import letters
 from collective.zcasync import sweeping
 from collective.zcasync import waiting
 from collective.zcasync.attempts import RETURNED
@@ -23,6 +24,7 @@ DEADLY = 3
 
 def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
     """What a dispatcher leaves: file away what has finished, give back what had not begun, interrupt the rest."""
+    slot.hold_mail()
     rows = slot.running.items()
     ended = [(oid, "finished") for oid, (job, _a) in rows if _status(job) == 3 and _is_of(job, slot)]
     sweeping.sweep(queue, slot, ended)
@@ -34,15 +36,15 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
             sweeping.put_back(queue, slot, job)
             continue
         slot.release(oid)
-        told = sweeping.deliver(job, slot)
+        told = letters.deliver(job, slot)
         killed = died or "hung" in told  # the process leaves because of that job
         by = interruptions.DEATH if killed else interruptions.STOP
         if not _is_of(job, slot):
-            sweeping.stop_if_asked(queue, job, told)
+            letters.stop_if_asked(queue, job, told)
             continue  # it waits again already, in an inbox
         if waiting.waiter(job) is not None:
             waiting.begin(queue, slot, job)  # its code has run, and must not run again
-            sweeping.stop_if_asked(queue, job, told)
+            letters.stop_if_asked(queue, job, told)
             continue
         if job._status_id == 0:
             job._become(ACTIVE)
@@ -58,7 +60,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         elif not waits:
             queue.give_back(job, front=True)
         elif "stop" in told and job._status_id == 0:
-            sweeping.stop_if_asked(queue, job, told)
+            letters.stop_if_asked(queue, job, told)
         elif killed and job.deaths >= DEADLY:
             _set_aside_killer(queue, job, slot)
     slot.started = frozenset()

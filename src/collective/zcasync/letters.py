@@ -1,0 +1,46 @@
+"""What becomes of the letters that others sent to a claimed job, once its owner has let it go."""
+
+from collective.zcasync import clock
+from collective.zcasync.exceptions import CancelledError
+from collective.zcasync.failure import Failure
+from typing import Any
+
+
+def deliver(job: Any, slot: Any) -> set[str]:
+    """Move letters from a slot's mailbox to their job and its callbacks; the kinds of what was there for the job."""
+    letters = slot.open_mail(job._p_oid)
+    for kind, name, value in letters:
+        if kind == "annotation":
+            job.annotations[name] = value
+        elif kind == "callback":
+            value.parent = job
+            job._callbacks = (*job._callbacks, value)
+        elif kind == "progress" and (job._progress is None or job._progress[0] < value[0]):
+            job._progress = value  # its thread did not come to say it: it died
+    if slot.mailbox:
+        for callback in job.all_callbacks():
+            if "stop" in deliver(callback, slot) and callback._status_id < 2:
+                failure = Failure.from_exception(CancelledError(CancelledError.__doc__))
+                callback._finish(failure, clock.utcnow(), "cancelled")
+    return {kind for kind, _name, _value in letters}
+
+
+def collect(queue: Any, job: Any) -> None:
+    """A waiting job is about to be taken: give it the letters that its last owner has not swept up yet.
+
+    Else they would reach it while another one runs it, or when it has ended: its record is its owner's, and a callback
+    that comes after the end without a word is never run. Writes that owner's slot, only if there is something to do.
+    """
+    for slot in queue.slots.values():
+        if job._p_oid in slot.running:
+            slot.release(job._p_oid)
+            told = deliver(job, slot)
+            if "callback" in told and job._status_id == 3:
+                job._reopen()
+            stop_if_asked(queue, job, told)
+
+
+def stop_if_asked(queue: Any, job: Any, told: set[str]) -> None:
+    """A job that waits, again or for another job, and was asked to stop before it had ended, must not go on."""
+    if "stop" in told and job._status_id < 2 and job.token is None and job.parent is queue:
+        queue.cancel(job)

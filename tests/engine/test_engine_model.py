@@ -1,0 +1,353 @@
+"""Interleavings: clients, claims, job threads, deaths and burials in random order, and invariants after each step."""
+
+from collections.abc import Iterator
+from collective.zcasync import clock
+from collective.zcasync.queue import JobNotInQueue
+from datetime import timedelta
+from enginechecks import Checker
+from enginemodel import Client
+from enginemodel import in_seconds
+from enginemodel import OUTCOMES
+from enginemodel import quick
+from enginemodel import START
+from enginemodel import Storage
+from enginemodel import World
+from hypothesis import HealthCheck
+from hypothesis import Phase
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle
+from hypothesis.stateful import initialize
+from hypothesis.stateful import invariant
+from hypothesis.stateful import precondition
+from hypothesis.stateful import rule
+from hypothesis.stateful import RuleBasedStateMachine
+from hypothesis.stateful import run_state_machine_as_test
+from typing import Any
+from ZODB.POSException import ConflictError
+
+import os
+import pytest
+
+#: Examples of a run; more by hand, see scripts/model.py.
+EXAMPLES = int(os.environ.get("ZCASYNC_EXAMPLES", "200"))
+
+STORAGE = Storage()
+
+POLICIES = (None, None, "enginemodel:Scripted", "NeverRetry", "RetryCommonForever")
+ANSWERS = (False, True, timedelta(0), timedelta(seconds=20))
+SHAPES = ("none", "none", "one", "either", "chain", "two")
+
+clients = st.integers(0, 1)
+picks = st.integers(0, 11)
+stops = st.sampled_from([1, 2, 2, 3, 4, 6, 400])
+outcomes = st.sampled_from(OUTCOMES)
+answers = st.sampled_from(ANSWERS)
+
+
+class Machine(RuleBasedStateMachine):
+    """The driver: each rule moves one actor, or changes one thing in one client's transaction."""
+
+    jobs = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world: World = STORAGE.world()
+        self.checker = Checker(self.world)
+        self.seconds = 0.0
+
+    def teardown(self) -> None:
+        try:
+            self.settle()
+        finally:
+            self.world.close()
+
+    # Clients
+
+    def _client(self, number: int) -> Client:
+        self.tick(0.001)
+        client = self.world.clients[number]
+        client.begin()
+        return client
+
+    def tick(self, seconds: float) -> None:
+        self.seconds += seconds
+        clock.set_now(START + timedelta(seconds=self.seconds))
+
+    def _callbacks(self, job: Any, shape: str, policy: str | None) -> list[Any]:
+        """Add callbacks to a job; the jobs that they are."""
+        if shape == "none":
+            return []
+        first, second = self.world.new_job(policy), self.world.new_job()
+        if shape == "either":
+            job.addCallbacks(first, second)
+            return [first, second]
+        job.addCallback(first)
+        if shape == "one":
+            return [first]
+        (job if shape == "two" else first).addCallback(second)
+        return [first, second]
+
+    @rule(
+        target=jobs,
+        who=clients,
+        quotas=st.sampled_from([(), (), ("a",), ("b", "a")]),
+        after=st.sampled_from([None, None, None, -5, 10]),
+        by=st.sampled_from([None, None, None, 5, 30]),
+        group=st.sampled_from(["", "", "g"]),
+        policy=st.sampled_from(POLICIES),
+        shape=st.sampled_from(SHAPES),
+        priority=st.sampled_from([0, 0, 3]),
+        commit=st.booleans(),
+    )
+    def put(
+        self,
+        who: int,
+        quotas: tuple[str, ...],
+        after: float | None,
+        by: float | None,
+        group: str,
+        policy: str | None,
+        shape: str,
+        priority: int,
+        commit: bool,
+    ) -> Any:
+        client = self._client(who)
+        known = tuple(name for name in quotas if name in client.queue.quotas)
+        job = self.world.new_job(policy, group=group, priority=priority, quota_names=known)
+        number = job.args[0]
+        callbacks = self._callbacks(job, shape, policy)
+        when = None if after is None else clock.utcnow() + timedelta(seconds=after)
+        client.queue.put(job, begin_after=when, begin_by=in_seconds(by))
+        client.then += [self.world.learn(one) for one in (job, *callbacks)]
+        if commit:
+            client.commit()
+        return number
+
+    def _known(self, number: int, who: int) -> Any:
+        """The job in the client's connection, if its put was committed and the client can see it."""
+        client = self._client(who)
+        if number not in self.world.oids:
+            return None
+        try:
+            job = client.job(number)
+            job._p_activate()
+        except (KeyError, ConflictError):  # its put was committed after this transaction had begun
+            return None
+        return job
+
+    @rule(number=jobs, who=clients, shape=st.sampled_from(SHAPES[2:]), commit=st.booleans())
+    def add_callback(self, number: int, who: int, shape: str, commit: bool) -> None:
+        job, client = self._known(number, who), self.world.clients[who]
+        if job is None or number in self.world.removed:
+            return
+        try:
+            callbacks = self._callbacks(job, shape, None)
+        except ConflictError:
+            client.abort()
+            return
+        client.then += [self.world.learn(one) for one in callbacks]
+        if commit:
+            client.commit()
+
+    @rule(number=jobs, who=clients, callbacks=st.booleans(), commit=st.booleans())
+    def cancel(self, number: int, who: int, callbacks: bool, commit: bool) -> None:
+        job, client = self._known(number, who), self.world.clients[who]
+        if job is None or number in self.world.removed:
+            return
+        token = job.token
+        answer = client.queue.cancel(job, callbacks)
+        if answer == "stopping":
+            client.then.append(lambda: self.world.asked.setdefault(number, token))
+        if commit:
+            client.commit()
+
+    @rule(number=jobs, who=clients)
+    def remove(self, number: int, who: int) -> None:
+        job, client = self._known(number, who), self.world.clients[who]
+        if job is None or number in self.world.removed or job._status_id:
+            return
+        try:
+            client.queue.remove(job)
+        except JobNotInQueue:
+            return
+        client.then.append(lambda: self.world.removed.add(number))
+        client.commit()
+
+    @rule(who=clients, keep=st.booleans())
+    def end_transaction(self, who: int, keep: bool) -> None:
+        client = self._client(who)
+        if keep:
+            client.commit()
+        else:
+            client.abort()
+
+    @rule(
+        who=clients,
+        what=st.sampled_from(["pause", "resume", "hold", "release", "remove", "create", "grow", "shrink", "touch"]),
+        quota=st.sampled_from(["a", "b"]),
+    )
+    def set_up(self, who: int, what: str, quota: str) -> None:
+        client = self._client(who)
+        queue = client.queue
+        if what in ("pause", "resume"):
+            queue.paused = what == "pause"
+        elif what == "hold":
+            queue.hold_group("g")
+        elif what == "release":
+            queue.release_group("g")
+        elif what == "touch":
+            client.connection.root()["hot"]["touched"] = "by a client"
+        elif what == "remove" and quota in queue.quotas:
+            queue.quotas.remove(quota)
+        elif what == "create":
+            queue.quotas.create(quota, 1)
+        elif quota in queue.quotas:
+            queue.quotas.resize(quota, 3 if what == "grow" else 1)
+        client.commit()
+
+    @rule(seconds=st.sampled_from([1, 8, 40]))
+    def wait(self, seconds: float) -> None:
+        self.tick(seconds)
+
+    # Dispatchers
+
+    @initialize(sizes=st.tuples(st.integers(1, 2), st.integers(1, 2)), prefetch=st.sampled_from([0, 3]))
+    def two_dispatchers(self, sizes: tuple[int, int], prefetch: int) -> None:
+        for size in sizes:
+            self.world.start(size, prefetch)
+
+    def _alive(self) -> list[Any]:
+        return [one for one in self.world.dispatchers if one.activated]
+
+    @precondition(lambda self: len(self._alive()) < 3 and len(self.world.dispatchers) < 5)
+    @rule(size=st.integers(1, 2), prefetch=st.sampled_from([0, 3]))
+    def start(self, size: int, prefetch: int) -> None:
+        self.tick(0.001)
+        self.world.start(size, prefetch)
+
+    def _idle(self) -> list[Any]:
+        return [one for one in self._alive() if one.busy is None]
+
+    @precondition(lambda self: self._idle())
+    @rule(pick=picks, full=st.booleans(), look=st.booleans(), stops=st.sampled_from([2, 3, 400, 400]))
+    def claim(self, pick: int, full: bool, look: bool, stops: int) -> None:
+        self.tick(0.001)
+        idle = self._idle()
+        self.world.claim(idle[pick % len(idle)], full, look).advance(stops)
+
+    @rule(pick=picks, stops=stops, outcome=outcomes, answer=answers)
+    def proceed(self, pick: int, stops: int, outcome: str, answer: Any) -> None:
+        """Somebody goes on: an actor that stands still, a thread that takes a job, or a claim."""
+        self.tick(0.001)
+        world = self.world
+        rows = world.startable()
+        number = pick % (len(world.actors) + len(rows) + 1)
+        if number < len(world.actors):
+            world.actors[number].advance(stops, outcome, answer)
+        elif number < len(world.actors) + len(rows):
+            world.begin(*rows[number - len(world.actors)]).advance(stops, outcome, answer)
+        elif self._idle():
+            idle = self._idle()
+            world.claim(idle[pick % len(idle)], True, True).advance(400 if stops > 3 else stops)
+
+    @precondition(lambda self: self._alive())
+    @rule(pick=picks)
+    def read_mail(self, pick: int) -> None:
+        alive = self._alive()
+        mail = alive[pick % len(alive)].mail
+        mail.read_soon()
+        mail._round()
+
+    @precondition(lambda self: self.world.actors)
+    @rule(pick=picks, stops=stops, outcome=outcomes, answer=answers)
+    def go_on(self, pick: int, stops: int, outcome: str, answer: Any) -> None:
+        self.tick(0.001)
+        actors = self.world.actors
+        actors[pick % len(actors)].advance(stops, outcome, answer)
+
+    @precondition(lambda self: self.world.startable())
+    @rule(pick=picks, stops=stops, outcome=outcomes, answer=answers)
+    def begin(self, pick: int, stops: int, outcome: str, answer: Any) -> None:
+        self.tick(0.001)
+        rows = self.world.startable()
+        self.world.begin(*rows[pick % len(rows)]).advance(stops, outcome, answer)
+
+    @precondition(lambda self: len(self._idle()) > 1)
+    @rule(pick=picks, other=picks, crash=st.booleans(), stops=st.sampled_from([2, 3, 400, 400]))
+    def take_over(self, pick: int, other: int, crash: bool, stops: int) -> None:
+        """Of one that is dead, or only taken for dead."""
+        self.tick(0.001)
+        idle = self._idle()
+        one = idle.pop(pick % len(idle))
+        dead = idle[other % len(idle)]
+        if crash:
+            self.world.crash(dead)
+        self.world.bury(one, dead).advance(stops)
+
+    @precondition(lambda self: self._idle())
+    @rule(pick=picks, stops=st.sampled_from([2, 3, 400, 400]))
+    def leave(self, pick: int, stops: int) -> None:
+        self.tick(0.001)
+        idle = self._idle()
+        self.world.leave(idle[pick % len(idle)]).advance(stops)
+
+    # After each step, and at the end
+
+    @invariant()
+    def holds(self) -> None:
+        self.checker.check()
+
+    def settle(self) -> None:
+        """Everybody has time to do everything; then nothing may be left over."""
+        world = self.world
+        for client in world.clients:
+            client.abort()
+        for actor in list(world.actors):
+            actor.advance()
+        client = world.clients[0]
+        client.manager.begin()
+        queue = client.queue
+        queue.paused = False
+        queue.release_group("g")
+        assert client.commit()
+        for _ in range(4):
+            self.tick(700)  # longer than a lease
+            last = world.start(5, 0)
+            for one in list(world.dispatchers):
+                if one is not last and one.activated:
+                    world.leave(one).advance()
+                elif one.crashed:
+                    world.bury(last, one).advance()
+            idle = 0
+            while idle < 3:
+                self.tick(0.1)
+                world.claim(last, True, True).advance()
+                idle = 0 if world.startable() else idle + 1
+                while world.startable():
+                    world.begin(*world.startable()[0]).advance()
+        self.checker.at_the_end()
+
+
+@pytest.fixture(autouse=True)
+def storage() -> Iterator[None]:
+    with quick():
+        yield
+        STORAGE.close()
+
+
+def test_whatever_the_order_no_invariant_is_violated() -> None:
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            print_blob=True,
+            report_multiple_bugs=False,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

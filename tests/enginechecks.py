@@ -1,0 +1,174 @@
+"""The invariants of docs/concepts/invariants.md, recounted from the database; see enginemodel for the world."""
+
+from collections import Counter
+from collective.zcasync import claims
+from collective.zcasync.slot import COUNTS
+from enginemodel import World
+from typing import Any
+
+
+class Violated(AssertionError):
+    """An invariant does not hold. ``name``: which."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+
+
+class Checker:
+    """Looks at a world after each step, and remembers what must not change any more."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        #: number -> what was stored when the job or callback ended first.
+        self.ended: dict[int, tuple[Any, ...]] = {}
+        #: number -> outcome under which the history holds the job.
+        self.history: dict[int, str] = {}
+        #: quota name -> members at the last look.
+        self.members: dict[str, set[int]] = {}
+
+    def check(self) -> None:
+        """Violated, naming the invariant, if one does not hold now."""
+        self._faults()
+        queue = self.world.look()
+        jobs = {number: self.world.observer.job(number) for number in self.world.oids}
+        places = self._places(queue)
+        self._in_one_place(jobs, places)
+        self._ended_once(jobs)
+        self._effects_once(jobs)
+        self._history_final(places)
+        self._counters(queue)
+        self._quotas(queue, jobs, places)
+
+    def _faults(self) -> None:
+        for fault in self.world.faults:
+            name, _, text = fault.partition(": ")
+            raise Violated(name, text)
+
+    def _number(self, job: Any) -> int:
+        return self.world.numbers.get(job._p_oid, -1)
+
+    def _places(self, queue: Any) -> dict[int, list[str]]:
+        """number -> the places where the job is; entries that the engine holds for stale do not count."""
+        found: dict[int, list[str]] = {}
+        for place in queue.places(range(len(queue.inboxes)), None, None):
+            for row in claims.place_rows(place):
+                if row.job.key == row.key:
+                    found.setdefault(self._number(row.job), []).append(f"waiting in {place.kind} {place.name}")
+        for slot in queue.slots.values():
+            for job, _agent in slot.running.values():
+                if job.token is not None and job.agent is not None and job.agent.slot is slot:
+                    found.setdefault(self._number(job), []).append("running")
+            for _key, job in slot.history.rows():
+                found.setdefault(self._number(job), []).append("history")
+        for _reason, job in queue.quarantine.values():
+            found.setdefault(self._number(job), []).append("quarantine")
+        return found
+
+    def _in_one_place(self, jobs: dict[int, Any], places: dict[int, list[str]]) -> None:
+        for number in self.world.mains:
+            where = places.get(number, [])
+            if jobs[number].late and where.count("history") == 1:
+                where = [place for place in where if place != "history"] or where  # its last callbacks wait or run
+            if len(where) != (0 if number in self.world.removed else 1):
+                raise Violated("one place", f"job {number} (status {jobs[number]._status_id}) is in {where}")
+
+    def _ended_once(self, jobs: dict[int, Any]) -> None:
+        for number, job in jobs.items():
+            if job._status_id < 2:
+                if number in self.ended:
+                    raise Violated("ended once", f"job {number} had ended as {self.ended[number]}, and is open again")
+                continue
+            end = (job.outcome, job.error, job.active_end, job.attempts)
+            if self.ended.setdefault(number, end) != end:
+                raise Violated("ended once", f"job {number} ended as {self.ended[number]}, and as {end}")
+
+    def _effects_once(self, jobs: dict[int, Any]) -> None:
+        effects = self.world.observer.connection.root()["effects"]
+        final = Counter(number for number, kind in effects.values() if kind == "final")
+        for number, job in jobs.items():
+            expected = 1 if job._status_id >= 2 and job.outcome == "succeeded" else 0
+            if final[number] != expected:
+                what = "callback" if job.is_callback else "job"
+                raise Violated(f"{what} effects once", f"{what} {number} ({job.outcome}) left {final[number]} effects")
+
+    def _history_final(self, places: dict[int, list[str]]) -> None:
+        for number in self.history:
+            if "history" not in places.get(number, []):
+                raise Violated("history final", f"job {number} has left the history")
+        for number, where in places.items():
+            if "history" in where:
+                outcome = self.history.setdefault(number, "there")
+                assert outcome
+
+    def _counters(self, queue: Any) -> None:
+        recount = dict.fromkeys(COUNTS, 0)
+        waiting = running = 0
+        for place in queue.places(range(len(queue.inboxes)), None, None):
+            rows = sum(1 for _row in claims.place_rows(place))
+            if place.kind in ("later", "parked"):
+                recount[place.kind] += rows
+            else:
+                waiting += rows
+        recount.pop("backlog")
+        recount["quarantined"] = len(queue.quarantine)
+        for slot in queue.slots.values():
+            running += len(slot.running)
+            for (_day, outcome), groups in slot.history.periods.items():
+                recount[outcome] += sum(len(tree) for tree in groups.values())
+        counted = queue.counts()
+        told = {name: counted.get(name) for name in ("waiting", "running", *recount)}
+        found = {"waiting": waiting, "running": running, **recount}
+        if told != found:
+            raise Violated("counters", f"the queue counts {told}, there are {found}")
+
+    def _quotas(self, queue: Any, jobs: dict[int, Any], places: dict[int, list[str]]) -> None:
+        quotas = {name: quota._p_oid for name, quota in queue.quotas.items()}
+        for name, quota in queue.quotas.items():
+            members = {self._number(job) for job in quota}
+            if len(members) > quota.size and members - self.members.get(name, set()):
+                raise Violated("quotas", f"quota {name} of size {quota.size} has let in {members}")
+            self.members[name] = members
+            for number in members:
+                where = places.get(number, ["nowhere"])
+                if where[0] == "history" or where[0] == "quarantine" or number in self.world.removed:
+                    raise Violated("quotas", f"quota {name} still holds job {number}, which is in {where}")
+                if "parked group" in where[0]:
+                    raise Violated("quotas", f"quota {name} holds job {number}, which waits for a release")
+        for number, where in places.items():
+            job = jobs.get(number)
+            kind, then = self.world.kinds.get(job.token, ("", {})) if job is not None else ("", {})
+            if kind != "run" or where != ["running"]:
+                continue
+            for name in job.quota_names:
+                same = name in quotas and then.get(name) == quotas[name]
+                if same and job._status_id < 2 and job not in queue.quotas[name]:
+                    raise Violated("quotas", f"job {number} runs outside its quota {name}")
+
+    def at_the_end(self) -> None:
+        """After everybody has had time to do everything: nothing is left over."""
+        self.check()
+        queue = self.world.look()
+        for number in self.world.oids:
+            job = self.world.observer.job(number)
+            main = job if not job.is_callback else None
+            if main is not None and number not in self.world.removed and number not in self.history:
+                where = self._places(queue).get(number)
+                raise Violated("reachable", f"job {number} (status {job._status_id}) is never taken from {where}")
+            if main is not None and number in self.history:
+                self._callbacks_done(job)
+        for slot in queue.slots.values():
+            if slot.running or slot.mailbox:
+                raise Violated("reachable", f"a slot is left with {slot.running} and {list(slot.mailbox.keys())}")
+        for name, quota in queue.quotas.items():
+            if len(quota):
+                raise Violated("quotas", f"quota {name} still holds {[self._number(job) for job in quota]}")
+
+    def _callbacks_done(self, job: Any) -> None:
+        if job._status_id != 3:
+            raise Violated("callbacks", f"job {self._number(job)} is in the history with status {job._status_id}")
+        for callback in job._callbacks:
+            target = getattr(callback, "job", None) if hasattr(callback, "getJob") else callback
+            if target is None or target._status_id != 3:
+                raise Violated("callbacks", f"a callback of job {self._number(job)} never ran: {callback!r}")
+            self._callbacks_done(target)
