@@ -32,7 +32,7 @@ ENGINE_LIBRARIES = {
 ENGINE_ORDER = """
     exceptions events interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
-    notify lookup waiting outcomes callables readable representation utils jobinfo door configuredpolicy retry
+    notify lookup waiting outcomes sequences callables readable representation utils jobinfo door configuredpolicy retry
     fence neighbours
     surroundings ending running decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot letters filing entries rejections claims sweeping

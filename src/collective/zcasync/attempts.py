@@ -245,7 +245,8 @@ class Run:
         """The policy's answer: False, True or a timedelta."""
         answer = decisions.after_error(self.job, failure, self.stage == "commit", self.cache)
         deadline = self.job.deadline()
-        if answer is False or deadline is not None and clock.utcnow() > deadline:
+        late = deadline is not None and clock.utcnow() > deadline and not self.job.goes_on
+        if answer is False or late:
             return False
         if kind == "away":
             return True  # the whole pool has waited for the database already, and this is no attempt

@@ -68,6 +68,8 @@ class Call(Base):
     active_end: datetime | None
     resume_at: datetime | None
     _status_id: int
+    goes_on: bool
+    extended: bool
 
     def _set_call(self, call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         task = getattr(call, "__zcasync_task__", None)
@@ -85,6 +87,8 @@ class Call(Base):
 
     def _store_call(self, owner: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Small plain arguments stay in the record; all others go into a payload of their own."""
+        if self.goes_on:
+            self.extended = True
         arguments = tuple(args), tuple(kwargs.items())
         if owner is None and door.is_plain(arguments):
             self._args, self._kwargs = arguments

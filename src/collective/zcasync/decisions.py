@@ -54,6 +54,8 @@ def after_interruption(job: Any) -> bool | timedelta | None:
 
 def goes_on_after_stop(job: Any) -> bool:
     """Whether a job that stopped because its dispatcher did runs again. Only a policy of unknown ways is asked."""
+    if job.goes_on:
+        return True
     deadline = job.deadline()
     if deadline is not None and clock.utcnow() > deadline:
         return False

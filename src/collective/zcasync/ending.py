@@ -31,6 +31,8 @@ class Ending:
     goes_on = False
     #: Of a job with ``goes_on``: whether it was given more jobs since its code ran last.
     extended = False
+    #: Of a job with ``goes_on``: the number of the first of its jobs that had not ended when its code ran last.
+    _passed = 0
     #: The ``serial`` or ``parallel`` job that this one belongs to.
     sequence: Any = None
     # What Job adds, and this part needs.

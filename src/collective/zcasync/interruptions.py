@@ -44,9 +44,14 @@ def decide(job: Any) -> str:
     """Do what the policy of an interrupted job answers; see ``interrupt``.
 
     A policy that cannot be asked is asked again when the job's turn comes once more: until then nobody knows whether
-    it may be run twice.
+    it may be run twice. What a job with ``goes_on`` does can be begun anew at any time.
     """
-    now, answer = clock.utcnow(), decisions.after_interruption(job)
+    now = clock.utcnow()
+    if job.goes_on:
+        job.interrupted_by = ""
+        job.queue.give_back(job, front=True)
+        return RETURNED
+    answer = decisions.after_interruption(job)
     deadline = job.deadline()
     if deadline is not None and now > deadline:
         answer = False

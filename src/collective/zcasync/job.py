@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collective.zcasync import callbacks
 from collective.zcasync import execution
 from collective.zcasync import running
+from collective.zcasync import sequences
 from collective.zcasync.callbacks import ConditionalCallbackProxy as ConditionalCallbackProxy
 from collective.zcasync.callbacks import isFailure as isFailure
 from collective.zcasync.callbacks import SuccessFailureCallbackProxy as SuccessFailureCallbackProxy
@@ -327,6 +328,27 @@ class Job(Ending, Call):
             return call_text(self)
         except (TypeError, ValueError, AttributeError, LookupError):
             return super().__repr__()
+
+
+def serial(*jobs: Any, **options: Any) -> Job:
+    """A job, to be put, that runs ``jobs`` one after the other, whether they succeed or not, and then ``postprocess``.
+
+    ``jobs``, and ``postprocess=``: jobs, functions, or what is adaptable to IJob; InvalidJobError (a TypeError) for
+    anything else, and for other keywords. The postprocess is called with its own arguments and then all jobs, which
+    have ended, in their order; its result is that of the whole. Without one the result is the tuple of the jobs.
+
+    The jobs are ``args`` of what is returned: more may be appended before the start, by one of the jobs, or by their
+    callbacks. It runs them in its own queue, and holds no thread meanwhile. If it is cancelled, what it has put goes
+    on.
+    """
+    made: Job = sequences.make(Job, "serial", jobs, options)
+    return made
+
+
+def parallel(*jobs: Any, **options: Any) -> Job:
+    """Like ``serial``, but ``jobs`` are put all at once, and run in any order and side by side."""
+    made: Job = sequences.make(Job, "parallel", jobs, options)
+    return made
 
 
 callbacks.make_job = Job.adapt

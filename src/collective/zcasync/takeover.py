@@ -32,7 +32,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         if _status(job) is None:
             sweeping.set_aside(queue, slot, job, "its class or record cannot be loaded")
             continue
-        if _is_of(job, slot) and job._status_id == 0 and oid not in slot.started:
+        if _is_of(job, slot) and _may_begin_anew(job, oid, slot):
             sweeping.put_back(queue, slot, job)
             continue
         slot.release(oid)
@@ -64,6 +64,13 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         elif killed and job.deaths >= DEADLY:
             _set_aside_killer(queue, job, slot)
     slot.started = frozenset()
+
+
+def _may_begin_anew(job: Any, oid: bytes, slot: Slot) -> bool:
+    """Whether no code of the job has begun, or only such that can be begun anew at any time."""
+    if job.goes_on:
+        return bool(job._status_id == 1) and waiting.waiter(job) is None
+    return bool(job._status_id == 0) and oid not in slot.started
 
 
 def _is_of(job: Any, slot: Slot) -> bool:

@@ -101,7 +101,7 @@ def run_jobs(context: Any, raises: bool = True, limit: int = 10_000) -> list[Any
             _run_callbacks_inline(job)
             if waiting.waiter(job) is not None:
                 waiting.begin(queue, None, job)
-                waits.append(job)
+                waits += [job] if job not in waits else []
                 continue
             filing.file_away(queue, None, job)
             done.append(job)

@@ -133,8 +133,8 @@ def begin(queue: Any, slot: Any, job: Any) -> None:
             refuse_circle(inner, outer)
         except InvalidJobError as error:
             end = Failure.from_exception(error)
-    if end is not None:
-        pass_on(outer, None if end is True else end)
+    if end is not None or outer.goes_on and outer.extended:
+        pass_on(outer, end if isinstance(end, Failure) else None)
         return
     inner._p_jar.readCurrent(inner)
     others = queue.waiting_for.get(key_of(inner), ())
