@@ -168,10 +168,9 @@ class Dispatcher(Introspection):
         self.around.stopping.clear()
         self.polls.clear()
         self.jobs.clear()
-        self._pool_size = self.db.getPoolSize()
-        self.db.setPoolSize(self._pool_size + 3 + (self.max_threads or 3))
         self.mail = self.around.mail = Mail(self)
         self.membership = Membership(self)
+        self.membership.reserve(0)
         self.observer = Observer(time.monotonic())
         self.watcher = CommitWatcher(self.db, self._committed)
         self.heartbeat = Heartbeat(self)
@@ -212,7 +211,7 @@ class Dispatcher(Introspection):
         self.watcher.close()
         for pool in self._pools():
             pool.close(THREADS_END)
-        self.db.setPoolSize(self._pool_size)
+        self.membership.reserve(None)
         logger.info("dispatcher %s deactivated", self.UUID)
 
     def crash(self) -> None:

@@ -133,6 +133,8 @@ class DispatcherAgents(Base):
         agent = self._agents.get(name)
         if agent is not None and len(agent):
             raise InvalidValueError(f"the agent {name!r} holds {len(agent)} jobs; wait until they have ended")
+        if agent is not None and self.slot is not None:
+            self.slot._p_changed = True  # so that a claim for that agent at the same time conflicts
 
     # Life
 

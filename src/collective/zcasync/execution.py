@@ -166,18 +166,25 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
 
 def _open(database: Any, oid: bytes, stopping: threading.Event) -> Any:
     """A connection; while the database is away, wait until it gives the job's record: that is no trouble of the job."""
+    conflicts = 0
     while True:
         connection = None
         try:
             connection = database.open()
             connection.get(oid)._p_activate()
         except Exception as error:
-            if transactions.is_disconnect(error):
-                if connection is not None:
-                    transaction.abort()
-                    connection.close()
-                if not transactions.wait_for_database(database, stopping):
-                    raise SystemExit("stopped while the database was away") from error
+            away, conflict = transactions.is_disconnect(error), transactions.is_conflict(error)
+            if connection is not None and (away or conflict):
+                transaction.abort()
+                connection.close()
+            if away and not transactions.wait_for_database(database, stopping):
+                raise SystemExit("stopped while the database was away") from error
+            if conflict:
+                conflicts += 1
+                if conflicts % 5 == 1:
+                    logger.warning("Loading job %s conflicted %d times; it is tried on", oid.hex(), conflicts)
+                stopping.wait(min(0.2, 0.005 * conflicts))
+            if away or conflict:
                 continue
             if connection is None:
                 raise

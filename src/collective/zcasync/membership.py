@@ -15,6 +15,9 @@ import uuid
 
 logger = logging.getLogger("collective.zcasync.events")
 
+#: Connections of a dispatcher beside those of its job threads: for its claims, its pings and its mail.
+BESIDE = 3
+
 
 class Membership:
     """The part of the claim thread that knows of siblings. All methods run in the claim thread."""
@@ -27,6 +30,7 @@ class Membership:
         self.refused: set[str] = set()
         self.siblings: list[Any] = []
         self._paces: list[tuple[float, float]] = []
+        self._reserved = 0
 
     def _served(self, queues: Any) -> list[Any]:
         served = self.dispatcher.served
@@ -55,7 +59,6 @@ class Membership:
                 if not self._renew_one(name):
                     refused.add(name)
             except Exception as error:
-                dispatcher.manager.abort()
                 if transactions.is_disconnect(error):
                     raise
                 logger.critical(
@@ -63,7 +66,8 @@ class Membership:
                     *(dispatcher.UUID, name),
                     exc_info=True,
                 )
-                refused.add(name)
+                if name not in dispatcher.claimer.homes:  # else it is a member already, and goes on
+                    refused.add(name)
         dispatcher.heartbeat.siblings = self.siblings
         if self._paces:
             dispatcher.heartbeat.pace(*map(min, zip(*self._paces, strict=True)))
@@ -229,7 +233,15 @@ class Membership:
                 pools[agent.name].setSize(size)
         for gone in set(pools) - set(da.keys()):
             pools.pop(gone).setSize(0)
+        self.reserve(sum(pool.size for some in dispatcher.queues.values() for pool in some.values()))
         return pools
+
+    def reserve(self, threads: int | None) -> None:
+        """Let the database keep the connections of so many job threads, and of this dispatcher; None: of neither."""
+        database, count = self.dispatcher.db, 0 if threads is None else BESIDE + threads
+        if count != self._reserved:
+            database.setPoolSize(database.getPoolSize() + count - self._reserved)
+            self._reserved = count
 
     # The end
 

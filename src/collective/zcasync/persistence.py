@@ -201,6 +201,7 @@ class MappingView(MutableMapping):
 
 def written_at(record: Persistent) -> datetime:
     """When a record was written last, by the storage's clock; now, if it never was."""
+    record._p_activate()  # a ghost does not know
     if record._p_serial in (None, bytes(8)):
         return clock.utcnow()
     return datetime.fromtimestamp(TimeStamp(record._p_serial).timeTime(), clock.UTC)
