@@ -1,30 +1,13 @@
-"""The pages about the console script: the reference names every command and option, and what the guide shows is run."""
+"""The reference of the console script names every command and option; test_docs_console runs the guide."""
 
 from argparse import ArgumentParser
 from argparse import SUPPRESS
-from collections.abc import Iterator
-from collective.zcasync.clock import utcnow
-from collective.zcasync.failure import Failure
-from collective.zcasync.job import Job
-from collective.zcasync.persistence import insert
-from collective.zcasync.persistence import make_key
-from collective.zcasync.queue import install
 from collective.zcasync.zopeapp.cli import get_parser
-from collective.zcasync.zopeapp.cli import main
-from docblocks import blocks
 from docblocks import DOCS
-from pathlib import Path
-from ZODB.DB import DB
-from ZODB.FileStorage import FileStorage
 
 import pytest
-import shlex
 
 REFERENCE = DOCS / "reference" / "cli.md"
-GUIDE = DOCS / "how-to-guides" / "command-line.md"
-
-#: They start Zope; test_zopeapp_commands_processes runs them.
-WITH_ZOPE = ("run", "worker", "purge")
 
 
 def parsers() -> dict[str, ArgumentParser]:
@@ -56,45 +39,3 @@ def test_the_reference_says_of_a_command_what_its_parser_knows(name: str) -> Non
 def test_the_reference_has_no_command_that_is_gone() -> None:
     headings = [line.removeprefix("## ") for line in REFERENCE.read_text().splitlines() if line.startswith("## ")]
     assert headings == list(parsers())
-
-
-@pytest.fixture
-def ids(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An instance as the guide has it: the ids that the guide writes, and those of such jobs."""
-    for folder in ("etc", "var"):
-        (tmp_path / folder).mkdir()
-    path = tmp_path / "var" / "Data.fs"
-    (tmp_path / "etc" / "zope.conf").write_text(
-        f"instancehome {tmp_path}\n<zodb_db main>\n mount-point /\n <filestorage>\n path {path}\n"
-        " </filestorage>\n</zodb_db>\n"
-    )
-    db = DB(FileStorage(str(path)), database_name="main")
-    with db.transaction() as connection:
-        queue = install(connection)[""]
-        waiting, failed, aside, other = (queue.put(Job(len, name)) for name in "abcd")
-        connection.transaction_manager.savepoint()
-        for job in (failed, aside):
-            queue.take_out(job)
-        insert(queue.quarantine, make_key(), ("its code is missing", aside))
-        queue.adjust("quarantined", 1)
-        failed._finish(Failure.from_exception(ValueError("on purpose")), utcnow())
-        queue.give_back(failed)
-        found = {"1f": waiting.id, "2a": failed.id, "3c": aside.id, "4d": other.id}
-    db.close()
-    yield found
-
-
-def test_the_commands_of_the_guide_do_what_they_say(
-    ids: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    lines = [line for block in blocks(GUIDE, "sh") for line in block.text.splitlines()]
-    ran = []
-    for line in lines:
-        script, name, *others = shlex.split(line)
-        assert script == "zcasync"
-        if name not in WITH_ZOPE:
-            assert main([name, *(ids.get(word, word) for word in others)]) in (0, 1), line
-            assert capsys.readouterr().err == ""
-            ran.append(name)
-    assert set(ran) == set(parsers()) - set(WITH_ZOPE) - {"discard"}

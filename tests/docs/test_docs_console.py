@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from collective.zcasync.job import Job
+from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import make_key
 from collective.zcasync.queue import get_queue
 from collective.zcasync.reactor import start
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.zopeapp.cli import get_parser
 from collective.zcasync.zopeapp.cli import main
 from docblocks import Block
 from docblocks import blocks
@@ -41,6 +44,9 @@ def send(address):
     return "sent"
 """
 
+#: Commands that start Zope: test_zopeapp_commands_processes runs them. And one that is left out of the page.
+NOT_SHOWN = {"run", "worker", "purge", "discard"}
+
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -67,7 +73,7 @@ def ids(modules: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, st
 
 
 def tell(db: Any, connection: Any, mails: Any) -> dict[str, str]:
-    """A worker ran two jobs, one of which failed, and has ended; then two more were put."""
+    """A worker ran two jobs, one of which failed, and has ended; then more were put, one of which was set aside."""
     running = start(db, threads=1)
     try:
         transaction.begin()
@@ -80,8 +86,12 @@ def tell(db: Any, connection: Any, mails: Any) -> dict[str, str]:
     finally:
         running.stop()
     transaction.begin()
-    for name, address in (("4b0", "bob@example.org"), ("4b1", "eve@example.org")):
+    for name, address in (("4b0", "bob@example.org"), ("4b1", "eve@example.org"), ("4c0", "zoe@example.org")):
         jobs[name] = queue.put(Job(mails.send, address))
+    transaction.commit()
+    queue.take_out(jobs["4c0"])
+    insert(queue.quarantine, make_key(), ("its process died 3 times under it", jobs["4c0"]))
+    queue.adjust("quarantined", 1)
     transaction.commit()
     return {name: job.id for name, job in jobs.items()}
 
@@ -100,7 +110,7 @@ def replaced(text: str, names: dict[str, str]) -> str:
 
 def test_the_console_script_prints_what_the_page_shows(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     shown_ids = {id: name for name, id in ids.items()}
-    code = 0
+    code, shown = 0, set(NOT_SHOWN)
     for block in blocks(PAGE, "console"):
         for line, expected in commands(block):
             if line == "echo $?":
@@ -109,7 +119,10 @@ def test_the_console_script_prints_what_the_page_shows(ids: dict[str, str], caps
                 program, *arguments = shlex.split(replaced(line, ids))
                 assert program == "zcasync"
                 code = main(arguments)
+                shown.add(arguments[0])
                 printed = capsys.readouterr()
                 got = replaced(printed.out + printed.err, shown_ids)
             assert doctest.OutputChecker().check_output(expected, got, FLAGS), f"{block}: {line} prints\n{got}"
         used.add(block)
+    (parser,) = (action.choices for action in get_parser()._actions if action.choices)
+    assert shown == set(parser)
