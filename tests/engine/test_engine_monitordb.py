@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import dispatcher as dispatchers
+from collective.zcasync import doctor
+from collective.zcasync import joblists
 from collective.zcasync import monitordb
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import JobNotFound
@@ -10,7 +12,10 @@ from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from collective.zcasync.plaindata import dumps
+from collective.zcasync.plaindata import plain
 from collective.zcasync.queue import install
+from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testing import wait_until
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
@@ -418,15 +423,19 @@ class TestTools:
         assert told(monitordb.UUIDs(story.connection)) == [str(FIRST), str(third)]
 
     def test_status_tells_queues_dispatchers_and_agents(self, story: Story) -> None:
-        story.first.ping(clock.utcnow())
+        story.first.ping(clock.utcnow(), memory=100 * 2**20, version="1.2", skew=-1.5)
+        story.second.slot.mailbox[(story.active._p_oid, "overdue", "")] = True
         story.at(30.025)
         agent = {"filter": "test_engine_monitordb.takes_letters", "len": 1, "size": 3}
         silent = {
+            "clock skew": None,
             "dead": True,
             "last ping": None,
+            "memory": None,
             "ping death interval": {"minutes": 1},
             "ping interval": {"seconds": 30.0},
             "since ping": None,
+            "version": None,
         }
         post = {"filter": "test_engine_monitordb.takes_all_but_fails_on_letters", "len": 0, "size": 1}
         assert told(monitordb.status(story.connection)) == {
@@ -434,17 +443,27 @@ class TestTools:
                 "dispatchers": {
                     str(FIRST): {
                         "agents": {"main": agent},
+                        "clock skew": -1.5,
                         "dead": False,
                         "last ping": "2026-05-01T12:30:00Z",
+                        "memory": 104857600,
                         "ping death interval": {"minutes": 1},
                         "ping interval": {"seconds": 30.0},
                         "since ping": {"seconds": 1.5},
+                        "version": "1.2",
                     },
                     str(SECOND): {**silent, "agents": {"main": {"filter": None, "len": 2, "size": 5}}},
                 },
+                "awaiting": 0,
                 "len": 2,
+                "overdue": ids(story.active),
             },
-            "mail": {"dispatchers": {str(FIRST): {**silent, "agents": {"post": post}}}, "len": 1},
+            "mail": {
+                "awaiting": 0,
+                "len": 1,
+                "overdue": [],
+                "dispatchers": {str(FIRST): {**silent, "agents": {"post": post}}},
+            },
         }
 
     def test_status_can_be_asked_for_some_queues_agents_and_dispatchers(self, story: Story) -> None:
@@ -575,3 +594,29 @@ class TestTools:
             assert monitordb.count(context, "pending") == expected
         with pytest.raises(ValueError, match="leads to no database connection"):
             monitordb.count("", "pending")
+
+
+def put_inner(name: str) -> Job:
+    """A job that returns a job."""
+    return Job(enginejobs.wait, name)
+
+
+def test_a_job_that_waits_for_another_is_active_and_told_with_it_everywhere(queue: Any, dispatch: Any) -> None:
+    enginejobs.fresh()
+    dispatch()
+    outer = queue.put(Job(put_inner, "a"))
+    transaction.commit()
+    assert enginejobs.started["a"].wait(20)
+    wait_until(queue, lambda: list(queue.awaiting()), 20)
+    ((job, inner),) = queue.awaiting()
+    assert job is outer
+    assert monitordb.jobs(queue, "active") == [plain(outer), plain(inner)]
+    assert monitordb.status(queue)[""]["awaiting"] == 1
+    rows = {row.id: row.detail for row in joblists.jobs(queue._p_jar, joblists.RUNNING).rows}
+    assert rows == {outer.id: f"waits for {inner.id}", inner.id: "main"}
+    assert joblists.counts(queue._p_jar)[joblists.RUNNING].number == 2
+    assert joblists.state_of(outer) == joblists.RUNNING
+    (finding,) = [finding for finding in doctor.examine(queue) if finding.kind == "awaiting"]
+    assert not finding.problem and f"{outer.id} for {inner.id}" in finding.what
+    enginejobs.released["a"].set()
+    assert wait_for_result(outer, 20) == "a"

@@ -111,18 +111,13 @@ def _of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
                 problem=False,
             )
         yield from _of_agents(queue, da, where)
-        skew = getattr(da.last_ping, "skew", None)
+        skew = da.last_ping.skew
         if skew is not None and abs(skew) > SKEW:
             yield Finding(
                 "clock",
                 f"the clock of {where} is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}",
                 "let the machine set its clock by NTP; jobs for a time start early or late until then",
                 queue.name,
-            )
-        held = getattr(da, "held", None)
-        if held:
-            yield Finding(
-                "held", f"{where} is held: {held}", "zcasync release, or zcasync discard, as its log says", queue.name
             )
     versions = {version for da in alive if (version := _version(da))}
     if len(versions) > 1:
@@ -135,7 +130,7 @@ def _of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
 
 
 def _version(da: Any) -> str:
-    return str(getattr(da.last_ping, "version", "") or da.process.get("version", ""))
+    return str(da.last_ping.version or da.process.get("version", ""))
 
 
 def _where(da: Any) -> str:
@@ -292,7 +287,7 @@ def _of_later(queue: Any) -> Iterator[Finding]:
 
 def _of_running(queue: Any) -> Iterator[Finding]:
     held = [job for job, _uuid, _agent in queue.running() if not is_broken(job) and job._status_id != 3]
-    late = [job for job in held if getattr(job, "overdue", False)]
+    late = [job for job in held if job.overdue]
     if late:
         yield Finding(
             "overdue",

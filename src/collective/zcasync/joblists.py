@@ -6,6 +6,7 @@ Nothing here writes, and nothing here loads the payload of a job, except ``job``
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import lookup
+from collective.zcasync import waiting
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import ACTIVE
@@ -201,6 +202,7 @@ def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None
         detail=detail or job.held_reason or "",
         needs_attention=bool(job.needs_attention),
         claimed=_is_claimed_ahead(job),
+        overdue=bool(job.overdue),
     )
 
 
@@ -217,7 +219,7 @@ def state_of(job: Any) -> str:
         return QUARANTINED
     if job.status == COMPLETED:
         return STATE_OF_OUTCOME.get(job.outcome or "", FINISHED)
-    if job.token is not None and job.status in (ASSIGNED, ACTIVE, CALLBACKS):
+    if job.token is not None and job.status in (ASSIGNED, ACTIVE, CALLBACKS) or waiting.waiter(job) is not None:
         return RUNNING
     if job.queue is not None and job.queue.quarantine_key(job) is not None:
         return QUARANTINED
@@ -260,6 +262,8 @@ def _of_state(queue: Any, state: str, group: str | None) -> Iterator[_Entry]:
         yield from (_Entry(found, due=due) for due, found in queue.later_jobs() if not _has_ended(found))
     elif state == RUNNING:
         yield from (_Entry(found, agent) for found, _uuid, agent in queue.running() if not _has_ended(found))
+        inner = ((found, oid_text(job)) for found, job in queue.awaiting() if not _has_ended(found))
+        yield from (_Entry(found, f"waits for {id}") for found, id in inner)
     elif state == QUARANTINED:
         yield from (_Entry(found, reason) for reason, found in queue.quarantined())
     else:
@@ -288,7 +292,7 @@ def _stored_counts(source: Any, name: str | None) -> dict[str, Count]:
         stored = queue.counts()
         total[WAITING] += stored["waiting"] + stored["parked"]
         total[SCHEDULED] += stored["later"]
-        total[RUNNING] += stored["running"]
+        total[RUNNING] += stored["running"] + stored["awaiting"]
         total[QUARANTINED] += stored["quarantined"]
         for outcome, state in STATE_OF_OUTCOME.items():
             total[state] += stored[outcome]
@@ -342,7 +346,7 @@ def _dispatcher_row(one: Any) -> DispatcherRow:
         role=str(process.get("role", "")),
         host=str(process.get("host", "")),
         pid=str(process.get("pid", "")),
-        version=str(getattr(one.last_ping, "version", "") or process.get("version", "")),
-        memory=getattr(one.last_ping, "memory", None) or None,
-        skew=getattr(one.last_ping, "skew", None),
+        version=str(one.last_ping.version or process.get("version", "")),
+        memory=one.last_ping.memory or None,
+        skew=one.last_ping.skew,
     )

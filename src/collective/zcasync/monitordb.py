@@ -41,6 +41,10 @@ def UUIDs(context: Any) -> Any:
 def status(context: Any, queue: str = "*", agent: str = "*", uuid: Any = "*") -> Any:
     """Queues, their active dispatchers, and the agents of these.
 
+    Of each queue also how many jobs wait for another job (``awaiting``), and which have run longer than their timeout
+    (``overdue``); of each dispatcher what its last ping has told: version, memory in bytes, and the seconds by which
+    its clock is ahead of the storage's. Null: not known.
+
     ``queue``, ``agent``, ``uuid``: patterns with * and ?; "THIS" is the dispatcher of this process.
     """
     wanted = Selection(context, HELD, {"queue": queue, "agent": agent, "uuid": uuid})
@@ -48,6 +52,8 @@ def status(context: Any, queue: str = "*", agent: str = "*", uuid: Any = "*") ->
         {
             name: {
                 "len": len(one),
+                "awaiting": sum(1 for _ in one.awaiting()),
+                "overdue": [job for job, _uuid, _agent in one.running() if not is_broken(job) and job.overdue],
                 "dispatchers": {
                     da.name: _dispatcher(da, wanted)
                     for da in one.dispatchers.active()
@@ -193,6 +199,9 @@ def _dispatcher(da: Any, wanted: Selection) -> dict[str, Any]:
         "last ping": ping,
         "since ping": None if ping is None else clock.utcnow() - ping,
         "dead": da.dead,
+        "version": da.last_ping.version or da.process.get("version"),
+        "memory": da.last_ping.memory or None,
+        "clock skew": da.last_ping.skew,
         "ping interval": da.ping_interval,
         "ping death interval": da.ping_death_interval,
         "agents": {name: _agent(one) for name, one in da.items() if fnmatchcase(name, str(wanted.agent))},

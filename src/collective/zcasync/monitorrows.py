@@ -51,6 +51,8 @@ class JobRow:
     needs_attention: bool = False
     #: A dispatcher has taken it ahead, and no job thread has begun it.
     claimed: bool = False
+    #: It has run longer than its timeout, and was asked to stop.
+    overdue: bool = False
     #: The job's class is gone: only ``id`` and ``task`` (the class' name) are known.
     broken: bool = False
 

@@ -70,7 +70,7 @@ def jobs(
             blocks.append(f"There are more: --start {start + len(page.rows)}")
         if not page.complete:
             blocks.append("The list was longer than what was looked at.")
-    needy = any(row.needs_attention for page in pages.values() for row in page.rows)
+    needy = any(row.needs_attention or row.overdue for page in pages.values() for row in page.rows)
     needy = needy or any(pages[state].rows for state in NEEDY if state in pages)
     return Answer(data, blocks or ["No such jobs."], attention=needy)
 
@@ -95,6 +95,7 @@ def job(place: Opened, id: str) -> Answer:
         ("policy", detail.policy),
         ("priority", detail.priority or ""),
         ("quotas", ", ".join(detail.quotas)),
+        ("overdue", row.overdue),
         ("asked to stop", detail.stop_requested),
         ("needs attention", row.needs_attention),
         ("retry of", detail.retry_of),
@@ -111,7 +112,7 @@ def job(place: Opened, id: str) -> Answer:
     if detail.traceback:
         blocks += ["", detail.traceback]
     data = {"job": asdict(detail), "details": monitordb.jobsummary(found)}
-    return Answer(data, blocks, attention=row.needs_attention or row.state in NEEDY)
+    return Answer(data, blocks, attention=row.needs_attention or row.overdue or row.state in NEEDY)
 
 
 def traceback(place: Opened, id: str, detail: str = "default") -> Answer:
@@ -224,9 +225,13 @@ def _queue_data(row: joblists.QueueRow) -> dict[str, Any]:
     return {**asdict(row), "served": row.served}
 
 
+def _why(row: joblists.JobRow) -> str:
+    return row.error or ("overdue, " if row.overdue else "") + row.detail
+
+
 def _job_table(state: str, page: joblists.Page) -> Table:
     rows = [
-        (row.id, row.title or row.task, shown_queue(row.queue), row.group, row.user, row.time, row.error or row.detail)
+        (row.id, row.title or row.task, shown_queue(row.queue), row.group, row.user, row.time, _why(row))
         for row in page.rows
     ]
     return Table(("job", "task", "queue", "site", "user", "time", ""), rows, title=state)
