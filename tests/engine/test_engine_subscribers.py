@@ -41,7 +41,10 @@ from zope.component.testing import tearDown
 
 import enginejobs
 import logging
+import os
 import pytest
+import subprocess
+import sys
 import threading
 import transaction
 import uuid
@@ -394,13 +397,30 @@ def test_clients_need_adapters_and_a_uuid_only() -> None:
     assert IQueue(PersistentMapping(), None) is None
 
 
-def test_the_uuid_of_the_process_is_that_of_the_file_in_the_environment(
+def test_a_process_has_the_uuid_of_its_file_again_after_a_restart_and_makes_none_at_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "uuid.txt"
     monkeypatch.setenv("ZC_ASYNC_UUID", str(path))
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], env=os.environ, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "collective.zcasync.configure" in done.stdout
+    assert list(tmp_path.iterdir()) == []
     configure.minimal()
-    assert path.read_text().startswith(str(getUtility(IUUID)))
+    first = getUtility(IUUID)
+    tearDown()
+    setUp()
+    configure.minimal()  # as the next process does
+    assert getUtility(IUUID) == first
+    assert path.read_text().startswith(f"{first}\n")
+
+
+IMPORT_ALL = """
+import collective.zcasync, importlib, pathlib
+for path in sorted(pathlib.Path(collective.zcasync.__path__[0]).glob("*.py")):
+    if path.stem != "__init__":
+        print(importlib.import_module(f"collective.zcasync.{path.stem}").__name__)
+"""
 
 
 def test_queue_and_connection_are_found_for_persistent_objects_and_connections(connection: Any, queue: Any) -> None:
