@@ -124,7 +124,7 @@ def surely(call: Callable[[], None], what: str, manager: Any, database: Any, sto
                 stopping.wait(random.random() * min(0.5, 0.002 * 2 ** min(tries, 8)))
             else:
                 logger.critical("Storing %s failed, try %s; it is tried again", what, tries, exc_info=True)
-                if stopping.wait(min(5 * tries, 60)):
+                if stopping.wait(backoff(tries)):
                     raise SystemExit(f"stopped while storing {what}") from error
 
 
