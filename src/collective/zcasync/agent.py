@@ -11,6 +11,9 @@ from collective.zcasync.history import Completed
 from collective.zcasync.interfaces import IAgent
 from collective.zcasync.interfaces import IFilterAgent
 from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import Checked
+from collective.zcasync.persistence import item_at
+from collective.zcasync.persistence import whole
 from typing import Any
 from zope.interface import alsoProvides
 from zope.interface import implementer
@@ -36,8 +39,9 @@ class Agent(Base):
     """
 
     name = ""
-    weight = DEFAULT_WEIGHT
-    prefetch = DEFAULT_PREFETCH
+    size: Any = Checked(whole(1), DEFAULT_SIZE)
+    weight: Any = Checked(whole(1), DEFAULT_WEIGHT)
+    prefetch: Any = Checked(whole(0), DEFAULT_PREFETCH)
     _chooser: str | None = None
     _filter: str | None = None
 
@@ -107,7 +111,7 @@ class Agent(Base):
         return iter(self.jobs())
 
     def __getitem__(self, index: int) -> Any:
-        return self.jobs()[index]
+        return item_at(self.jobs(), index)
 
     def __contains__(self, job: object) -> bool:
         return any(held is job for held in self.jobs())

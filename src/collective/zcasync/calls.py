@@ -1,5 +1,6 @@
 """What a job stores of its call: what is called, with what, for whom, and with which options."""
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collective.zcasync import callables
 from collective.zcasync import clock
@@ -8,14 +9,19 @@ from collective.zcasync import retry
 from collective.zcasync import surroundings
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
+from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import QuotaNotFound
+from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import Checked
+from collective.zcasync.persistence import level_or_none
 from collective.zcasync.persistence import MappingView
+from collective.zcasync.persistence import name_or_none
 from collective.zcasync.persistence import Payload
 from collective.zcasync.persistence import PRIORITIES
 from collective.zcasync.persistence import SequenceView
@@ -53,9 +59,9 @@ class Call(Base):
     _assigner: str | None = None
     _policy_factory: str | None = None
     _policy_data: tuple[tuple[str, Any], ...] = ()
-    failure_log_level: int | None = None
+    failure_log_level: Any = Checked(level_or_none)
     #: Name of a retry policy that is looked up at each decision; None: the default.
-    policy: str | None = None
+    policy: Any = Checked(name_or_none)
     priority = 0
     #: Seconds that an attempt may take before the job is asked to stop; None: no limit.
     timeout: float | None = None
@@ -108,11 +114,22 @@ class Call(Base):
 
     @property
     def args(self) -> SequenceView:
-        return SequenceView(self._get_args, lambda args: self._store_call(self._owner(), args, self._get_kwargs()))
+        return SequenceView(self._get_args, lambda args: self._change_call(args, self._get_kwargs()))
 
     @property
     def kwargs(self) -> MappingView:
-        return MappingView(self._get_kwargs, lambda kwargs: self._store_call(self._owner(), self._get_args(), kwargs))
+        return MappingView(self._get_kwargs, lambda kwargs: self._change_call(self._get_args(), kwargs))
+
+    def _change_call(self, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """Other arguments. What is put already takes only what the door lets in, and else keeps what it had."""
+        before = self._args, self._kwargs, self._payload
+        self._store_call(self._owner(), args, kwargs)
+        if self.put_at is not None:
+            try:
+                self._shelve(queryUtility(IJobContext), None if self._p_jar is None else self._p_jar.db().database_name)
+            except ZCAsyncError:
+                self._args, self._kwargs, self._payload = before
+                raise
 
     @property
     def callable(self) -> Any:
@@ -205,7 +222,7 @@ class Call(Base):
 
     @property
     def begin_after(self) -> datetime | None:
-        return self._begin_after
+        return self._begin_after or self.put_at
 
     @begin_after.setter
     def begin_after(self, value: datetime | None) -> None:
@@ -257,6 +274,8 @@ class Call(Base):
     def quota_names(self, value: Any) -> None:
         if isinstance(value, str):
             raise InvalidJobError(f"quota_names must be a tuple of names, not the text {value!r}: write ({value!r},)")
+        if not isinstance(value, Iterable) or not all(isinstance(name, str) for name in value):
+            raise InvalidJobError(f"quota_names must be a tuple of names, not {value!r}")
         names = tuple(value)
         status = self.status
         if status not in (NEW, PENDING):
@@ -311,4 +330,6 @@ class Call(Base):
 
     @assignerUUID.setter
     def assignerUUID(self, value: uuid.UUID | None) -> None:
+        if value is not None and not isinstance(value, uuid.UUID):
+            raise InvalidTypeError(f"assignerUUID must be a UUID or None, not {value!r}")
         self._assigner = None if value is None else str(value)

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import takeover
+from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import NotHere
 from collective.zcasync.interfaces import IAgent
 from collective.zcasync.interfaces import IDispatcherAgents
 from collective.zcasync.interfaces import IDispatchers
@@ -87,13 +89,15 @@ class DispatcherAgents(Base):
     # The agents, as a mapping
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise NotHere(f"no agent is named {name!r} here; there are: {', '.join(map(repr, self.keys()))}")
         return self._agents[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self._agents.get(name, default)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._agents
+        return isinstance(name, str) and name in self._agents
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._agents)
@@ -114,6 +118,8 @@ class DispatcherAgents(Base):
         return list(self._agents.items())
 
     def __setitem__(self, name: str, agent: Any) -> None:
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"an agent's name must be a text, not {name!r}")
         if not IAgent.providedBy(agent):
             raise InvalidValueError(f"{agent!r} under {name!r}: an agent is wanted")
         if len(agent):
@@ -124,7 +130,7 @@ class DispatcherAgents(Base):
         self._agents[name] = agent
 
     def __delitem__(self, name: str) -> None:
-        agent = self._agents[name]
+        agent = self[name]
         self._without_jobs(name)
         agent.parent = None
         del self._agents[name]
@@ -236,6 +242,8 @@ class Dispatchers(Base):
         return [da for da in self.values() if da.activated is not None]
 
     def __getitem__(self, uuid: uuidlib.UUID) -> DispatcherAgents:
+        if uuid not in self:
+            raise NotHere(f"no dispatcher {uuid} is registered here; there are {len(self)}")
         return self._data[str(uuid)]
 
     def get(self, uuid: uuidlib.UUID, default: Any = None) -> Any:

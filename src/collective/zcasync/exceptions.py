@@ -61,6 +61,16 @@ class PolicyNotFound(ZCAsyncError, LookupError):
     """No retry policy has that name."""
 
 
+class NotHere(ZCAsyncError, KeyError):
+    """Nothing has that name here: the message names the mapping and what it holds."""
+
+    __str__ = Exception.__str__  # KeyError's shows the repr of the message
+
+
+class OutOfRange(ZCAsyncError, IndexError):
+    """There is nothing at that place: the message says how many there are."""
+
+
 class PutRefused(ZCAsyncError):
     """A put cannot be honoured here: the message names the task, the place and the remedy."""
 

@@ -4,9 +4,14 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync import clock
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.interfaces import ICompletedCollection
+from collective.zcasync.interfaces import IJob
 from datetime import datetime
 from persistent import Persistent
 from typing import Any
+from zope.interface import implementer
 
 import heapq
 import random
@@ -94,6 +99,7 @@ def merged(histories: list[History], outcome: str | None = None, group: str | No
         yield job
 
 
+@implementer(ICompletedCollection)
 class Completed:
     """``agent.completed`` of zc.async: a view on the history of the agent's slot. See ICompletedCollection."""
 
@@ -114,17 +120,23 @@ class Completed:
             if job.agent_name == self.agent.name:
                 yield job
 
+    def add(self, job: Any) -> None:
+        """Move a finished job of the agent here; InvalidValueError for any other."""
+        if not IJob.providedBy(job) or job.status != COMPLETED:
+            raise InvalidValueError(f"only jobs that are COMPLETED can be added, not {job!r}")
+        self.agent.jobCompleted(job)
+
     def first(self, start: datetime | None = None) -> Any:
         """The newest job that ended at or before ``start``; ValueError if there is none."""
         for job in self.iter(start):
             return job
-        raise ValueError("no finished job", start)
+        raise InvalidValueError(f"no job ended at or before {start}" if start else "no job has ended")
 
     def last(self, stop: datetime | None = None) -> Any:
         """The oldest job that ended after ``stop``; ValueError if there is none."""
         found = list(self.iter(None, stop))
         if not found:
-            raise ValueError("no finished job", stop)
+            raise InvalidValueError(f"no job ended after {stop}" if stop else "no job has ended")
         return found[-1]
 
     def __len__(self) -> int:

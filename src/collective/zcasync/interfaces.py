@@ -109,11 +109,23 @@ class IJob(IAbstractJob):
     failure_log_level = Attribute("Level at which a failure is logged; None: ERROR")
     active_start = Attribute("Aware UTC datetime of the last start, or None")
     active_end = Attribute("Aware UTC datetime of the end of the call, or None")
+    initial_callbacks_end = Attribute("Aware UTC datetime at which the callbacks of the time had ended, or None")
+    retry_policy_factory = Attribute("Name of a policy or adapter, or of a class as module:qualname; None: the default")
+    assignerUUID = Attribute("UUID of the process that put the job, or None")
     queue = Attribute("The queue that holds the job, directly or through others")
     agent = Attribute("The agent that holds the job, directly or through others")
 
     def __call__(*args, **kwargs):
         """Run the job in this thread, with commits."""
+
+    def getRetryPolicy():
+        """The IRetryPolicy that decides about this job."""
+
+    def setUp():
+        """For subclasses: called before each attempt; what it returns goes to tearDown."""
+
+    def tearDown(setup_info):
+        """For subclasses: called after the commit or abort of each attempt."""
 
     def fail(e=None):
         """End a job that has not started with a Failure around ``e`` (a TimeoutError by default)."""
@@ -134,7 +146,23 @@ class ICallbackProxy(IAbstractJob):
         """Choose the callback for this result and return it."""
 
 
-class IQueue(Interface):
+class ISizedSequence(Interface):
+    """A finite sequence."""
+
+    def __len__():
+        """How many."""
+
+    def __iter__():
+        """All, in order."""
+
+    def __getitem__(index):
+        """The one at that place, also counted from the end; IndexError if there is none."""
+
+    def __bool__():
+        """Always true: an empty one is one as well."""
+
+
+class IQueue(ISizedSequence):
     """Jobs that wait. Iterates over them in the order in which they are offered."""
 
     name = Attribute("The queue's name; '' is the default queue")
@@ -158,7 +186,7 @@ class IQueue(Interface):
         """Take the first job that may start now and that the filter accepts."""
 
 
-class IQuota(Interface):
+class IQuota(ISizedSequence):
     """At most so many jobs at once, in all processes."""
 
     name = Attribute("Name")
@@ -173,8 +201,8 @@ class IQuota(Interface):
         """Forget members that run no longer."""
 
 
-class IAgent(Interface):
-    """Claims jobs of one queue for one dispatcher. A finite sequence of the jobs it holds."""
+class IAgent(ISizedSequence):
+    """Claims jobs of one queue for one dispatcher. A finite sequence of the jobs it holds, oldest claim first."""
 
     size = Attribute("How many jobs it holds at most")
     name = Attribute("Its key in the dispatcher's agents")
@@ -188,6 +216,18 @@ class IAgent(Interface):
     def jobCompleted(job):
         """Move a finished job to ``completed``."""
 
+    def index(item):
+        """The place of a job; ValueError if it is not held here."""
+
+    def pull(index=0):
+        """Let go and return the job at that place."""
+
+    def remove(item):
+        """Let the job go; its parent becomes None."""
+
+    def __delitem__(index):
+        """Let the job at that place go."""
+
 
 class IFilterAgent(IAgent):
     """An agent without a chooser."""
@@ -197,6 +237,27 @@ class IFilterAgent(IAgent):
 
 class ICompletedCollection(Interface):
     """Finished jobs, newest first."""
+
+    def add(job):
+        """Add a job that is COMPLETED."""
+
+    def iter(start=None, stop=None):
+        """Those that ended at or before ``start`` and after ``stop``."""
+
+    def first(start=None):
+        """The newest that ended at or before ``start``; ValueError if there is none."""
+
+    def last(stop=None):
+        """The oldest that ended after ``stop``; ValueError if there is none."""
+
+    def __iter__():
+        """All."""
+
+    def __len__():
+        """How many."""
+
+    def __bool__():
+        """Whether there are any."""
 
 
 class IDispatcherAgents(Interface):

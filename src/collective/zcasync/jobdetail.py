@@ -153,7 +153,7 @@ def timeline(job: Any) -> tuple[Event, ...]:
         Event(when, what, text)
         for when, what, text in (
             (job.put_at, "put", job.user or ""),
-            (job.begin_after, "due", ""),
+            (job._begin_after, "due", ""),
             (job.active_start, "started", ""),
             (job.finished_at or job.active_end, _end_of(job), job.error or ""),
         )

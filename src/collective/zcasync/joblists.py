@@ -193,7 +193,7 @@ def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None
         group=job.group or "",
         queue=queue.name if queue is not None else "",
         put_at=job.put_at,
-        due=due or job.begin_after,
+        due=due or job._begin_after,
         started=job.active_start,
         ended=job.finished_at or job.active_end,
         attempts=job.attempts,

@@ -8,7 +8,9 @@ from collections.abc import MutableMapping
 from collections.abc import MutableSequence
 from collections.abc import Sequence
 from collective.zcasync import clock
+from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import OutOfRange
 from datetime import datetime
 from persistent import Persistent
 from persistent.timestamp import TimeStamp
@@ -83,6 +85,62 @@ def free_key(key: int, taken: Callable[[int], bool]) -> int:
         key += random.randint(1, step)
         step *= 2
     return key
+
+
+def item_at(items: Any, index: Any) -> Any:
+    """``items[index]`` for one index; InvalidTypeError for slices and all else, OutOfRange where nothing is."""
+    if type(index) is not int:
+        raise InvalidTypeError(f"an index is a whole number, not {index!r}; for several jobs use list(...)")
+    try:
+        return items[index]
+    except IndexError:
+        raise OutOfRange(f"there is no job at place {index}; there are {len(items)}") from None
+
+
+class Checked:
+    """An attribute of a persistent object whose values are checked when they are set.
+
+    ``check(value, name)`` returns what to store, or raises. It is stored under its own name, as without a check.
+    """
+
+    def __init__(self, check: Callable[[Any, str], Any], default: Any = None) -> None:
+        self.check = check
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        return self.default if obj is None else obj.__dict__.get(self.name, self.default)
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        obj.__dict__[self.name] = self.check(value, self.name)
+        obj._p_changed = True
+
+
+def whole(least: int) -> Callable[[Any, str], int]:
+    """A check for whole numbers from ``least``; InvalidValueError for all else."""
+
+    def check(value: Any, name: str) -> int:
+        if type(value) is not int or value < least:
+            raise InvalidValueError(f"{name} must be a whole number from {least}, not {value!r}")
+        return value
+
+    return check
+
+
+def name_or_none(value: Any, name: str) -> str | None:
+    """A check for names that may be left out; InvalidTypeError for all else."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidTypeError(f"{name} must be a name (a text) or None, not {value!r}")
+    return value
+
+
+def level_or_none(value: Any, name: str) -> int | None:
+    """A check for levels of logging that may be left out; InvalidValueError for all else."""
+    if value is not None and (type(value) is not int or value < 0):
+        raise InvalidValueError(f"{name} must be a level such as logging.WARNING or None, not {value!r}")
+    return value
 
 
 class Base(Persistent):

@@ -12,6 +12,7 @@ from collective.zcasync import lookup
 from collective.zcasync import waiting
 from collective.zcasync.history import merged
 from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import item_at
 from collective.zcasync.persistence import make_inbox
 from collective.zcasync.slot import COUNTS
 from collective.zcasync.slot import Slot
@@ -176,12 +177,11 @@ class Places(Base):
         return (row.job for row in rows if row.job.key == row.key and row.job._status_id == 0)
 
     def __getitem__(self, index: int) -> Any:
-        if index < 0:
-            jobs = list(self)
-            return jobs[index]
+        if type(index) is not int or index < 0:
+            return item_at(list(self), index)
         for job in itertools.islice(self, index, None):
             return job
-        raise IndexError(index)
+        return item_at([], index)
 
     def quarantine_key(self, job: Any) -> int | None:
         """Under which key the job was set aside, or None. Loads no job."""

@@ -15,12 +15,17 @@ from collective.zcasync.dispatchers import Dispatchers
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotInQueue
+from collective.zcasync.exceptions import NotHere
+from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.failure import Failure
+from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import IQueue
+from collective.zcasync.interfaces import IUUID
 from collective.zcasync.interfaces import KEY
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import SCHEMA
@@ -28,6 +33,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
+from collective.zcasync.persistence import whole
 from collective.zcasync.places import my_shard
 from collective.zcasync.places import Places
 from collective.zcasync.queues import get_queue
@@ -127,6 +133,11 @@ class Queue(Places):
         job = Job.adapt(item)
         if job.status != NEW or job.parent is not None:
             raise InvalidValueError(f"only a NEW job that nobody holds can be put; {job!r} is {job.status}")
+        connection = self._p_jar
+        if job._p_jar is not None and connection is not None and job._p_jar is not connection:
+            raise PutRefused(
+                f"{job!r} is stored by a connection to {job._p_jar.db().database_name!r}; use a queue of that one"
+            )
         job.check_quotas(job.quota_names, self)
         if begin_after is not None:
             job.begin_after = begin_after
@@ -136,9 +147,10 @@ class Queue(Places):
             job.failure_log_level = failure_log_level
         if retry_policy_factory is not None:
             job.retry_policy_factory = retry_policy_factory
-        connection = self._p_jar
         job.seal(None if connection is None else connection.db().database_name, run_as)
         job.put_at = clock.utcnow()
+        if job.assignerUUID is None:
+            job.assignerUUID = queryUtility(IUUID)
         if job._begin_after is None and job._begin_by is not None:
             job._begin_after = job.put_at
         job._wait_in(self)
@@ -150,7 +162,7 @@ class Queue(Places):
             if context is not None and hasattr(context, "stored"):
                 self._ask(context, job, place)
             connection.transaction_manager.get().addAfterCommitHook(
-                events.tell_put, (job.id, job.task, self.name, self._served())
+                events.tell_put, (job.id, job.task, self.name, bool(self.dispatchers.active()))
             )
         return job
 
@@ -162,9 +174,6 @@ class Queue(Places):
             del place[job.key]
             job.parent = job.key = job.put_at = None
             raise
-
-    def _served(self) -> bool:
-        return any(da.activated is not None for da in self.dispatchers.values())
 
     def _enter(self, job: Any, key: int) -> Any:
         """Enter the job into this thread's inbox, or its overflow when nobody empties it; return the place."""
@@ -189,7 +198,9 @@ class Queue(Places):
 
     def putBack(self, item: Any) -> None:
         """See IQueue."""
-        if item._status_id != 0:
+        if not IJob.providedBy(item):
+            raise InvalidJobError(f"only jobs can be put back, not {item!r}")
+        if item._status_id != 0 or item.parent is self:
             raise BadStatusError(f"only a job that does not run can be put back, this one is {item.status}")
         self.give_back(item, front=True)
 
@@ -225,7 +236,7 @@ class Queue(Places):
 
     def remove(self, item: Any) -> None:
         """See IQueue."""
-        if not self.take_out(item):
+        if not IJob.providedBy(item) or not self.take_out(item):
             raise JobNotInQueue("item not in queue", item)
         filing.leave_quotas(self, item)  # a job that was put back kept its places
         item.parent = None
@@ -278,8 +289,7 @@ class Queue(Places):
     def set_template(self, role: str, name: str, size: int = 3, weight: int = 1, prefetch: int = 32) -> None:
         """What an agent ``name`` of dispatchers in ``role`` begins with; existing agents of that role follow."""
         for what, value, least in (("size", size, 1), ("weight", weight, 1), ("prefetch", prefetch, 0)):
-            if type(value) is not int or value < least:
-                raise InvalidValueError(f"{what} of agent {name!r} must be a whole number from {least}, not {value!r}")
+            whole(least)(value, f"{what} of agent {name!r}")
         if role not in self.templates:
             self.templates[role] = OOBTree()
         self.templates[role][name] = Template(size, weight, prefetch)
@@ -318,13 +328,15 @@ class Queues(Base):
         self._queues: Any = OOBTree()
 
     def __getitem__(self, name: str) -> Queue:
+        if name not in self:
+            raise NotHere(f"no queue is named {name!r}; there are: {', '.join(map(repr, self.keys()))}")
         return self._queues[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         return self._queues.get(name, default)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._queues
+        return isinstance(name, str) and name in self._queues
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._queues)
@@ -345,6 +357,8 @@ class Queues(Base):
         return list(self._queues.items())
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"a queue's name must be a text, not {name!r}")
         if not IQueue.providedBy(value):
             raise InvalidValueError(f"value must be IQueue, not {value!r}")
         if name in self._queues:
@@ -354,7 +368,7 @@ class Queues(Base):
         self._queues[name] = value
 
     def __delitem__(self, name: str) -> None:
-        queue = self._queues[name]
+        queue = self[name]
         queue.parent = None
         queue.name = ""
         del self._queues[name]

@@ -9,6 +9,9 @@ from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IQuota
 from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import Checked
+from collective.zcasync.persistence import item_at
+from collective.zcasync.persistence import whole
 from typing import Any
 from ZODB.POSException import POSKeyError
 from zope.interface import implementer
@@ -27,6 +30,8 @@ def check_size(size: Any, name: str) -> int:
 @implementer(IQuota)
 class Quota(Base):
     """See IQuota. Write conflicts are not resolved, so two dispatchers cannot overfill it: the second claim retries."""
+
+    size: Any = Checked(whole(1), DEFAULT_SIZE)
 
     def __init__(self, name: str, size: int = DEFAULT_SIZE) -> None:
         self.name = name
@@ -73,7 +78,7 @@ class Quota(Base):
         return iter(list(self.members.values()))
 
     def __getitem__(self, index: int) -> Any:
-        return list(self.members.values())[index]
+        return item_at(list(self.members.values()), index)
 
 
 def _holds_nothing(job: Any) -> bool:

@@ -104,11 +104,11 @@ class _Wanted:
         ]
         if isinstance(wanted.begin_after, timedelta):
             same.append(
-                job.begin_after is not None
-                and timedelta(0) <= job.put_at + wanted.begin_after - job.begin_after < TOLERANCE
+                job._begin_after is not None
+                and timedelta(0) <= job.put_at + wanted.begin_after - job._begin_after < TOLERANCE
             )
         elif wanted.begin_after is not None:
-            same.append(job.begin_after == wanted.begin_after)
+            same.append(job._begin_after == wanted.begin_after)
         return all(same)
 
     def __str__(self) -> str:
@@ -126,9 +126,9 @@ def _given(value: Any) -> Any:
 
 
 def _describe(job: Any) -> str:
-    names = ("begin_after", "begin_by", "priority", "policy")
-    options = {name: getattr(job, name) for name in names}
-    return repr(job) + _with({"queue": job.queue.name or None, **options, "quotas": job.quota_names})
+    options = {name: getattr(job, name) for name in ("begin_by", "priority", "policy")}
+    asked = {"queue": job.queue.name or None, "begin_after": job._begin_after}  # not the moment of the put
+    return repr(job) + _with({**asked, **options, "quotas": job.quota_names})
 
 
 def _with(options: dict[str, Any]) -> str:

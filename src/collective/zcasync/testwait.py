@@ -72,8 +72,8 @@ def _place(job: Any) -> str:
         words.append(f" in queue {job.queue.name!r}")
     if job.agent_name:
         words.append(f" of agent {job.agent_name!r}")
-    if job.begin_after is not None:
-        words.append(f" not before {job.begin_after:%Y-%m-%d %H:%M:%S %Z}")
+    if job._begin_after is not None:
+        words.append(f" not before {job._begin_after:%Y-%m-%d %H:%M:%S %Z}")
     if job.held_reason:
         words.append(f" held: {job.held_reason}")
     return "".join(words)
