@@ -1,6 +1,7 @@
 """What the small instances run: jobs, a task in ZCML, and a view that puts them."""
 
 from collective.zcasync import api
+from collective.zcasync import mail
 from pathlib import Path
 from Products.Five.browser import BrowserView
 from typing import Any
@@ -32,6 +33,13 @@ def wait_for_file(path: str) -> str:
         glance.wait(0.02)  # the test is another process: a file is all that it can give
     logger.info("found %s", path)
     return path
+
+
+@api.task(name="hang", timeout=0.2)
+def hang(path: str) -> str:
+    """A job that never looks whether it should stop, in a process that soon takes it for hung."""
+    mail.HUNG_AFTER = 0.2
+    return wait_for_file(path)
 
 
 class Put(BrowserView):

@@ -63,7 +63,7 @@ class TestMessages:
         (line,) = lines(caplog, PART)
         assert f"show (job {job.id}) shows a status message that nobody will see" in line
         assert "'Saved'" in line
-        assert "tell its progress by collective.zcasync.local.setLiveAnnotation('progress', text)" in line
+        assert "tell how far it is by collective.zcasync.api.progress(done, total, text)" in line
 
     def test_code_in_the_job_still_finds_its_messages(self, integration):
         job = api.put(show, "Saved")

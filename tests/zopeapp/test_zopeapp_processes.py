@@ -24,6 +24,14 @@ transaction.commit()
 """
 
 
+HANG_SCRIPT = """\
+import transaction
+from instancejobs import hang
+hang.put({path!r})
+transaction.commit()
+"""
+
+
 @contextmanager
 def queues_of(folder: Path) -> Iterator[Any]:
     """The queues of an instance whose processes have ended."""
@@ -74,6 +82,26 @@ def test_a_worker_runs_what_a_script_put_before(instance: Instance) -> None:
     assert worker.stop() == 0
     with queues_of(instance.folder) as queues:
         assert queues[""].counts()["succeeded"] == 3
+
+
+def test_a_worker_in_which_a_job_hangs_ends_with_a_code_of_its_own(instance: Instance, tmp_path: Path) -> None:
+    never = tmp_path / "never"
+    instance.start("zcasync", "worker", "-C", instance.zope_conf).wait_for_and_stop("runs jobs")
+    script = instance.script(HANG_SCRIPT.format(path=str(never)))
+    assert instance.start("zconsole", "run", instance.zope_conf, script).wait() == 0
+    instance.write_zope_conf("<product-config collective.zcasync>", "  shutdown-grace 0", "</product-config>")
+    worker = instance.start("zcasync", "worker", "-C", instance.zope_conf)
+    worker.wait_for(r"Job \w+ \(hang\) is overdue")
+    worker.wait_for(r"Job \w+ \(hang\) hangs")
+    assert worker.wait() == 3
+    assert "Dispatcher stopped" in worker.output
+    with queues_of(instance.folder) as queues:
+        (job,) = queues[""]
+        assert (job.deaths, job.attempts) == (1, 0)
+    never.touch()
+    worker = instance.start("zcasync", "worker", "-C", instance.zope_conf)
+    worker.wait_for("found")
+    assert worker.stop() == 0
 
 
 def test_a_worker_on_zeo_runs_what_the_requests_of_a_client_put(client_and_worker: Callable[[str], Instance]) -> None:

@@ -162,6 +162,13 @@ def test_whoever_waits_for_the_end_hears_of_a_dispatcher_that_died(settings: pyt
     assert zopeapp.running() is None
 
 
+def test_whoever_waits_for_the_end_hears_that_a_job_hangs(settings: pytest.MonkeyPatch) -> None:
+    zopeapp.start().dispatcher.hung = "1 (some job)"
+    starting.wait_for_end()
+    zopeapp.stop()
+    assert zopeapp.running() is None
+
+
 def test_whoever_waits_for_the_end_hears_of_a_stop(settings: pytest.MonkeyPatch) -> None:
     zopeapp.start()
     waiting = threading.Thread(target=starting.wait_for_end)

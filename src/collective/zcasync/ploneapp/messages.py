@@ -30,7 +30,7 @@ class JobStatusMessage(StatusMessage):
             logger.warning(
                 "%s (job %s) shows a status message that nobody will see, for there is no browser behind a job: %.200r."
                 " Return the text as the job's result, which its page in Site Setup, Background jobs shows; while the"
-                " job works, tell its progress by collective.zcasync.local.setLiveAnnotation('progress', text)",
+                " job works, tell how far it is by collective.zcasync.api.progress(done, total, text)",
                 job.task,
                 job.id,
                 str(text),

@@ -61,9 +61,13 @@ class Lifetime:
                 self._look.set()
 
     def wait_for_end(self) -> None:
-        """Return when the dispatcher has died by itself, or was stopped by a call."""
-        while self._signals.asked or (self.alive and self.running.thread.is_alive()):
+        """Return when the dispatcher has died by itself, was stopped by a call, or wants to be replaced."""
+        while self._signals.asked or (self.alive and self.running.thread.is_alive() and not self._hangs):
             self._look.wait(LOOK)
+
+    @property
+    def _hangs(self) -> bool:
+        return self.running.dispatcher.hung is not None
 
     def end(self) -> None:
         """Stop, and undo what ``install`` did. Not in a loop over ``Zope2.opened``, which must not shrink meanwhile."""

@@ -86,13 +86,17 @@ def running() -> RunningDispatcher | None:
 
 
 def wait_for_end() -> None:
-    """Return when the dispatcher of this process has died. At a clean stop, the signal's exception ends the wait."""
+    """Return when the dispatcher of this process has died, or wants to be replaced. At a clean stop, the
+    signal's exception ends the wait."""
     if _lifetime is not None:
         _lifetime.wait_for_end()
 
 
-def run(settings: Settings) -> RunningDispatcher:
-    """Start a dispatcher with these settings, whatever the rule says; the one of this process if it runs already."""
+def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:
+    """Start a dispatcher with these settings, whatever the rule says; the one of this process if it runs already.
+
+    ``replaceable``: see Dispatcher.
+    """
     global _lifetime
     with _lock:
         present = running()
@@ -112,6 +116,7 @@ def run(settings: Settings) -> RunningDispatcher:
             queues=settings.queues,
             shutdown_grace=settings.shutdown_grace,
             uuid_file=settings.uuid_file or None,
+            replaceable=replaceable,
         )
         _lifetime = Lifetime(started, settings.shutdown_grace)
         _lifetime.install()

@@ -21,15 +21,19 @@ logger = logging.getLogger("collective.zcasync.zopeapp.worker")
 #: Job threads of a worker, unless the command line or zope.conf says otherwise.
 THREADS = 3
 
+#: Exit code of a worker that leaves because a job hangs in it: a new process is wanted, and the log says which job.
+HUNG = 3
+
 
 def run_worker(zope_conf: str, threads: int | None = None, queues: tuple[str, ...] | None = None) -> int:
-    """Run jobs until SIGTERM or SIGINT; the exit code: 0 after a signal, 1 if the dispatcher ended by itself."""
+    """Run jobs until SIGTERM or SIGINT; the exit code: 0 after a signal, 1 if the dispatcher ended by itself, 3 (HUNG)
+    if a job hangs, so that its thread is lost and a supervisor should start a new worker."""
     # SIGTERM's default leaves the databases as they are; once the dispatcher runs, its own handler takes over.
     signal.signal(signal.SIGTERM, leave_at_once)
     try:
         with zope_started(zope_conf):
             settings = worker_settings(get_settings(), threads, queues)
-            running = starting.run(settings)
+            running = starting.run(settings, replaceable=True)
             logger.info(
                 "Worker %s runs jobs (role %s, job threads: %s, queues: %s)",
                 running.dispatcher.UUID,
@@ -38,6 +42,9 @@ def run_worker(zope_conf: str, threads: int | None = None, queues: tuple[str, ..
                 describe_queues(settings),
             )
             starting.wait_for_end()
+            if running.dispatcher.hung is not None:
+                logger.error("This worker ends because job %s hangs; start a new one", running.dispatcher.hung)
+                return HUNG
             logger.error("The dispatcher ended without having been asked to; its last log lines say why")
             return 1
     except KeyboardInterrupt:
