@@ -1,6 +1,7 @@
 """Putting, waiting, taking: the queue's structures, quotas, and what is set aside."""
 
 from collections.abc import Iterator
+from collective.zcasync import actions
 from collective.zcasync import places
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
@@ -364,6 +365,31 @@ def test_a_job_whose_code_nobody_has_is_set_aside_after_its_time(queue: Any, dis
     transaction.begin()
     assert [job for _reason, job in queue.quarantined()] == [unknown]
     assert queue.counts()["quarantined"] == 1
+
+
+def test_a_job_that_waited_long_before_anybody_looked_at_it_waits_for_its_code_from_then_on(
+    queue: Any, dispatch: Any, module: Any
+) -> None:
+    set_now(noon := utcnow())
+    unknown = queue.put(Job(module.work))
+    transaction.commit()
+    _delete(module)
+    set_now(noon + timedelta(hours=2))
+    running = dispatch()
+    poll_now(running.dispatcher)
+    transaction.begin()
+    assert not list(queue.quarantined()), "another dispatcher may have the code, and no thread free"
+    running.stop()
+    set_now(noon + timedelta(hours=3, seconds=1))
+    running = dispatch()
+    poll_now(running.dispatcher)
+    transaction.begin()
+    assert [job for _reason, job in queue.quarantined()] == [unknown]
+    actions.retry(unknown)
+    transaction.commit()
+    poll_now(running.dispatcher)
+    transaction.begin()
+    assert (unknown.status, list(queue.quarantined())) == (PENDING, []), "released, it waits for its code once more"
 
 
 def test_a_job_on_which_its_process_dies_three_times_is_set_aside(queue: Any) -> None:

@@ -1,8 +1,10 @@
 """Callables as text: a function is stored by its name, and looked up again when it runs."""
 
 from collections.abc import Callable
+from collective.zcasync import clock
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import UnknownCallableError
+from datetime import datetime
 from typing import Any
 
 import builtins
@@ -13,6 +15,9 @@ import types
 #: Names that were not found in this process, with the reason. They are asked for again after a restart only: an
 #: import that fails can be slow and have effects.
 _unknown: dict[str, str] = {}
+
+#: Since when they are known not to be found.
+_since: dict[str, datetime] = {}
 
 _ELSEWHERE = "move it to the top of a module that the workers can import"
 
@@ -50,6 +55,7 @@ def describe(callable: Callable[..., Any]) -> tuple[str, Any]:
             " name, and a function that was replaced has to be put by the name that it has now"
         )
     _unknown.pop(text, None)
+    _since.pop(text, None)
     return text, None
 
 
@@ -62,6 +68,7 @@ def resolve(text: str) -> Callable[..., Any]:
         return _find(text)
     except UnknownCallableError as e:
         _unknown[text] = str(e)
+        _since[text] = clock.utcnow()
         raise
 
 
@@ -74,9 +81,15 @@ def known(text: str) -> bool:
     return True
 
 
+def unknown_since(text: str) -> datetime:
+    """Since when this process knows that it does not find that callable; now, if it does not know."""
+    return _since.get(text) or clock.utcnow()
+
+
 def forget_unknown() -> None:
     """Look again for the names that were not found."""
     _unknown.clear()
+    _since.clear()
 
 
 def dotted(text: str) -> str:

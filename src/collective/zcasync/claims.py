@@ -20,6 +20,7 @@ from collective.zcasync.lookup import loads
 from collective.zcasync.persistence import free_key
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
+from collective.zcasync.persistence import moment_of
 from collective.zcasync.rejections import Rejections
 from datetime import datetime
 from datetime import timedelta
@@ -243,8 +244,8 @@ class Taker:
         """This process lacks the code: the job waits for another, for ``code_wait`` at most."""
         job = row.job
         self.skipped.add(row)
-        since = max(job.put_at or self.now, job._begin_after or job.put_at or self.now)
-        if self.now - since > timedelta(seconds=self.queue.code_wait):
+        since = max(moment_of(row.key, job.priority), callables.unknown_since(job.callable_name))
+        if clock.utcnow() - since >= timedelta(seconds=self.queue.code_wait):
             self.skipped.discard(row.key)
             self.set_aside(row, f"nobody knows its callable {job.callable_name}")
 

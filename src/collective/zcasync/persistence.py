@@ -59,6 +59,12 @@ def make_key(when: datetime | None = None, priority: int = 0, put_back: bool = F
     return (0 if put_back else NOT_PUT_BACK) | (moment << 6) | random.getrandbits(6)
 
 
+def moment_of(key: int, priority: int = 0) -> datetime:
+    """Since when a job of that key and priority waits: the latest of its begin_after, its put and a put back."""
+    moment = ((key & ~NOT_PUT_BACK) >> 6) + EPOCH + priority * PRIORITY_STEP
+    return clock.from_microseconds(moment)
+
+
 def is_put_back(key: int) -> bool:
     """Whether the key was given by a put back."""
     return not key & NOT_PUT_BACK
