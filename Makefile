@@ -74,6 +74,10 @@ test-engine: $(DEV_STAMP) ## Run the tests of the engine, without Zope: the quic
 test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
 	@$(BIN)/pytest tests/browser $(ARGS)
 
+.PHONY: parity
+parity: $(DEV_STAMP) $(BUILDOUT) ## Run the tests that prove the features of zc.async, and count these
+	@$(BIN)/python scripts/parity.py
+
 .PHONY: lint
 lint: $(DEV_STAMP) ## Check style, types of the engine, dependencies and the source distribution
 	@$(BIN)/ruff check --output-format concise

@@ -4,6 +4,7 @@ from layers import layer_of
 from pathlib import Path
 
 import os
+import parity
 import pytest
 
 #: The checkout that the tests belong to.
@@ -33,7 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.layer = layer
 
 
+results = parity.Results()
+pytest_runtest_logreport = results.pytest_runtest_logreport
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    terminal = session.config.get_terminal_writer()
+    for row in parity.read(parity.PAGE):
+        for fault in results.faults(row.tests, missing=None):
+            terminal.line(f"row {row.number} of {parity.PAGE.name}: {fault}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
     # A skipped test says nothing about the code, and nobody reads the list of them in CI.
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if exitstatus == 0 and reporter.stats.get("skipped"):

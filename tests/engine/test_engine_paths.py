@@ -22,7 +22,7 @@ PATHS = {
         IQuota IReactor IRetryPolicy IUUID
     """,
     "job": """
-        ConditionalCallbackProxy isFailure Job NeverRetry RetryCommonForever RetryCommonFourTimes
+        ConditionalCallbackProxy isFailure Job NeverRetry parallel RetryCommonForever RetryCommonFourTimes serial
         SuccessFailureCallbackProxy
     """,
     "monitor": "help job jobs jobstats poll polls status utcnow UUID",
