@@ -1,7 +1,8 @@
 """The invariants of docs/concepts/invariants.md, recounted from the database; see enginemodel for the world."""
 
 from collections import Counter
-from collective.zcasync import claims
+from collective.zcasync import entries
+from collective.zcasync import waiting
 from collective.zcasync.slot import COUNTS
 from enginemodel import World
 from typing import Any
@@ -52,7 +53,7 @@ class Checker:
         """number -> the places where the job is; entries that the engine holds for stale do not count."""
         found: dict[int, list[str]] = {}
         for place in queue.places(range(len(queue.inboxes)), None, None):
-            for row in claims.place_rows(place):
+            for row in entries.place_rows(place):
                 if row.job.key == row.key:
                     found.setdefault(self._number(row.job), []).append(f"waiting in {place.kind} {place.name}")
         for slot in queue.slots.values():
@@ -61,6 +62,10 @@ class Checker:
                     found.setdefault(self._number(job), []).append("running")
             for _key, job in slot.history.rows():
                 found.setdefault(self._number(job), []).append("history")
+        for key, outers in queue.waiting_for.items():
+            for outer in outers:
+                if outer.waiting_for is not None and waiting.key_of(outer.waiting_for) == key and outer._status_id == 1:
+                    found.setdefault(self._number(waiting.holder(outer)), []).append("awaiting")
         for _reason, job in queue.quarantine.values():
             found.setdefault(self._number(job), []).append("quarantine")
         return found
@@ -87,7 +92,8 @@ class Checker:
         effects = self.world.observer.connection.root()["effects"]
         final = Counter(number for number, kind in effects.values() if kind == "final")
         for number, job in jobs.items():
-            expected = 1 if job._status_id >= 2 and job.outcome == "succeeded" else 0
+            ended = job._status_id >= 2 and job.outcome == "succeeded"
+            expected = 1 if ended or number in self.world.outers else 0
             if final[number] != expected:
                 what = "callback" if job.is_callback else "job"
                 raise Violated(f"{what} effects once", f"{what} {number} ({job.outcome}) left {final[number]} effects")
@@ -105,12 +111,13 @@ class Checker:
         recount = dict.fromkeys(COUNTS, 0)
         waiting = running = 0
         for place in queue.places(range(len(queue.inboxes)), None, None):
-            rows = sum(1 for _row in claims.place_rows(place))
+            rows = sum(1 for _row in entries.place_rows(place))
             if place.kind in ("later", "parked"):
                 recount[place.kind] += rows
             else:
                 waiting += rows
         recount.pop("backlog")
+        recount["awaiting"] = sum(len(outers) for outers in queue.waiting_for.values())
         recount["quarantined"] = len(queue.quarantine)
         for slot in queue.slots.values():
             running += len(slot.running)

@@ -64,7 +64,7 @@ MOST_STOPS = 400
 #: What a job's code may do; see Actor.call.
 OUTCOMES = (
     *("return", "raise", "conflict", "hot", "commit", "commit and raise", "abort", "exit", "hook", "unstorable"),
-    *("checkpoint", "progress", "annotate"),
+    *("checkpoint", "progress", "annotate", "inner"),
 )
 
 _here = threading.local()
@@ -179,6 +179,7 @@ class Actor:
         self.dispatcher: Any = None
         self.item: Any = None
         self.wrote: list[tuple[int, str]] = []
+        self.made: list[tuple[int, Any]] = []
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -245,6 +246,10 @@ class Actor:
     def committed(self, owner: str | None) -> None:
         """A commit went through, whose job then belonged to the claim ``owner``."""
         wrote, self.wrote = self.wrote, []
+        made, self.made = self.made, []
+        for outer, inner in made:
+            self.world.outers.add(outer)
+            self.world.learn(inner)()
         main = self.item is not None and self.world.numbers.get(self.item.oid)
         if any(number == main for number, _kind in wrote) and owner != self.item.token:
             self.world.faults.append(f"fence: {self} stored {wrote} for a job that belongs to another claim")
@@ -252,7 +257,7 @@ class Actor:
     def call(self, number: int) -> Any:
         """The midst of a job's code: what it does is said by the driver when it lets the actor go on."""
         self.world.began(number, self)
-        self.wrote = []
+        self.wrote, self.made = [], []
         self.stop("call")
         root = local.job._p_jar.root()
         outcome, self.outcome = self.outcome, "return"
@@ -282,6 +287,9 @@ class Actor:
         self.write(root, number, "final")
         if outcome == "hook":
             transaction.get().addBeforeCommitHook(_refuse)
+        if outcome == "inner":
+            self.made.append((number, self.world.new_job()))
+            return self.made[-1][1]
         return threading.Lock() if outcome == "unstorable" else number
 
     def write(self, root: Any, number: int, kind: str) -> None:
@@ -352,6 +360,8 @@ class World:
         self.numbers: dict[bytes, int] = {}
         self.mains: list[int] = []
         self.removed: set[int] = set()
+        #: Numbers of the jobs and callbacks that have returned a job, and wait for it or have ended with it.
+        self.outers: set[int] = set()
         #: number -> token of the claim that was asked to stop it.
         self.asked: dict[int, str | None] = {}
         self.calls: dict[int, int] = {}

@@ -36,6 +36,7 @@ STORAGE = Storage()
 
 POLICIES = (None, None, "enginemodel:Scripted", "NeverRetry", "RetryCommonForever")
 ANSWERS = (False, True, timedelta(0), timedelta(seconds=20))
+SETTINGS = ("pause", "resume", "resume", "hold", "release", "remove", "create", "grow", "shrink", "touch")
 SHAPES = ("none", "none", "one", "either", "chain", "two")
 
 clients = st.integers(0, 1)
@@ -43,6 +44,7 @@ picks = st.integers(0, 11)
 stops = st.sampled_from([1, 2, 2, 3, 4, 6, 400])
 outcomes = st.sampled_from(OUTCOMES)
 answers = st.sampled_from(ANSWERS)
+going_on = rule(pick=picks, stops=stops, outcome=outcomes, answer=answers)
 
 
 class Machine(RuleBasedStateMachine):
@@ -136,61 +138,59 @@ class Machine(RuleBasedStateMachine):
             return None
         return job
 
-    @rule(number=jobs, who=clients, shape=st.sampled_from(SHAPES[2:]), commit=st.booleans())
-    def add_callback(self, number: int, who: int, shape: str, commit: bool) -> None:
+    @rule(
+        number=jobs,
+        who=clients,
+        what=st.sampled_from(["add", "add", "cancel", "cancel without callbacks", "remove", "look"]),
+        shape=st.sampled_from(SHAPES[2:]),
+        commit=st.booleans(),
+    )
+    def meddle(self, number: int, who: int, what: str, shape: str, commit: bool) -> None:
+        """A client adds callbacks to a job, cancels it, takes it out, or only has a transaction open from now on."""
         job, client = self._known(number, who), self.world.clients[who]
         if job is None or number in self.world.removed:
             return
         try:
-            callbacks = self._callbacks(job, shape, None)
+            self._meddle(job, number, client, what, shape)
         except ConflictError:
             client.abort()
             return
-        client.then += [self.world.learn(one) for one in callbacks]
-        if commit:
+        if commit or what == "remove":
             client.commit()
 
-    @rule(number=jobs, who=clients, callbacks=st.booleans(), commit=st.booleans())
-    def cancel(self, number: int, who: int, callbacks: bool, commit: bool) -> None:
-        job, client = self._known(number, who), self.world.clients[who]
-        if job is None or number in self.world.removed:
-            return
-        token = job.token
-        answer = client.queue.cancel(job, callbacks)
-        if answer == "stopping":
-            client.then.append(lambda: self.world.asked.setdefault(number, token))
-        if commit:
-            client.commit()
-
-    @rule(number=jobs, who=clients)
-    def remove(self, number: int, who: int) -> None:
-        job, client = self._known(number, who), self.world.clients[who]
-        if job is None or number in self.world.removed or job._status_id:
-            return
-        try:
-            client.queue.remove(job)
-        except JobNotInQueue:
-            return
-        client.then.append(lambda: self.world.removed.add(number))
-        client.commit()
-
-    @rule(who=clients, keep=st.booleans())
-    def end_transaction(self, who: int, keep: bool) -> None:
-        client = self._client(who)
-        if keep:
-            client.commit()
-        else:
-            client.abort()
+    def _meddle(self, job: Any, number: int, client: Client, what: str, shape: str) -> None:
+        if what == "add":
+            client.then += [self.world.learn(one) for one in self._callbacks(job, shape, None)]
+        elif what == "remove" and not job._status_id:
+            try:
+                client.queue.remove(job)
+            except JobNotInQueue:
+                return
+            client.then.append(lambda: self.world.removed.add(number))
+        elif what.startswith("cancel"):
+            token = job.token
+            if client.queue.cancel(job, what == "cancel") == "stopping":
+                client.then.append(lambda: self.world.asked.setdefault(number, token))
 
     @rule(
         who=clients,
-        what=st.sampled_from(["pause", "resume", "hold", "release", "remove", "create", "grow", "shrink", "touch"]),
+        what=st.sampled_from(["commit", "commit", "abort", "time", "time", "time", "mail", "mail", *SETTINGS]),
         quota=st.sampled_from(["a", "b"]),
+        seconds=st.sampled_from([1, 8, 40]),
     )
-    def set_up(self, who: int, what: str, quota: str) -> None:
+    def happen(self, who: int, what: str, quota: str, seconds: float) -> None:
+        """A transaction ends, time goes by, a dispatcher reads its mail, or somebody changes the queue."""
         client = self._client(who)
         queue = client.queue
-        if what in ("pause", "resume"):
+        if what == "abort":
+            client.abort()
+        elif what == "time":
+            self.tick(seconds)
+            return
+        elif what == "mail":
+            self._read_mail(who)
+            return
+        elif what in ("pause", "resume"):
             queue.paused = what == "pause"
         elif what == "hold":
             queue.hold_group("g")
@@ -206,10 +206,6 @@ class Machine(RuleBasedStateMachine):
             queue.quotas.resize(quota, 3 if what == "grow" else 1)
         client.commit()
 
-    @rule(seconds=st.sampled_from([1, 8, 40]))
-    def wait(self, seconds: float) -> None:
-        self.tick(seconds)
-
     # Dispatchers
 
     @initialize(sizes=st.tuples(st.integers(1, 2), st.integers(1, 2)), prefetch=st.sampled_from([0, 3]))
@@ -219,12 +215,6 @@ class Machine(RuleBasedStateMachine):
 
     def _alive(self) -> list[Any]:
         return [one for one in self.world.dispatchers if one.activated]
-
-    @precondition(lambda self: len(self._alive()) < 3 and len(self.world.dispatchers) < 5)
-    @rule(size=st.integers(1, 2), prefetch=st.sampled_from([0, 3]))
-    def start(self, size: int, prefetch: int) -> None:
-        self.tick(0.001)
-        self.world.start(size, prefetch)
 
     def _idle(self) -> list[Any]:
         return [one for one in self._alive() if one.busy is None]
@@ -236,8 +226,7 @@ class Machine(RuleBasedStateMachine):
         idle = self._idle()
         self.world.claim(idle[pick % len(idle)], full, look).advance(stops)
 
-    @rule(pick=picks, stops=stops, outcome=outcomes, answer=answers)
-    def proceed(self, pick: int, stops: int, outcome: str, answer: Any) -> None:
+    def _proceed(self, pick: int, stops: int, outcome: str, answer: Any) -> None:
         """Somebody goes on: an actor that stands still, a thread that takes a job, or a claim."""
         self.tick(0.001)
         world = self.world
@@ -251,46 +240,62 @@ class Machine(RuleBasedStateMachine):
             idle = self._idle()
             world.claim(idle[pick % len(idle)], True, True).advance(400 if stops > 3 else stops)
 
-    @precondition(lambda self: self._alive())
-    @rule(pick=picks)
-    def read_mail(self, pick: int) -> None:
+    def _read_mail(self, pick: int) -> None:
         alive = self._alive()
-        mail = alive[pick % len(alive)].mail
-        mail.read_soon()
-        mail._round()
+        for one in alive[pick % len(alive) : pick % len(alive) + 1] if alive else ():
+            one.mail.read_soon()
+            one.mail._round()
 
     @precondition(lambda self: self.world.actors)
-    @rule(pick=picks, stops=stops, outcome=outcomes, answer=answers)
+    @going_on
     def go_on(self, pick: int, stops: int, outcome: str, answer: Any) -> None:
         self.tick(0.001)
         actors = self.world.actors
         actors[pick % len(actors)].advance(stops, outcome, answer)
 
     @precondition(lambda self: self.world.startable())
-    @rule(pick=picks, stops=stops, outcome=outcomes, answer=answers)
+    @going_on
     def begin(self, pick: int, stops: int, outcome: str, answer: Any) -> None:
         self.tick(0.001)
         rows = self.world.startable()
         self.world.begin(*rows[pick % len(rows)]).advance(stops, outcome, answer)
 
-    @precondition(lambda self: len(self._idle()) > 1)
-    @rule(pick=picks, other=picks, crash=st.booleans(), stops=st.sampled_from([2, 3, 400, 400]))
-    def take_over(self, pick: int, other: int, crash: bool, stops: int) -> None:
-        """Of one that is dead, or only taken for dead."""
-        self.tick(0.001)
-        idle = self._idle()
-        one = idle.pop(pick % len(idle))
-        dead = idle[other % len(idle)]
-        if crash:
-            self.world.crash(dead)
-        self.world.bury(one, dead).advance(stops)
+    # Three of these: most steps are steps of those who are there to work.
 
-    @precondition(lambda self: self._idle())
-    @rule(pick=picks, stops=st.sampled_from([2, 3, 400, 400]))
-    def leave(self, pick: int, stops: int) -> None:
+    @going_on
+    def proceed(self, **drawn: Any) -> None:
+        self._proceed(**drawn)
+
+    @going_on
+    def proceed_too(self, **drawn: Any) -> None:
+        self._proceed(**drawn)
+
+    @going_on
+    def proceed_again(self, **drawn: Any) -> None:
+        self._proceed(**drawn)
+
+    @rule(
+        what=st.sampled_from(["start", "leave", "take over", "take over", "crash"]),
+        pick=picks,
+        other=picks,
+        stops=st.sampled_from([2, 3, 400, 400]),
+    )
+    def live(self, what: str, pick: int, other: int, stops: int) -> None:
+        """A dispatcher starts, stops, dies; or takes over from one that is dead, or only taken for dead."""
         self.tick(0.001)
         idle = self._idle()
-        self.world.leave(idle[pick % len(idle)]).advance(stops)
+        if what == "start" or not idle:
+            if len(self._alive()) < 3 and len(self.world.dispatchers) < 5:
+                self.world.start(1 + pick % 2, other % 2 * 3)
+            return
+        one = idle.pop(pick % len(idle))
+        if what == "leave":
+            self.world.leave(one).advance(stops)
+        elif idle:
+            dead = idle[other % len(idle)]
+            if what == "crash":
+                self.world.crash(dead)
+            self.world.bury(one, dead).advance(stops)
 
     # After each step, and at the end
 
