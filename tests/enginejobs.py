@@ -138,6 +138,13 @@ def abort_and_wait() -> str:
     return name
 
 
+def abort_and_note(result: Any) -> Any:
+    """A callback that aborts, and goes on."""
+    transaction.abort()
+    calls.append(result)
+    return result
+
+
 def annotate_and_wait(name: str = "a") -> str:
     local.setLiveAnnotation("step", "half")
     return wait(name)

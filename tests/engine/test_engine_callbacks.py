@@ -82,6 +82,16 @@ def test_a_callback_that_fails_stops_neither_the_others_nor_changes_the_job(
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
 
 
+def test_a_chosen_callback_whose_code_aborts_runs_once(queue: Any, dispatch: Any) -> None:
+    job = Job(enginejobs.note, 1)
+    job.addCallbacks(enginejobs.abort_and_note, enginejobs.note).addCallback(enginejobs.note)
+    _put(queue, job)
+    dispatch()
+    assert wait_for_result(job) == 1
+    assert enginejobs.calls == [1, 1, 1]
+    assert job.callbacks[0].status == COMPLETED
+
+
 def test_a_callback_added_while_the_job_runs_is_called_and_the_job_runs_once(queue: Any, dispatch: Any) -> None:
     dispatch()
     job = _put(queue, Job(enginejobs.wait))

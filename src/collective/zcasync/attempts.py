@@ -172,6 +172,7 @@ class Run:
         if self.stage != "between":
             job.attempts += not job.goes_on
             if job._status_id == 0:  # the job's code aborted: what began in this transaction is gone
+                self.find()  # a callback is chosen once more
                 job._begin(now)
         decisions.store_counts(job, self.cache)
         self.running.keep(job)
