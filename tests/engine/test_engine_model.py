@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
         queue.paused = False
         queue.release_group("g")
         assert client.commit()
-        for _ in range(4):
+        for _ in range(3):
             self.tick(700)  # longer than a lease
             last = world.start(5, 0)
             for one in list(world.dispatchers):
