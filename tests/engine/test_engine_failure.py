@@ -15,6 +15,7 @@ import pickle
 import pytest
 import socket
 import sys
+import tracemalloc
 import transaction
 import twisted.python.failure
 import types
@@ -385,6 +386,26 @@ def test_a_recursion_error_stays_small_and_keeps_first_and_last_frames():
     assert "in caught" in text
     assert "frames left out]" in text
     assert "RecursionError" in text
+
+
+@pytest.mark.parametrize("capture", [False, True])
+@pytest.mark.parametrize("kind", [bytes, bytearray, lambda data: data.decode("ascii"), lambda data: [data] * 50])
+def test_a_recursion_error_with_locals_of_100_mb_is_stored_in_a_few_kb(kind, capture):
+    def work():
+        large = kind(b"x" * 100_000_000)
+        recurse(len(large) - len(large))
+
+    tracemalloc.start()
+    try:
+        exc = caught(work)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        failure = Failure.from_exception(exc, capture_locals=capture)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert len(pickle.dumps(failure)) < 8_000 and peak < 50_000_000
+    assert failure.check(RecursionError) and ("large : " in failure.getTraceback(detail="verbose")) is capture
 
 
 def test_the_worst_case_stays_within_the_bound():

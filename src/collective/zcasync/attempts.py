@@ -223,7 +223,7 @@ class Run:
         if kind == "conflict":
             self.conflicts += 1
             self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
-        failure = Failure.from_exception(error)
+        failure = Failure.from_exception(error, capture_locals=bool(self.job.capture_locals))
         answer = self._answer(failure, kind)
         if answer is False:
             self._end_badly(failure)

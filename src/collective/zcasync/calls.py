@@ -60,6 +60,9 @@ class Call(Base):
     _policy_factory: str | None = None
     _policy_data: tuple[tuple[str, Any], ...] = ()
     failure_log_level: Any = Checked(level_or_none)
+    #: Whether a failure of the job keeps the locals of its frames, shortened, and without those of secret names. Locals
+    #: may hold secrets all the same: for jobs where they help and cannot harm. Set it on a job, or in a subclass.
+    capture_locals = False
     #: Name of a retry policy that is looked up at each decision; None: the default.
     policy: Any = Checked(name_or_none)
     priority = 0
@@ -209,7 +212,7 @@ class Call(Base):
         for name in (
             *("_callable", "_task", "_title", "_is_method", "_args", "_kwargs", "_quota_names"),
             *("_policy_factory", "failure_log_level", "group", "user", "context_data", "policy", "priority", "where"),
-            "timeout",
+            *("timeout", "capture_locals"),
         ):
             setattr(new, name, getattr(self, name))
         if self._payload is not None:

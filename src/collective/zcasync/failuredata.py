@@ -66,7 +66,17 @@ _STDLIB = tuple(
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _DEMO = os.path.join(_OWN, "demo", "")
 
-_repr = reprlib.Repr()
+
+class _Repr(reprlib.Repr):
+    """Bounded reprs, made without the whole one: a value of 100 MB must not become a text of 400 MB first."""
+
+    def repr_bytes(self, value: Any, level: int) -> str:
+        return repr(bytes(value[:_TEXT_LENGTH])) + (f"... ({len(value)} bytes)" if len(value) > _TEXT_LENGTH else "")
+
+    repr_bytearray = repr_memoryview = repr_bytes
+
+
+_repr = _Repr()
 _repr.maxstring = _repr.maxother = _TEXT_LENGTH
 
 
