@@ -1,4 +1,4 @@
-"""The commands of ``zcasync`` over real databases: a FileStorage that a server holds, and ZEO."""
+"""The commands of ``zcasync`` over real databases: a FileStorage that a server holds, ZEO, and RelStorage."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from collective.zcasync.zopeapp import opening
 from collective.zcasync.zopeapp.cli import get_parser
 from collective.zcasync.zopeapp.cli import main
 from pathlib import Path
+from postgresserver import postgres_server
+from postgresserver import PostgresServer
 from typing import Any
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
@@ -36,6 +38,16 @@ instancehome {folder}
 """
 
 ON = "<product-config collective.zcasync>\n  dispatcher on\n</product-config>"
+
+RELSTORAGE = """\
+%import relstorage
+  <relstorage>
+    keep-history false
+    <postgresql>
+      driver psycopg2
+      dsn {dsn}
+    </postgresql>
+  </relstorage>"""
 
 LOOKING = (
     *(("status",), ("jobs",), ("jobs", "failed", "waiting"), ("job", "GOOD"), ("job", "BAD"), ("traceback", "BAD")),
@@ -122,8 +134,31 @@ def embedded(tmp_path: Path) -> Iterator[Site]:
     site.close()
 
 
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["zeo", "relstorage"])
+def shared(request: pytest.FixtureRequest) -> Site:
+    """A database that the server shares with the command."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Site]:
+def relstorage(tmp_path: Path, postgres: PostgresServer) -> Iterator[Site]:
+    """RelStorage on PostgreSQL, which tells dispatchers of each put."""
+    name = postgres.new_database()
+    site = Site(tmp_path, RELSTORAGE.format(dsn=postgres.dsn(name)), lambda: postgres.open(name).storage)
+    site.zope_conf.write_text(site.zope_conf.read_text().replace("dispatcher on", "dispatcher on\n  notify on"))
+    site.tell()
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def zeo(tmp_path: Path) -> Iterator[Site]:
     """A ZEO server with a client beside the command."""
     address, stop = ZEO.server(str(tmp_path / "Data.fs"))
     storage = f"<zeoclient>\n server {address[0]}:{address[1]}\n storage 1\n var {tmp_path}/var\n</zeoclient>"
@@ -134,7 +169,7 @@ def shared(tmp_path: Path) -> Iterator[Site]:
     stop()
 
 
-@pytest.fixture(params=["embedded", "shared"])
+@pytest.fixture(params=["embedded", "zeo", "relstorage"])
 def site(request: pytest.FixtureRequest) -> Site:
     return request.getfixturevalue(request.param)
 
@@ -257,7 +292,7 @@ class TestLooking:
         assert by_kind["quarantine"]["jobs"] == [site.ids["ASIDE"]]
 
     def test_doctor_tells_that_this_zope_conf_switches_no_dispatcher_on(self, site: Site, ask: Any) -> None:
-        site.zope_conf.write_text(site.zope_conf.read_text().replace(ON, ""))
+        site.zope_conf.write_text(site.zope_conf.read_text().replace("dispatcher on", "dispatcher off"))
         assert "dispatcher-off" in {finding["kind"] for finding in ask(site, "doctor")[1]}
         site.da.deactivate()
         site.manager.commit()

@@ -68,6 +68,7 @@ def opened(zope_conf: str, writes: bool = False) -> Iterator[Opened]:
             manager.abort()
             connection.close()
     finally:
+        notify.switch_off(database)
         database.close()
 
 
