@@ -603,7 +603,7 @@ def put_inner(name: str) -> Job:
 
 def test_a_job_that_waits_for_another_is_active_and_told_with_it_everywhere(queue: Any, dispatch: Any) -> None:
     enginejobs.fresh()
-    dispatch()
+    dispatcher = dispatch().dispatcher
     outer = queue.put(Job(put_inner, "a"))
     transaction.commit()
     assert enginejobs.started["a"].wait(20)
@@ -618,5 +618,7 @@ def test_a_job_that_waits_for_another_is_active_and_told_with_it_everywhere(queu
     assert joblists.state_of(outer) == joblists.RUNNING
     (finding,) = [finding for finding in doctor.examine(queue) if finding.kind == "awaiting"]
     assert not finding.problem and f"{outer.id} for {inner.id}" in finding.what
+    remembered = dispatcher.getJobInfo(*dispatchers.getId(outer))
+    assert (remembered["completed"], remembered["reassigned"]) == (None, False)
     enginejobs.released["a"].set()
     assert wait_for_result(outer, 20) == "a"

@@ -505,3 +505,7 @@ def test_a_table_folds_what_is_too_wide_and_leaves_out_what_is_empty() -> None:
     assert all(len(line) <= 20 for line in lines)
     assert "".join(lines).count("x") == 30
     assert "yes" in lines[-1] and "False" not in "".join(lines)
+
+
+def test_a_table_without_names_of_columns_has_no_heading() -> None:
+    assert answers.Answer({}, [answers.Table(("", ""), [("id", "1f")])]).as_text() == "id   1f"

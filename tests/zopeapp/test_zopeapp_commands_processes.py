@@ -5,6 +5,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
 from pathlib import Path
+from serverprocess import SCRIPTS
 from typing import Any
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
@@ -13,6 +14,7 @@ from zopeinstance import Instance
 import instancejobs
 import json
 import pytest
+import subprocess
 
 
 @pytest.fixture
@@ -99,3 +101,10 @@ def test_run_of_a_job_that_does_not_wait_is_refused(instance: Instance, put: Cal
     run = instance.start("zcasync", "run", id, "-C", instance.zope_conf)
     assert run.wait() == 2
     assert f"Job {id} does not wait (cancelled)" in run.lines[-1]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(instance: Instance, put: Callable[..., str]) -> None:
+    put(instancejobs.greet, "x" * 300_000)
+    command = f"{SCRIPTS / 'zcasync'} jobs --json -C {instance.zope_conf} | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -69,7 +69,7 @@ def _table(table: Table, width: int) -> str:
         raise ConfigurationError(
             "tables need the package rich: install collective.zcasync[cli], or ask for --json"
         ) from None
-    drawn = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    drawn = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(table.columns))
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:

@@ -37,9 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         answer = options.command(options)
         if isinstance(answer, Answer):
-            print(answer.as_json() if options.json else answer.as_text(_width()))
+            print(answer.as_json() if options.json else answer.as_text(_width()), flush=True)
             return 1 if answer.attention else 0
         return int(answer)
+    except BrokenPipeError:  # who reads it, head for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ZCAsyncError as error:
         return _refused(str(error), 2, options)
     except LockError as error:
