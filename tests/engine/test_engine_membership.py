@@ -6,6 +6,7 @@ from collective.zcasync import dispatcher
 from collective.zcasync import heartbeat
 from collective.zcasync import reactor
 from collective.zcasync.agent import Agent
+from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
 from collective.zcasync.dispatchers import DispatcherAgents
@@ -13,7 +14,9 @@ from collective.zcasync.events import DispatcherActivated
 from collective.zcasync.events import DispatcherReactivated
 from collective.zcasync.failure import Failure
 from collective.zcasync.heartbeat import Heartbeat
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
 from collective.zcasync.membership import BESIDE
 from collective.zcasync.queue import get_queues
@@ -524,3 +527,56 @@ def test_an_agent_that_is_removed_as_a_job_is_claimed_for_it_conflicts(queue: An
     other.close()
     transaction.begin()
     assert da["main"].jobs() == [job] and job.status != COMPLETED
+
+
+# What a dispatcher holds
+
+
+def test_what_a_dispatcher_holds_at_its_end_goes_back_is_interrupted_resumed_or_filed_away(queue: Any) -> None:
+    queue.quotas.create("gone", 5)
+    da = _registered(queue)
+    da.activate()
+    da["main"] = agent = Agent(size=5)
+    assigned, active, callbacks, completed = (queue.put(Job(enginejobs.note, number)) for number in range(4))
+    assigned.quota_names = ("gone",)
+    callbacks.addCallback(enginejobs.note)
+    transaction.commit()
+    for job in (assigned, active, callbacks, completed):
+        assert agent.claimJob() is job
+    queue.quotas.remove("gone")
+    active._begin(utcnow())
+    for job in (callbacks, completed):
+        job._begin(utcnow())
+        job._finish("result", utcnow())
+    transaction.commit()
+    da.deactivate()
+    transaction.commit()
+
+    assert [job.status for job in (assigned, active, callbacks, completed)] == [PENDING, PENDING, CALLBACKS, COMPLETED]
+    assert set(queue) == {assigned, active} and list(queue.finished()) == [completed]
+    assert (dict(assigned.policy_data), active.policy_data["stops"], da.slot) == ({}, 1, None)
+    assert [taken for taken in Taker(queue).take(5) if taken.job is callbacks] == [(callbacks, "resume")]
+    with pytest.raises(ValueError, match="not active"):
+        da.deactivate()
+
+
+def test_agents_with_jobs_cannot_be_added_replaced_or_removed(queue: Any) -> None:
+    da, other = _registered(queue), _registered(queue)
+    da.activate()
+    other.activate()
+    da["main"] = agent = Agent()
+    da["spare"] = Agent()
+    _put(queue, Job(enginejobs.add, 1))
+    job = agent.claimJob()
+    transaction.commit()
+    with pytest.raises(ValueError, match="an agent is wanted"):
+        da["other"] = job
+    with pytest.raises(ValueError, match="holds jobs already"):
+        other["main"] = agent
+    with pytest.raises(ValueError, match="holds 1 jobs"):
+        da["main"] = Agent()
+    with pytest.raises(ValueError, match="holds 1 jobs"):
+        del da["main"]
+    del da["spare"]
+    assert dict(da) == {"main": agent} and agent.jobs() == [job]
+    assert queue.counts()["running"] == 1

@@ -7,6 +7,7 @@ from collective.zcasync import decisions
 from collective.zcasync import interruptions
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import AbortedError
+from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
@@ -577,3 +578,34 @@ def test_a_callback_whose_commit_fails_waits_without_a_thread_and_its_job_needs_
     wait_until(queue, lambda: job.status == COMPLETED, 30, "the end of the callback")
     assert callback.outcome == "succeeded" and hooked == ["hook"] * 4
     assert job.needs_attention is False
+
+
+# handleInterrupt, by hand
+
+
+@pytest.mark.parametrize("answer", [True, timedelta(0), timedelta(minutes=5), False])
+def test_handling_an_interruption_by_hand_does_what_the_policy_answers(answer: Any, queue: Any) -> None:
+    answers["interrupted"] = answer
+    job = queue.put(Job(enginejobs.add, 1), retry_policy_factory=Answering)
+    callback = job.addCallback(enginejobs.note)
+    transaction.commit()
+    _put(queue, Job(enginejobs.add, 2))
+    before = clock.utcnow()
+    _claimed(queue, job)
+    job.handleInterrupt()
+    transaction.commit()
+
+    if answer is False:
+        assert job.status == callback.status == COMPLETED and job.result.check(AbortedError)
+        assert [result.check(AbortedError) for result in enginejobs.calls] == [AbortedError]
+    elif answer == timedelta(minutes=5):
+        assert job.status == PENDING and job.begin_after >= before + answer
+    else:
+        assert job.status == PENDING and queue[0] is job
+
+
+def test_only_a_job_that_runs_can_be_interrupted(queue: Any) -> None:
+    job = _put(queue, Job(enginejobs.add, 1))
+    with pytest.raises(BadStatusError, match="only an ACTIVE job can be interrupted"):
+        job.handleInterrupt()
+    assert queue.counts()["waiting"] == 1

@@ -572,3 +572,61 @@ def test_whether_interruptions_are_retried_is_told_without_counting(factory, exp
     job = Job(retry_policy_factory=factory)
     assert retry.retries_interruptions(job) is expected
     assert job.policy_data == {}
+
+
+# The whole table of the contract: what each policy answers to each trouble, in the job and at the commit
+
+AWAY_WAITS = [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 60]
+
+TABLE = [
+    # policy, what is asked, trouble, the first answers, the answer to the hundredth
+    (RetryCommonFourTimes, "jobError", CONFLICT, [True] * 4 + [False], False),
+    (RetryCommonFourTimes, "commitError", CONFLICT, [True] * 4 + [False], False),
+    (RetryCommonFourTimes, "jobError", AWAY, AWAY_WAITS, 60),
+    (RetryCommonFourTimes, "commitError", AWAY, AWAY_WAITS, 60),
+    (RetryCommonFourTimes, "jobError", ERROR, [False], False),
+    (RetryCommonFourTimes, "commitError", ERROR, [False], False),
+    (RetryCommonFourTimes, "interrupted", None, [True] * 9 + [False], False),
+    (RetryCommonForever, "jobError", CONFLICT, [True] * 25, 60),
+    (RetryCommonForever, "commitError", CONFLICT, [True] * 25, 60),
+    (RetryCommonForever, "jobError", AWAY, AWAY_WAITS, 60),
+    (RetryCommonForever, "commitError", AWAY, AWAY_WAITS, 60),
+    (RetryCommonForever, "jobError", ERROR, [False], False),
+    (RetryCommonForever, "commitError", ERROR, [True, *range(1, 61), 60], 60),
+    (RetryCommonForever, "interrupted", None, [True] * 50, True),
+    *(
+        (NeverRetry, method, trouble, [False], False)
+        for method in ("jobError", "commitError")
+        for trouble in (CONFLICT, AWAY, ERROR)
+    ),
+    (NeverRetry, "interrupted", None, [False], False),
+]
+
+
+@pytest.mark.parametrize(("factory", "method", "trouble", "first", "hundredth"), TABLE)
+def test_each_cell_of_the_table_of_policies_is_as_the_contract_says(factory, method, trouble, first, hundredth):
+    policy, cache = factory(Job()), {}
+    decide = getattr(policy, method)
+    given = seconds([decide() if trouble is None else decide(trouble, cache) for _ in range(100)])
+    assert given[: len(first)] == first
+    assert given[-1] == hundredth
+
+
+@pytest.mark.parametrize("factory", [RetryCommonFourTimes, RetryCommonForever])
+def test_the_numbers_meant_for_subclasses_are_those_of_the_contract(factory):
+    assert (factory.log_every, factory.max_interruptions) == (5, 9 if factory is RetryCommonFourTimes else None)
+    keys = [rule[1:] for rule in factory.internal_exceptions]
+    most = 5 if factory is RetryCommonFourTimes else None
+    assert keys == [("zeo_disconnected", None, 5, 5, 60), ("transaction_error", most, 0, 0, 0)]
+    assert factory.transaction_exceptions == factory.internal_exceptions
+    if factory is RetryCommonForever:
+        backoff = (factory.other_commit_initial_backoff, factory.other_commit_incremental_backoff)
+        assert (*backoff, factory.other_commit_max_backoff) == (0, 1, 60)
+
+
+def test_a_factory_that_a_job_was_given_stays_whatever_is_registered_later(register):
+    given, plain = Job(retry_policy_factory=f"{__name__}:NotOnce"), Job()
+    assert (type(policy_for(given)).__name__, type(policy_for(plain))) == ("NotOnce", RetryCommonFourTimes)
+    register(Own)
+    assert type(policy_for(given)).__name__ == "NotOnce"
+    assert type(policy_for(plain)) is Own, "who named none follows what is registered"
