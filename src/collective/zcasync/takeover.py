@@ -48,13 +48,14 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
             continue
         if job._status_id == 0:
             job._become(ACTIVE)
-        filing.leave_quotas(queue, job)
         if job._status_id == 1:
             waits = interruptions.interrupt(job, by) == RETURNED
         else:  # its callbacks were running: each is asked about when they are resumed
             waits = True
             interruptions.note(job, by)
             queue.give_back(job, front=True)
+        if job._status_id != 0 or job.held_back:  # else it comes again first, and keeps its places in quotas
+            filing.leave_quotas(queue, job)
         if job._status_id == 3:
             filing.file_away(queue, slot, job)
         elif not waits:
@@ -80,6 +81,7 @@ def _is_of(job: Any, slot: Slot) -> bool:
 
 def _set_aside_killer(queue: Any, job: Any, slot: Slot) -> None:
     queue.take_out(job, slot)
+    filing.leave_quotas(queue, job)
     job.held_reason = f"its process died {job.deaths} times under it"
     insert(queue.quarantine, make_key(), (job.held_reason, job))
     slot.count("quarantined", 1)
