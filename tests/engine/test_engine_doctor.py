@@ -153,8 +153,8 @@ def test_dispatchers_of_different_versions_are_told(ward: Ward) -> None:
     assert "1.0, 1.1" in finding.what
 
 
-def test_a_dispatcher_without_threads_is_told(ward: Ward) -> None:
-    ward.da["main"].size = 0
+def test_a_dispatcher_without_agents_is_told(ward: Ward) -> None:
+    del ward.da["main"]
     assert "agent template" in ward.found()["no-threads"].way_out
 
 

@@ -321,6 +321,14 @@ class TestFilters:
         story.put(send_letter, "x", queue="mail")
         assert monitordb.jobs(story.connection, "pending", agent="post") == ids(story.other)
 
+    def test_an_agent_whose_filter_is_gone_takes_nothing(self, story: Story) -> None:
+        story.mailer["post"]._filter = "gone:filter"
+        transaction.commit()
+        assert monitordb.jobs(story.connection, "pending", agent="post") == []
+        assert monitordb.status(story.connection)["mail"]["dispatchers"][str(FIRST)]["agents"]["post"]["filter"] == (
+            "gone.filter"
+        )
+
     def test_an_agent_with_a_chooser_is_a_value_error_for_pending_jobs_only(self, story: Story) -> None:
         story.second["choosy"] = Agent(chooser=choose_nothing)
         transaction.commit()

@@ -8,6 +8,7 @@ from collective.zcasync import joblists
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.jobselection import accepted
+from collective.zcasync.jobselection import filter_of
 from collective.zcasync.plaindata import connection_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.utils import takecount
@@ -141,10 +142,10 @@ def _where(da: Any) -> str:
 
 def _of_agents(queue: Any, da: Any, where: str) -> Iterator[Finding]:
     agents = da.values()
-    if not any(agent.size > 0 for agent in agents):
+    if not agents:
         yield Finding(
             "no-threads",
-            f"{where} has no agent with a thread for the queue",
+            f"{where} has no agent for the queue, and so no thread",
             "give its role an agent template with a size, in Site Setup or zcasync.xml",
             queue.name,
         )
@@ -185,8 +186,9 @@ def _of_parked(queue: Any) -> Iterator[Finding]:
 
 def _of_waiting(queue: Any) -> Iterator[Finding]:
     """What the first waiting jobs say one by one."""
-    agents = [agent for da in queue.dispatchers.active() if not da.dead for agent in da.values() if agent.size > 0]
-    filters = [_filter(agent) for agent in agents]
+    agents = [agent for da in queue.dispatchers.active() if not da.dead for agent in da.values()]
+    # Of an agent with a chooser nobody can tell what it takes: perhaps anything.
+    filters = [filter_of(agent) if agent.batches else None for agent in agents]
     open_to_all = not agents or any(accepts is None for accepts in filters)
     refused: list[Any] = []
     held: dict[str, list[Any]] = {}
@@ -239,13 +241,6 @@ def _of_waiting(queue: Any) -> Iterator[Finding]:
 def _room(agents: Iterable[Any]) -> int:
     """How many jobs the agents could take more."""
     return sum(max(agent.size - len(agent), 0) for agent in agents)
-
-
-def _filter(agent: Any) -> Any:
-    """The agent's filter; None if it may take anything, as far as can be told."""
-    if not agent.batches or agent._filter is None:
-        return None
-    return agent.filter if callables.known(agent._filter) else (lambda job: False)
 
 
 def _longest(queue: Any) -> list[Any]:

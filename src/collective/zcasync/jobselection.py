@@ -115,7 +115,7 @@ class Selection:
                         f"agent {agent.name!r} of dispatcher {da.name} has a chooser, and nobody can tell which jobs it"
                         " would choose: ask for other agents, or without pending"
                     )
-                found.append(agent.filter or (lambda job: True))
+                found.append(filter_of(agent) or (lambda job: True))
         return found
 
     def _is_meant(self, uuid: str, agent: str) -> bool:
@@ -166,6 +166,14 @@ class Selection:
             if when is None or since is not None and when < since or before is not None and when >= before:
                 return False
         return True
+
+
+def filter_of(agent: Any) -> Callable[[Any], Any] | None:
+    """The agent's filter, None if it takes all; one whose code is gone takes nothing."""
+    if agent._filter is not None and not callables.known(agent._filter):
+        return lambda job: False
+    found: Callable[[Any], Any] | None = agent.filter
+    return found
 
 
 def accepted(job: Any, accepts: Callable[[Any], Any]) -> bool:
