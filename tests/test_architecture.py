@@ -33,12 +33,12 @@ ENGINE_ORDER = """
     exceptions events interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
     notify lookup waiting outcomes sequences callables readable representation utils jobinfo door configuredpolicy retry
-    fence neighbours
+    fence neighbours solitude
     surroundings ending running decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot letters filing entries rejections claims sweeping
     takeover dispatchers places queues
     queue agent wakeup threadpool pollinfo introspection observer heartbeat
-    mail membership solitude claiming dispatcher reactor signals subscribers adapters configure
+    mail membership claiming dispatcher reactor signals subscribers adapters configure
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

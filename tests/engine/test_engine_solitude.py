@@ -111,6 +111,30 @@ def test_in_an_embedded_dispatcher_it_does_not_run_while_there_is_a_worker(queue
     assert wait_for_result(suspect) == 1
 
 
+def test_callbacks_under_which_processes_died_run_alone_too(queue: Any, dispatch: Any) -> None:
+    job = queue.put(Job(enginejobs.add, 1))
+    callback = job.addCallback(enginejobs.note)
+    transaction.commit()
+    _die(queue, job, status=2)
+    job.deaths = 2
+    queue.take_out(job)
+    transaction.commit()
+    running = dispatch(threads=3)
+    other = _put(queue, Job(enginejobs.wait, "a"))
+    assert enginejobs.started["a"].wait(10)
+    transaction.begin()
+    queue.give_back(job)
+    transaction.commit()
+    for _poll in range(2):
+        poll_now(running.dispatcher)
+    transaction.begin()
+    assert (job.status, callback.status) == (CALLBACKS, PENDING) and enginejobs.calls == ["a"]
+    enginejobs.released["a"].set()
+
+    assert wait_for_result(other) == "a"
+    assert wait_for_result(job) == 1 and enginejobs.calls == ["a", 1]
+
+
 @pytest.mark.parametrize("policy", [None, RetryCommonForever])
 def test_a_third_death_sets_it_aside_under_policies_that_retry(policy: Any, queue: Any) -> None:
     job = _put(queue, Job(enginejobs.add, 1), retry_policy_factory=policy)

@@ -22,6 +22,7 @@ from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from collective.zcasync.persistence import moment_of
 from collective.zcasync.rejections import Rejections
+from collective.zcasync.solitude import ALONE_FROM
 from datetime import datetime
 from datetime import timedelta
 from itertools import islice
@@ -181,7 +182,7 @@ class Taker:
             filing.file_away(self.queue, self.slot, job)
             return None
         if job._status_id == 2:
-            return self._resume(row)
+            return self._resume(row, needed)
         deadline = job.deadline()
         if deadline is not None and deadline < self.now and job._status_id == 0:
             self.leave(row)
@@ -228,9 +229,12 @@ class Taker:
             self.trouble = error
             return False
 
-    def _resume(self, row: Row) -> str | None:
+    def _resume(self, row: Row, needed: Callable[[Any], bool] | None) -> str | None:
         if row.job.resume_at is not None and row.job.resume_at > self.now:
             self.postpone(row, row.job.resume_at)
+            return None
+        if row.job.deaths >= ALONE_FROM and needed is not None and not needed(row.job):
+            self._pass(row)
             return None
         self.leave(row)
         self._forget_former(row.job)
