@@ -28,6 +28,8 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = project
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {
     "source_repository": "https://github.com/collective/collective.zcasync/",
     "source_branch": "main",

@@ -28,14 +28,14 @@ class Row:
 
     number: int
     behaviour: str
-    #: Names in backticks, and words.
-    where: str
-    #: Node ids without parameters.
-    tests: tuple[str, ...]
     #: "same", "fixed" or "better".
     verdict: str
     #: The old bug, or the difference.
     told: str
+    #: Names in backticks, and words.
+    where: str
+    #: Node ids without parameters.
+    tests: tuple[str, ...]
 
 
 def read(page: Path) -> list[Row]:
@@ -43,9 +43,9 @@ def read(page: Path) -> list[Row]:
     rows = []
     for line in page.read_text().splitlines():
         if re.match(r"\| \d+ \|", line):
-            number, behaviour, where, tests, outcome = (cell.strip() for cell in line.strip("| ").split(" | "))
+            number, behaviour, outcome, where, tests = (cell.strip() for cell in line.strip("| ").split(" | "))
             verdict, _, told = outcome.partition(": ")
-            rows.append(Row(int(number), behaviour, where, tuple(CODE.findall(tests)), verdict, told))
+            rows.append(Row(int(number), behaviour, verdict, told, where, tuple(CODE.findall(tests))))
     return rows
 
 
