@@ -53,6 +53,13 @@ def test_callbacks_and_what_jobs_put_are_run_by_the_same_commit(inline: None, qu
     assert sorted(map(str, enginejobs.calls)) == ["1", "2", "put"]
 
 
+def test_what_a_job_puts_runs_after_that_job_and_its_callbacks(inline: None, queue: Any) -> None:
+    job = queue.put(Job(put_two))
+    job.addCallback(enginejobs.note)
+    transaction.commit()
+    assert enginejobs.calls == ["put", 1, 2]
+
+
 def test_what_a_job_raises_is_its_result_and_the_commit_stands(inline: None, queue: Any) -> None:
     queue._p_jar.root()["mine"] = True
     job = queue.put(Job(enginejobs.change_and_raise))
