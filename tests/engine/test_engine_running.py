@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collective.zcasync import api
+from collective.zcasync import joblists
 from collective.zcasync import mail
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import COMPLETED
@@ -92,6 +93,7 @@ def test_progress_is_seen_while_the_job_runs_and_kept_when_it_has_ended(queue: A
     job = put(queue, say, (1, 10, "begins"))
     assert told(job) == (1, 10, "begins")
     assert job.status != COMPLETED and job._progress is None
+    assert joblists.jobs(queue.parent, joblists.RUNNING).rows[0].progress == (1, 10, "begins")
     enginejobs.released["a"].set()
     wait_for_result(job)
 
@@ -247,6 +249,8 @@ def test_a_killed_job_goes_on_from_its_last_checkpoint(queue: Any, dispatch: Any
     assert wait_for_result(job) == 5
     assert list(walk) == [1, 2, 3, 4, 5]
     assert "lost" not in queue._p_jar.root()
+    # The first attempt had noted by itself, in its first commit, that it is not all or nothing.
+    assert [kind for _when, kind, _text in job.attempt_log] == ["committed", "interruption", "committed"]
 
 
 def conflict_at(number: int) -> list[int]:

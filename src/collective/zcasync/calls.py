@@ -84,11 +84,12 @@ class Call(Base):
         task = getattr(call, "__zcasync_task__", None)
         if task is not None:
             self._task, self._title, self._callable, owner = task.name, task.title, task.handler_name, None
-            self.timeout = task.timeout
         else:
             self._task = self._title = ""
-            self.timeout = None
             self._callable, owner = callables.describe(call)
+        timeout = None if task is None else task.timeout
+        if self.timeout != timeout:  # most jobs have none, and need not say so in their records
+            self.timeout = timeout
         self._is_method = owner is not None
         if owner is not None and owner is not self and IJob.providedBy(owner) and owner.parent is None:
             owner.parent = self

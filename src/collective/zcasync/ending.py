@@ -102,7 +102,8 @@ class Ending:
         self.active_end = now
         self.needs_attention = False
         self._retry_cache = ()
-        self._cursor = None
+        if self._cursor is not None:
+            self._cursor = None
         if not self._callbacks:
             self.initial_callbacks_end = now
 

@@ -203,6 +203,7 @@ def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None
         needs_attention=bool(job.needs_attention),
         claimed=_is_claimed_ahead(job),
         overdue=bool(job.overdue),
+        progress=job.progress,
     )
 
 

@@ -146,7 +146,7 @@ class Mail:
             self._boxes = frozenset()
         self._over = True
         self._wake.set()
-        self._thread.join(10)
+        self._thread.join(5)
 
     # The thread
 
@@ -158,7 +158,8 @@ class Mail:
             try:
                 self._round()
             except Exception as error:
-                level = logging.INFO if transactions.is_disconnect(error) else logging.CRITICAL
+                usual = transactions.is_disconnect(error) or transactions.is_conflict(error)
+                level = logging.INFO if usual else logging.CRITICAL
                 logger.log(level, "The mailboxes cannot be reached; the next look tries again", exc_info=True)
                 self._close()
                 if not over:

@@ -53,6 +53,8 @@ class JobRow:
     claimed: bool = False
     #: It has run longer than its timeout, and was asked to stop.
     overdue: bool = False
+    #: How far it says that it is: done, total, text.
+    progress: tuple[float, float | None, str | None] | None = None
     #: The job's class is gone: only ``id`` and ``task`` (the class' name) are known.
     broken: bool = False
 
