@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collective.zcasync import api
 from collective.zcasync import joblists
 from collective.zcasync import mail
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import PENDING
@@ -278,6 +279,41 @@ def test_a_conflict_at_a_checkpoint_is_a_failed_attempt_that_goes_on_from_the_la
     assert wait_for_result(job) == [0, 2]
     assert job.attempts == 2
     assert [queue._p_jar.root()[f"step{step}"] for step in range(1, 5)] == [1, 2, 3, 4]
+
+
+def conflict_once_at_each_step(steps: int) -> int:
+    for step in range(api.cursor(0) + 1, steps + 1):
+        if step not in enginejobs.calls:
+            enginejobs.calls.append(step)
+            transaction.get().addBeforeCommitHook(conflict)
+        api.checkpoint(step)
+    return steps
+
+
+def conflict_for_ever_at_the_second_step() -> None:
+    enginejobs.calls.append("attempt")
+    if api.cursor() is None:
+        api.checkpoint(1)
+    transaction.get().addBeforeCommitHook(conflict)
+    api.checkpoint(2)
+
+
+@pytest.mark.parametrize("policy", [None, "conflicts"])
+def test_a_long_job_may_meet_a_conflict_in_each_of_its_pieces_but_not_for_ever_in_one(
+    policy: str | None, queue: Any, dispatch: Any
+) -> None:
+    queue.parent.policies["conflicts"] = ConfiguredPolicy("conflicts", attempts=5)
+    long, stuck = queue.put(Job(conflict_once_at_each_step, 12)), Job(conflict_for_ever_at_the_second_step)
+    long.policy = stuck.policy = policy
+    transaction.commit()
+    dispatch()
+    assert wait_for_result(long, LONG) == 12 and long.attempts == 13
+
+    enginejobs.calls.clear()
+    queue.put(stuck)
+    transaction.commit()
+    assert wait_for_result(stuck, LONG).check(ConflictError)
+    assert len(enginejobs.calls) == 5
 
 
 def checkpoint_and_fail() -> None:

@@ -221,6 +221,9 @@ class Run:
             self.ended = left
             return left
         if kind == "conflict":
+            if self.running.moved:  # of a thousand pieces of work many may conflict, but none for ever
+                retry.forget_conflicts(self.cache)
+                self.conflicts = 0
             self.conflicts += 1
             self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
         failure = Failure.from_exception(error, capture_locals=bool(self.job.capture_locals))

@@ -276,6 +276,13 @@ def _made(factory: Any, job: Any) -> Any:
     return policy.bind(job) if isinstance(policy, ConfiguredPolicy) else policy
 
 
+def forget_conflicts(data_cache: dict[str, Any]) -> None:
+    """Count conflicts anew, under whatever policy: the job has come further since the last one."""
+    for key in ("transaction_error", "conflict"):
+        for known in [known for known in data_cache if known.partition(":")[0] == key]:
+            del data_cache[known]
+
+
 def _count(data_cache: dict[str, Any], key: str, failure: Any) -> int:
     count = data_cache[key] = data_cache.get(key, 0) + 1
     data_cache[f"last_{key}"] = failure.summary

@@ -60,6 +60,8 @@ class RunningJob:
         self.asked: str | None = None
         #: The newest progress that is not in the job's record.
         self.said: Said | None = None
+        #: Whether the attempt has come further: a checkpoint stored another cursor than the one it began with.
+        self.moved = False
         self.oid: bytes | None = None
         self.main_oid: bytes | None = None
         self.token: str | None = None
@@ -90,7 +92,7 @@ class RunningJob:
 
     def begin(self) -> None:
         """Another attempt begins: what the last one was told about its time is over."""
-        self.began = time.monotonic()
+        self.began, self.moved = time.monotonic(), False
         if self.asked == TIMEOUT:
             self.asked = None
 
@@ -122,9 +124,10 @@ class RunningJob:
     def checkpoint(self, cursor: bytes | None) -> None:
         """See the function ``checkpoint``."""
         job = local.job
-        job._cursor = cursor
+        before, job._cursor = job._cursor, cursor
         self.keep(job)
         self.commit(job)
+        self.moved = self.moved or cursor not in (None, before)
         self.look()
 
     def commit(self, job: Any) -> None:
