@@ -42,12 +42,9 @@ def run(database: Any, id: str, debug: Callable[[Exception], None] | None = None
     try:
         key, oid, token = actions.commit(connection, lambda: _claim(connection, id))
         pinger = Pinger(database, key)
-        report = execution.REASSIGNED
+        report = execution.REASSIGNED  # also of a run that is broken off: the end of its dispatcher interrupts the job
         try:
             report = execution.perform(database, oid, "run", token, around)
-        except (KeyboardInterrupt, SystemExit):
-            report = execution.interrupted_here(database, oid, token, around)
-            raise
         finally:
             pinger.stop()
             what = f"the end of job {id} in the foreground"
