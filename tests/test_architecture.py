@@ -32,9 +32,9 @@ ENGINE_LIBRARIES = {
 ENGINE_ORDER = """
     exceptions events interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
-    notify lookup waiting outcomes sequences callables readable representation utils jobinfo door configuredpolicy retry
-    fence neighbours solitude
-    surroundings ending running decisions attempts interruptions
+    notify lookup waiting coroutines outcomes sequences callables readable representation utils jobinfo door
+    configuredpolicy retry fence neighbours solitude
+    surroundings ending running deferreds decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot letters filing entries rejections claims sweeping
     takeover dispatchers places queues
     queue agent wakeup threadpool pollinfo introspection observer heartbeat

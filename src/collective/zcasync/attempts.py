@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collective.zcasync import clock
+from collective.zcasync import coroutines
 from collective.zcasync import decisions
+from collective.zcasync import deferreds
 from collective.zcasync import events
 from collective.zcasync import outcomes
 from collective.zcasync import retry
@@ -13,6 +15,7 @@ from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.fence import Guard
+from collective.zcasync.outcomes import DEFERRED
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.outcomes import WAITING
 from collective.zcasync.persistence import walk
@@ -24,6 +27,7 @@ from collective.zcasync.transactions import EXPLOSIVE
 from collective.zcasync.transactions import surely
 from datetime import datetime
 from datetime import timedelta
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 
@@ -37,7 +41,7 @@ tracelog = logging.getLogger("collective.zcasync.trace")
 #: Longest wait that a job thread does itself; a longer one goes back to the queue.
 LONGEST_PAUSE = timedelta(seconds=1)
 
-#: What a thread reports of a job that it has done with, beside FINISHED and WAITING.
+#: What a thread reports of a job that it has done with, beside FINISHED, WAITING and DEFERRED.
 RETURNED, REASSIGNED, UNREADABLE = "returned", "reassigned", "unreadable"
 
 
@@ -83,7 +87,8 @@ class Run:
     # The steps, in their order
 
     def go(self) -> str:
-        """Run until the job has ended (FINISHED), waits for another (WAITING), or in its queue again (RETURNED)."""
+        """Run until the job has ended (FINISHED), waits for another (WAITING) or for a Deferred (DEFERRED), or waits in
+        its queue again (RETURNED)."""
         self.job = self.find()
         with self.running.heard(self.job):
             ended = self._leave() if self.running.leaves else self._attempts()
@@ -105,7 +110,7 @@ class Run:
                 return ended
 
     def _attempt(self) -> str:
-        """One attempt: FINISHED, WAITING, or RETURNED for another one (here, or in the queue: stage "returned")."""
+        """One attempt: FINISHED, WAITING, DEFERRED or RETURNED, for another here or in the queue (stage "returned")."""
         job = self.job = self.find()
         self.begun, self.stage = True, "call"
         guard = Guard(job, self.token)
@@ -150,7 +155,7 @@ class Run:
             setup = job.setUp()
             call, args, kwargs = job._resolved()
             given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
-            result = outcomes.settle(call(*args, *given, **{**kwargs, **self.kwargs}), job)
+            result = outcomes.settle(call(*args, *given, **{**kwargs, **self.kwargs}), job, self.around)
             self.stage, self.lost = "commit", result
             self._store(result)
             guard.finishing = True
@@ -187,19 +192,14 @@ class Run:
             logger.critical("tearDown of %r failed; its outcome is not affected", self.job, exc_info=True)
 
     def _report(self) -> None:
-        job = self.job
         if self.ended == WAITING:
-            tracelog.info("%r waits for %r", job, job.waiting_for)
-        elif job.outcome == "cancelled":
-            logger.info("%r stopped, as it was asked to", job)
-            events.tell(events.JobFailed(job.id, job.task, job.error))
-        elif job.failed:
-            result = job.result
-            logger.log(failure_level(job), "%r failed with traceback:\n%s", job, result.getTraceback())
-            events.tell(events.JobFailed(job.id, job.task, job.error))
+            tracelog.info("%r waits for %r", self.job, self.job.waiting_for)
+        elif self.ended == DEFERRED:
+            tracelog.info("%r waits for a Deferred", self.job)
+            held = self.around.deferreds
+            (deferreds.WithoutDispatcher() if held is None else held).keep(self.job, self.lost)
         else:
-            tracelog.info("%r succeeded with result: %.200r", job, job.result)
-            events.tell(events.JobFinished(job.id, job.task))
+            outcomes.tell_end(self.job)
 
     # When something goes wrong
 
@@ -220,6 +220,9 @@ class Run:
             # The commit went through, and only the answer to it was lost: what is done must not be done again.
             self.ended = left
             return left
+        if isinstance(self.lost, Deferred):
+            coroutines.cancel(self.lost, self.around.reactor)  # the next attempt makes another one
+        self.lost = None if isinstance(self.lost, Deferred) else self.lost
         if kind == "conflict":
             if self.running.moved:  # of a thousand pieces of work many may conflict, but none for ever
                 retry.forget_conflicts(self.cache)

@@ -16,6 +16,7 @@ from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.outcomes import DEFERRED
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.outcomes import WAITING
 from collective.zcasync.persistence import walk
@@ -61,8 +62,9 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
                 return FINISHED
             continue
         try:
-            if _run_callback(job, callback, manager, around, resumed) == WAITING:
-                return WAITING
+            ended = _run_callback(job, callback, manager, around, resumed)
+            if ended != FINISHED:
+                return ended
         except MustWait as wait:
             if job.is_callback:
                 raise  # to the main job, which is what can wait in the queue
@@ -93,7 +95,8 @@ def _choose(main: Any, proxy: Any) -> Any:
 
 
 def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool) -> str:
-    """Run one callback to its end, with its own callbacks: FINISHED; or WAITING, as it waits for another job."""
+    """Run one callback to its end, with its own callbacks: FINISHED; or for what it waits, WAITING or
+    DEFERRED."""
     result = main.result
 
     if is_proxy(callback) and callback.asks and callback.job is None:
@@ -107,6 +110,8 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
     target = find()
     if waiter(target) is not None:
         return WAITING
+    if target._status_id == 1 and target.deferred:
+        return DEFERRED
     if target._status_id == 2:
         return run_callbacks(target, manager, around, resumed)
     tracelog.debug("starting callback %r of %r", target, main)

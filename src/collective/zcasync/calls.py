@@ -78,6 +78,7 @@ class Call(Base):
     resume_at: datetime | None
     _status_id: int
     goes_on: bool
+    rerun: bool
     extended: bool
 
     def _set_call(self, call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -90,6 +91,8 @@ class Call(Base):
         timeout = None if task is None else task.timeout
         if self.timeout != timeout:  # most jobs have none, and need not say so in their records
             self.timeout = timeout
+        if task is not None and task.rerun:
+            self.rerun = True
         self._is_method = owner is not None
         if owner is not None and owner is not self and IJob.providedBy(owner) and owner.parent is None:
             owner.parent = self
@@ -213,7 +216,7 @@ class Call(Base):
         for name in (
             *("_callable", "_task", "_title", "_is_method", "_args", "_kwargs", "_quota_names"),
             *("_policy_factory", "failure_log_level", "group", "user", "context_data", "policy", "priority", "where"),
-            *("timeout", "capture_locals"),
+            *("timeout", "capture_locals", "rerun"),
         ):
             setattr(new, name, getattr(self, name))
         if self._payload is not None:

@@ -336,11 +336,8 @@ class Claimer:
         known = {oid for pool in self._pools(name) for oid in pool.known()}
         known.update(oid for _when, oid, _what in list(self._reports.get(name, ())))
         lost = [job for oid, (job, _agent) in slot.running.items() if oid not in known and loads(job)]
-        lost = [
-            job
-            for job in lost
-            if job._status_id != 3 and waiting.waiter(job) is None and job.agent is not None and job.agent.slot is slot
-        ]
+        lost = [job for job in lost if job.agent is not None and job.agent.slot is slot]
+        lost = [job for job in lost if job._status_id != 3 and not waiting.has_left(job)]
         for job in lost:
             logger.warning("Job %s was claimed as the database went away; it is given back", job.id)
             sweeping.put_back(queue, slot, job)

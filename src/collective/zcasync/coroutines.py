@@ -31,7 +31,7 @@ def result_of(result: Any, job: Any, around: Any) -> Any:
         result = drive(result, around)
     if inspect.iscoroutine(result):
         result.close()
-        raise InvalidJobError(f"{job.task} returned a coroutine ({result.__qualname__}): write 'await' before that call")
+        raise InvalidJobError(f"{job.task} returned a coroutine, {result.__qualname__}: write 'await' before it")
     if inspect.isasyncgen(result):
         raise InvalidJobError(
             f"{job.task} returned an async generator: return a list of what it yields, [item async for item in ...]"

@@ -5,6 +5,7 @@ the result is stored, in a connection and a transaction of its own, and only if 
 dispatcher: a Deferred that fires after a takeover leaves everything alone.
 """
 
+from collections.abc import Callable
 from collective.zcasync import clock
 from collective.zcasync import coroutines
 from collective.zcasync import outcomes
@@ -28,7 +29,6 @@ import queue
 import threading
 import transaction
 import twisted.internet.defer
-
 
 logger = logging.getLogger("collective.zcasync.events")
 
@@ -126,7 +126,7 @@ def store(database: Any, kept: Kept, value: Any, stopping: threading.Event) -> s
 
     ReassignedError if the job waits for it no longer.
     """
-    manager = transaction.TransactionManager(explicit=True)
+    manager = transaction.TransactionManager()
     connection = database.open(manager)
     reports: list[str] = []
 
@@ -135,7 +135,7 @@ def store(database: Any, kept: Kept, value: Any, stopping: threading.Event) -> s
         if main.token != kept.main_token or job.token != kept.job_token or job._status_id != 1 or not job.deferred:
             raise ReassignedError(f"the job {job.id} does not wait for this Deferred any more")
         reports.append(end(job, value, connection, kept.asked))
-        if reports[-1] == outcomes.FINISHED and main._status_id == 2:
+        if reports[-1] == outcomes.FINISHED and main._status_id == 2 and main.queue is not None:
             main.queue.give_back(main, front=True)
             reports.append("returned")
 
@@ -184,29 +184,33 @@ def _settled(job: Any, value: Any, connection: Any) -> Any:
         return Failure.from_exception(error)
 
 
-def abort(queue: Any, main: Any, by: str, interrupt: Any) -> None:
+def abort(job: Any) -> None:
     """The dispatcher of a job that waits for a Deferred is gone; for takeovers. What it had changed is committed.
 
-    It ends with an AbortedError; unless its task says ``rerun``: then it is interrupted as if its code still ran.
+    The job ends with an AbortedError; unless its task says ``rerun``: then it is as if its code still ran.
     """
-    job = waiting.waits_for_deferred(main)
     job.deferred = False
     if not job.rerun:
         told = "its dispatcher ended while it waited for a Deferred; what its code had changed is committed"
         job._finish(Failure.from_exception(AbortedError(told)), clock.utcnow())
-    if main._status_id == 1:
-        interrupt(main, by)
-    elif main._status_id == 2:
-        queue.give_back(main, front=True)
 
 
-def keep_without_dispatcher(job: Any, deferred: Any, finish: Any) -> None:
-    """A job that was called directly has returned this Deferred: ``finish`` is called when it is stored."""
-    database = job._p_jar.db()
-    kept = Kept(job, deferred, None, None)
+class WithoutDispatcher:
+    """Deferreds of jobs that were called directly. ``finish(database, oid)`` is called when a result is stored."""
 
-    def fire(value: Any) -> None:
-        store(database, kept, value, threading.Event())
-        finish(database, kept.main)
+    def __init__(self, finish: Callable[[Any, bytes], None] | None = None) -> None:
+        self.finish = finish
 
-    deferred.addBoth(fire)
+    def keep(self, job: Any, deferred: Any) -> None:
+        """See Deferreds."""
+        if job._p_jar is None:
+            deferred.addBoth(lambda value: end(job, value, None, None))
+            return
+        database, kept = job._p_jar.db(), Kept(job, deferred, None, None)
+
+        def fire(value: Any) -> None:
+            store(database, kept, value, threading.Event())
+            if self.finish is not None:
+                self.finish(database, kept.main)
+
+        deferred.addBoth(fire)

@@ -7,6 +7,7 @@ from collective.zcasync import clock
 from collective.zcasync import mail
 from collective.zcasync import transactions
 from collective.zcasync.claiming import Claimer
+from collective.zcasync.deferreds import Deferreds
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.heartbeat import Heartbeat
 from collective.zcasync.instanceuuid import new_uuid
@@ -169,6 +170,7 @@ class Dispatcher(Introspection):
         self.polls.clear()
         self.jobs.clear()
         self.mail = self.around.mail = Mail(self)
+        self.around.reactor, self.around.deferreds = self.reactor, Deferreds(self)
         self.membership = Membership(self)
         self.membership.reserve(0)
         self.observer = Observer(time.monotonic())
@@ -196,9 +198,10 @@ class Dispatcher(Introspection):
         self._leaving = True
         self.mail.ask_all()
         self._order(self.membership.leave, 10)
-        while time.monotonic() < end and not all(pool.idle() for pool in self._pools()):
+        while time.monotonic() < end and (self.around.deferreds or not all(pool.idle() for pool in self._pools())):
             with self.neighbours.changed:
                 self.neighbours.changed.wait(min(0.1, max(end - time.monotonic(), 0)))
+        self.around.deferreds.close()
         self.mail.stop()
         self.heartbeat.stop()
         self.activated = None
@@ -218,6 +221,7 @@ class Dispatcher(Introspection):
         """For tests: stop without a word to the database, as a killed process does."""
         self.activated = None
         self._over = True
+        self.around.deferreds.close(store=False)
         self.mail.stop(flush=False)
         self.heartbeat.stop()
         self.around.stopping.set()
@@ -370,7 +374,7 @@ class Dispatcher(Introspection):
             poll[name] = None
         self._plan_look()
         if full:
-            self._remember(poll)
+            self.polls.add(poll)
         else:
             self.polls.extend(poll, self.jobs.size)
         if failed:
@@ -382,12 +386,6 @@ class Dispatcher(Introspection):
             return
         if any(sum(pool.wants(0)) for pool in self._pools()):
             self._look_again = time.monotonic() + SECOND_LOOK * (0.75 + random.random() / 2)
-
-    def _remember(self, poll: PollInfo) -> None:
-        before = self.polls.first() if self.polls else None
-        self.polls.add(poll)
-        if before is None or dict(before) != dict(poll):
-            tracelog.debug("poll %s: %r", poll.key, dict(poll))
 
     def _pause(self) -> float:
         """Seconds until something is due: a second look, a sweep, a job's time."""

@@ -27,6 +27,10 @@ class Ending:
     initial_callbacks_end: datetime | None = None
     #: The job that has to end before this one can; see ``waiting``. Read ``result`` for it while the job is ACTIVE.
     waiting_for: Any = None
+    #: Whether its code has run, and a Deferred in its dispatcher's process will tell the result; see ``deferreds``.
+    deferred = False
+    #: Whether it is run again if that process ends before; else it then ends with an AbortedError.
+    rerun = False
     #: Whether the job's code is called again each time that the job for which it waits has ended: see ``sequences``.
     goes_on = False
     #: Of a job with ``goes_on``: whether it was given more jobs since its code ran last.

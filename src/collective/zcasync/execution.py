@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collective.zcasync import callables
 from collective.zcasync import clock
+from collective.zcasync import deferreds
 from collective.zcasync import events
 from collective.zcasync import interruptions
 from collective.zcasync import transactions
@@ -28,6 +29,7 @@ from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.jobinfo import JobInfo
+from collective.zcasync.outcomes import DEFERRED
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.outcomes import WAITING
 from collective.zcasync.surroundings import Surroundings
@@ -143,6 +145,12 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
             if waiting.waiter(job) is not None:
                 reports.append(WAITING)  # its code has run, and must not run again
                 return
+            waits = waiting.waits_for_deferred(job)
+            if waits is not None:
+                deferreds.abort(waits)
+                if job._status_id == 3:
+                    reports.append(FINISHED)
+                    return
             if job._status_id == 0:
                 job._begin(clock.utcnow())
             if job._status_id == 1:
@@ -229,16 +237,35 @@ def call_directly(job: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     job._begin(clock.utcnow())
     if job._p_jar is not None:
         manager.commit()
-    around, agent = Surroundings(database_of(job)), job.agent
+    around, agent = _around(job), job.agent
     try:
         ended = run(job, manager, around, args, kwargs)
     except MustWait:  # a callback that was called by hand: its job goes on with it
         return job
     if ended == WAITING:
         _wait_outside(job, manager)
-    else:
+    elif ended != DEFERRED:
         _let_go(job, agent, manager, around)
     return job if ended == RETURNED else job.result
+
+
+def _around(job: Any) -> Surroundings:
+    return Surroundings(database_of(job), deferreds=deferreds.WithoutDispatcher(_after_deferred))
+
+
+def _after_deferred(database: Any, oid: bytes) -> None:
+    """The Deferred of a job that was called directly has fired: go on with its callbacks here."""
+    manager = transaction.TransactionManager()
+    connection = database.open(manager)
+    try:
+        job = connection.get(oid)
+        if job._status_id == 2 and not _waits(job):
+            _run_callbacks_here(job, manager, resumed=True)
+        elif waiting.waiter(job) is not None:
+            _wait_outside(job, manager)
+    finally:
+        manager.abort()
+        connection.close()
 
 
 def _wait_outside(job: Any, manager: Any) -> None:
@@ -327,7 +354,7 @@ def _run_callbacks_here(job: Any, manager: Any, resumed: bool = False) -> None:
 
     A job of a queue waits there meanwhile, for LEASE: if this process dies, a dispatcher goes on with what is left.
     """
-    around, agent = Surroundings(database_of(job)), job.agent
+    around, agent = _around(job), job.agent
     try:
         ended = run_callbacks(job, manager, around, resumed) if job._status_id == 2 else FINISHED
     except ReassignedError:
@@ -337,6 +364,7 @@ def _run_callbacks_here(job: Any, manager: Any, resumed: bool = False) -> None:
         return
     if ended == WAITING:
         _wait_outside(job, manager)
+    if ended in (WAITING, DEFERRED):
         return
     if ended == FINISHED and _waits(job) and job.resume_at is not None:
         surely(lambda: job.queue.give_back(job), f"the end of {job.task}", manager, around.database, around.stopping)

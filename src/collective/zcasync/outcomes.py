@@ -1,12 +1,20 @@
 """What a call has returned, and what that makes of its job: an end, or something to wait for."""
 
+from collective.zcasync import coroutines
+from collective.zcasync import events
 from collective.zcasync import waiting
 from collective.zcasync.interfaces import IJob
 from datetime import datetime
+from twisted.internet.defer import Deferred
 from typing import Any
 
-#: How an attempt can leave a job: ended, or waiting for another job.
-FINISHED, WAITING = "finished", "waiting"
+import logging
+
+logger = logging.getLogger("collective.zcasync.events")
+tracelog = logging.getLogger("collective.zcasync.trace")
+
+#: How an attempt can leave a job: ended, waiting for another job, or for a Deferred.
+FINISHED, WAITING, DEFERRED = "finished", "waiting", "deferred"
 
 
 class Again:
@@ -16,11 +24,15 @@ class Again:
         self.job = job
 
 
-def settle(result: Any, job: Any) -> Any:
-    """A job's result, ready to be kept: what it waits for can end, and is in a queue.
+def settle(result: Any, job: Any, around: Any = None) -> Any:
+    """A job's result, ready to be kept: coroutines have run, and what it waits for can end and is in a queue.
 
     Called while errors still count as the job's own. InvalidJobError if the job would wait for itself.
     """
+    result = coroutines.result_of(result, job, around)
+    if isinstance(result, Deferred):
+        fired, value = coroutines.fired_result(result)
+        result = value if fired else result
     inner = result.job if isinstance(result, Again) else result
     if IJob.providedBy(inner):
         waiting.refuse_circle(inner, job)
@@ -31,9 +43,12 @@ def settle(result: Any, job: Any) -> Any:
 
 
 def keep(job: Any, result: Any, now: datetime, outcome: str | None = None) -> str:
-    """Store a settled result with the job: FINISHED or WAITING."""
+    """Store a settled result with the job: FINISHED, WAITING or DEFERRED."""
     again = isinstance(result, Again)
     inner = result.job if isinstance(result, Again) else result
+    if isinstance(result, Deferred):
+        job.deferred = True
+        return DEFERRED
     if not again and not IJob.providedBy(inner):
         job._finish(result, now, outcome)
         return FINISHED
@@ -48,4 +63,21 @@ def left(job: Any) -> str | None:
     """How an attempt has left a job, as its record tells; None if the attempt has stored nothing."""
     if job._status_id >= 2:
         return FINISHED
+    if job.deferred:
+        return DEFERRED
     return WAITING if job.waiting_for is not None else None
+
+
+def tell_end(job: Any) -> None:
+    """Log how the job ended, and tell the subscribers; after the commit."""
+    if job.outcome == "cancelled":
+        logger.info("%r stopped, as it was asked to", job)
+        events.tell(events.JobFailed(job.id, job.task, job.error))
+    elif job.failed:
+        result = job.result
+        level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
+        logger.log(level, "%r failed with traceback:\n%s", job, result.getTraceback())
+        events.tell(events.JobFailed(job.id, job.task, job.error))
+    else:
+        tracelog.info("%r succeeded with result: %.200r", job, job.result)
+        events.tell(events.JobFinished(job.id, job.task))

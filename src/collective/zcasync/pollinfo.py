@@ -9,7 +9,10 @@ from collective.zcasync.utils import long_to_dt
 from datetime import datetime
 from typing import Any
 
+import logging
 import threading
+
+tracelog = logging.getLogger("collective.zcasync.trace")
 
 
 class PollInfo(dict):
@@ -62,7 +65,10 @@ class Polls:
         self._lock = threading.Condition()
 
     def add(self, poll: PollInfo) -> None:
+        """The newest poll. What it holds is logged if it is not the same as the last time."""
         with self._lock:
+            if not self._polls or dict(self._polls[0]) != dict(poll):
+                tracelog.debug("poll %s: %r", poll.key, dict(poll))
             self._polls = [poll, *self._polls[: self.size - 1]]
             self.count = self.count + 1
             self._lock.notify_all()

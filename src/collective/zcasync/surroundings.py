@@ -24,6 +24,9 @@ class Surroundings:
     neighbours: Neighbours | None = None
     #: The dispatcher's Mail: what is written for others meanwhile, and what they tell.
     mail: Any = None
+    #: What waits for the Deferreds that jobs return, and the reactor that fires them; None: whoever fires them.
+    deferreds: Any = None
+    reactor: Any = None
     stopping: threading.Event = field(default_factory=threading.Event)
     #: Called with an error of the job's code, before its transaction is aborted: for somebody who looks at it.
     debug: Callable[[Exception], None] | None = None

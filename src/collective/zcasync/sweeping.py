@@ -12,13 +12,18 @@ from typing import Any
 def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
     """File away what the threads report as done: (oid, report)."""
     for oid, report in reports:
-        row = slot.running.get(oid)
+        row = slot.running.get(oid) or slot.deferreds.get(oid)
         if row is None:
             continue
         job = row[0]
         owned = job.token is not None and job.agent is not None and job.agent.slot is slot
         if owned and (report in ("returned", "reassigned") or report == "finished" and job._status_id != 3):
             continue  # claimed again meanwhile, or still to be interrupted: not ours to take out
+        if report == "deferred":
+            if owned and waiting.waits_for_deferred(job) is not None:  # else its result is stored: that is told as well
+                slot.release(oid)
+                slot.deferreds = {**slot.deferreds, oid: row}
+            continue
         if report == "unreadable":
             set_aside(queue, slot, job, "its record cannot be loaded")
             continue

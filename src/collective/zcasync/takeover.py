@@ -1,5 +1,6 @@
 """What a dispatcher leaves behind when it stops or dies, and what becomes of it."""
 
+from collective.zcasync import deferreds
 from collective.zcasync import events
 from collective.zcasync import filing
 from collective.zcasync import interruptions
@@ -28,7 +29,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
     rows = slot.running.items()
     ended = [(oid, "finished") for oid, (job, _a) in rows if _status(job) == 3 and _is_of(job, slot)]
     sweeping.sweep(queue, slot, ended)
-    for oid, (job, _agent) in list(slot.running.items()):
+    for oid, (job, _agent) in [*slot.running.items(), *slot.deferreds.items()]:
         if _status(job) is None:
             sweeping.set_aside(queue, slot, job, "its class or record cannot be loaded")
             continue
@@ -46,11 +47,15 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
             waiting.begin(queue, slot, job)  # its code has run, and must not run again
             letters.stop_if_asked(queue, job, told)
             continue
+        waits_for_deferred = waiting.waits_for_deferred(job)
+        if waits_for_deferred is not None:
+            deferreds.abort(waits_for_deferred)
         if job._status_id == 0:
             job._become(ACTIVE)
+        waits = False
         if job._status_id == 1:
             waits = interruptions.interrupt(job, by) == RETURNED
-        else:  # its callbacks were running: each is asked about when they are resumed
+        elif job._status_id == 2:  # its callbacks were running: each is asked about when they are resumed
             waits = True
             interruptions.note(job, by)
             queue.give_back(job, front=True)

@@ -107,6 +107,7 @@ class Task:
         groupable: bool = False,
         timeout: float | None = None,
         safe_in_get: bool = False,
+        rerun: bool = False,
     ) -> None:
         functools.update_wrapper(self, handler)
         self.handler = handler
@@ -120,6 +121,7 @@ class Task:
         self.groupable = groupable
         self.timeout = timeout
         self.safe_in_get = safe_in_get
+        self.rerun = rerun
         if not isinstance(self.name, str) or not self.name:
             raise InvalidValueError(f"a task's name must be a text, not {name!r}")
         if timeout is not None and (type(timeout) not in (int, float) or not 0 < timeout < math.inf):
@@ -164,6 +166,8 @@ def task(handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     ``timeout``: seconds after which an attempt is asked to stop, and the job is shown as overdue.
     ``transactional=False``: the job has effects outside the database and is never run twice (policy NeverRetry, unless
     another is named). ``safe_in_get``: it may be put in a GET request.
+    ``rerun``: if the process ends while the job waits for a Deferred that it has returned, it runs again, and its retry
+    policy is asked as after any interruption; without it the job then ends with an AbortedError.
     """
     if handler is not None:
         return register(Task(handler, **options))

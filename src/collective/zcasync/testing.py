@@ -6,6 +6,7 @@ at each commit in ``testinline``, what was put in ``testputs``, mixins for unitt
 
 from collective.zcasync import claims
 from collective.zcasync import clock
+from collective.zcasync import coroutines
 from collective.zcasync import filing
 from collective.zcasync import outcomes
 from collective.zcasync import running
@@ -43,6 +44,7 @@ from collective.zcasync.testwait import wait_for_start
 from collective.zcasync.testwait import wait_until
 from collective.zcasync.threadlocal import local
 from contextlib import ExitStack
+from twisted.internet.defer import Deferred
 from typing import Any
 
 import transaction
@@ -125,7 +127,7 @@ class _Inline(running.RunningJob):
 
 def _run_inline(job: Any, *results: Any) -> None:
     """One job, in the present transaction."""
-    inline = _Inline(job)
+    inline, around = _Inline(job), surroundings.Surroundings()
     before = local.job, local.running
     try:
         with ExitStack() as stack:
@@ -135,7 +137,9 @@ def _run_inline(job: Any, *results: Any) -> None:
             try:
                 call, args, kwargs = job._resolved()
                 given = tuple(walk(result, surroundings.unshelve) for result in results)
-                outcome = outcomes.settle(call(*args, *given, **kwargs), job)
+                outcome = outcomes.settle(call(*args, *given, **kwargs), job, around)
+                if isinstance(outcome, Deferred):
+                    outcome = outcomes.settle(coroutines.wait_for(outcome, around), job, around)
             finally:
                 job.tearDown(setup)
     except (Exception, StopRequested) as error:

@@ -48,6 +48,23 @@ def waiter(job: Any) -> Any:
     return None
 
 
+def waits_for_deferred(job: Any) -> Any:
+    """What in this job waits for a Deferred: itself, or the callback that runs; None if nothing does."""
+    if job._status_id == 1:
+        return job if job.deferred else None
+    if job._status_id == 2:
+        for callback in job.all_callbacks():
+            found = waits_for_deferred(callback) if callback._status_id in (1, 2) else None
+            if found is not None:
+                return found
+    return None
+
+
+def has_left(job: Any) -> bool:
+    """Whether the job's code has run, and must not run again, though the job has not ended."""
+    return waiter(job) is not None or waits_for_deferred(job) is not None
+
+
 def holder(job: Any) -> Any:
     """The job that a queue or agent holds: the job itself, or of a callback the job that it belongs to."""
     while job.is_callback and IJob.providedBy(job.parent):
