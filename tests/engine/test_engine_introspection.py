@@ -496,6 +496,13 @@ class TestStatistics:
         idle.jobs[1, "unnamed"] = info()
         assert idle.getStatistics()["started"] == 0
 
+    def test_a_job_that_left_its_thread_without_an_end_is_started_and_not_active(self, idle: Dispatcher) -> None:
+        idle.polls.add(PollInfo({"": {"main": entry(new=[1])}}))
+        idle.jobs[1, "unnamed"] = info(started=NOON)
+        idle.jobs[1, "unnamed"].over = True
+        found = idle.getStatistics()
+        assert (found["started"], found["longest active"]) == (1, None)
+
     def test_a_known_run_gives_its_numbers(self, queue: Any, dispatch: Any) -> None:
         running = dispatch()
         good = [put(queue, enginejobs.add, number) for number in range(3)]
