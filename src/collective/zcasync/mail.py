@@ -306,7 +306,6 @@ def _put(connection: Any, letter: Letter) -> None:
         return  # the job has ended, and kept its last word itself; or it has another owner
     slot = None if main.token is None or main.agent is None or job._status_id == 3 else main.agent.slot
     if slot is not None:
-        connection.readCurrent(main)  # with its owner the slot changes
         slot.send(job, (letter.kind, letter.name), letter.value)
     elif letter.kind == "annotation":
         job.annotations[letter.name] = letter.value

@@ -4,6 +4,7 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync.history import History
+from collective.zcasync.running import main_of
 from persistent import Persistent
 from typing import Any
 
@@ -61,6 +62,7 @@ class Slot(Persistent):
         The read check makes the sender conflict, and try again, if the job ends meanwhile: a letter is never lost.
         """
         job._p_jar.readCurrent(job)
+        job._p_jar.readCurrent(main_of(job))  # with its owner the slot changes, also for its callbacks
         self.mailbox[(job._p_oid, *subject)] = value
 
     def letters(self, oid: bytes, kind: str) -> Iterator[tuple[str, Any]]:
