@@ -129,7 +129,7 @@ def _put_naming(*names: Any) -> Callable[[Any, Any], None]:
         (lambda q, j: _da(q)["nobody"], NotHere, KeyError, "no agent is named 'nobody'"),
         (lambda q, j: _da(q).__setitem__("main", 7), InvalidValueError, ValueError, "an agent is wanted"),
         (lambda q, j: _da(q).__setitem__(7, Agent()), InvalidTypeError, TypeError, "must be a text, not 7"),
-        (lambda q, j: Agent(size=0), InvalidValueError, ValueError, "size .* not 0"),
+        (lambda q, j: Agent(size=-1), InvalidValueError, ValueError, "size .* not -1"),
         (lambda q, j: setattr(Agent(), "size", "3"), InvalidValueError, ValueError, "size .* not '3'"),
         (lambda q, j: Agent(len, len), InvalidValueError, ValueError, "cannot set both chooser and filter"),
         (lambda q, j: Agent(filter=7), InvalidJobError, TypeError, "cannot be called"),

@@ -39,7 +39,7 @@ class Agent(Base):
     """
 
     name = ""
-    size: Any = Checked(whole(1), DEFAULT_SIZE)
+    size: Any = Checked(whole(0), DEFAULT_SIZE)
     weight: Any = Checked(whole(1), DEFAULT_WEIGHT)
     prefetch: Any = Checked(whole(0), DEFAULT_PREFETCH)
     _chooser: str | None = None
