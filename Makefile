@@ -70,6 +70,10 @@ test: $(DEV_STAMP) $(BUILDOUT) ## Run all tests (ARGS="-k quota" for some)
 test-engine: $(DEV_STAMP) ## Run the tests of the engine, without Zope: the quick ones
 	@$(BIN)/pytest tests/engine $(ARGS)
 
+.PHONY: model
+model: $(DEV_STAMP) ## Drive the engine through random interleavings, in pieces that resume (ARGS="--examples 50000")
+	@$(BIN)/python scripts/model.py $(ARGS)
+
 .PHONY: test-browser
 test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
 	@$(BIN)/pytest tests/browser $(ARGS)
