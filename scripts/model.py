@@ -20,6 +20,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="steps in one world")
     parser.add_argument("--first", type=int, default=1, help="the first piece's seed")
     parser.add_argument("--state", type=Path, default=REPOSITORY / ".model.json", help="what was done, and found")
+    parser.add_argument("--fault", help="put this fault of tests/engine/test_engine_modelmutations.py into the engine")
     return parser.parse_args()
 
 
@@ -29,8 +30,14 @@ def main() -> int:
     from enginemachine import drive
     from enginemachine import Machine
 
+    if asked.fault:
+        sys.path.insert(0, str(REPOSITORY / "tests" / "engine"))
+        import pytest
+        import test_engine_modelmutations as mutations
+
+        faults = {**mutations.RARE, **{name: row[0] for name, row in mutations.MUTATIONS.items()}}
+        faults[asked.fault](pytest.MonkeyPatch())
     done = json.loads(asked.state.read_text()) if asked.state.exists() else {}
-    faults = 0
     for seed in range(asked.first, asked.first + asked.examples // asked.piece):
         if str(seed) in done:
             continue
@@ -42,7 +49,6 @@ def main() -> int:
             fault = f"{type(found).__name__}: {found}"
         done[str(seed)] = {"worlds": Machine.driven, "seconds": round(time.monotonic() - began, 1), "fault": fault}
         asked.state.write_text(json.dumps(done, indent=1))
-        faults += bool(fault)
         total = sum(piece["worlds"] for piece in done.values())
         print(
             f"seed {seed}: {Machine.driven} worlds in {done[str(seed)]['seconds']} s, {total} in all. {fault}",

@@ -6,13 +6,12 @@ from collective.zcasync import fence
 from collective.zcasync import filing
 from collective.zcasync import letters
 from collective.zcasync import sweeping
-from collective.zcasync import takeover
 from collective.zcasync.attempts import Run
 from collective.zcasync.history import History
 from collective.zcasync.places import Places
-from collective.zcasync.queue import Queue
 from collective.zcasync.quota import Quota
 from collective.zcasync.slot import Slot
+from enginechecks import Violated
 from enginemachine import drive
 from enginemachine import Machine
 from typing import Any
@@ -20,6 +19,9 @@ from typing import Any
 import pytest
 
 Patch = pytest.MonkeyPatch
+
+
+# Each puts one fault into the engine.
 
 
 def an_attempt_commits_though_its_job_has_another_owner(patch: Patch) -> None:
@@ -38,21 +40,6 @@ def a_claimed_job_stays_where_it_waited(patch: Patch) -> None:
     patch.setattr(claims.Taker, "leave", stay)
 
 
-def a_takeover_interrupts_what_has_finished(patch: Patch) -> None:
-    patch.setattr(takeover, "_is_of", lambda job, slot: True)
-
-
-def a_cancelled_job_is_not_asked_whether_it_runs(patch: Patch) -> None:
-    cancel = Queue.cancel
-
-    def blind(queue: Any, job: Any, callbacks: bool = True) -> str:
-        if job._status_id == 0:
-            job.token = None
-        return cancel(queue, job, callbacks)
-
-    patch.setattr(Queue, "cancel", blind)
-
-
 def a_quota_is_never_filled(patch: Patch) -> None:
     patch.setattr(Quota, "filled", property(lambda quota: False))
 
@@ -68,8 +55,6 @@ def jobs_for_later_are_not_counted(patch: Patch) -> None:
 
 
 def a_callback_is_chosen_anew_when_its_code_has_aborted(patch: Patch) -> None:
-    find = Run.find if hasattr(Run, "find") else None
-    assert find is None  # it is an attribute of each run
     store = Run._store
 
     def forgetful(run: Any, *args: Any, **kwargs: Any) -> None:
@@ -124,24 +109,40 @@ def a_takeover_forgets_what_had_not_begun(patch: Patch) -> None:
     patch.setattr(sweeping, "put_back", lambda queue, slot, job: slot.release(job._p_oid))
 
 
-#: name -> how to put the fault in, the invariants that may be violated by it, and the worlds within which that shows.
+#: Driven by hand: `make model ARGS="--fault NAME"`.
+RARE: dict[str, Callable[[Patch], None]] = {
+    call.__name__: call
+    for call in (
+        a_callback_is_chosen_anew_when_its_code_has_aborted,
+        nobody_opens_the_letters_of_a_job_that_goes_on_elsewhere,
+        a_takeover_does_not_hold_the_mail,
+        a_request_to_stop_is_forgotten_as_the_job_changes_hands,
+    )
+}
+
+#: name -> the fault, the invariants that it may violate, and the worlds within which that shows.
 MUTATIONS: dict[str, tuple[Callable[[Patch], None], set[str], int]] = {
     call.__name__: (call, names, worlds)
     for call, names, worlds in (
-        (an_attempt_commits_though_its_job_has_another_owner, {"fence"}, 300),
-        (a_claimed_job_stays_where_it_waited, {"one place"}, 20),
-        (a_takeover_interrupts_what_has_finished, {"ended once"}, 300),
-        (a_cancelled_job_is_not_asked_whether_it_runs, {"ended once"}, 300),
-        (a_quota_is_never_filled, {"quotas"}, 300),
-        (a_finished_job_keeps_its_place_in_quotas, {"quotas"}, 300),
-        (jobs_for_later_are_not_counted, {"counters"}, 300),
-        (a_callback_is_chosen_anew_when_its_code_has_aborted, {"callbacks"}, 300),
-        (nobody_opens_the_letters_of_a_job_that_goes_on_elsewhere, {"reachable"}, 300),
-        (a_takeover_does_not_hold_the_mail, {"reachable"}, 300),
-        (a_request_to_stop_is_forgotten_as_the_job_changes_hands, {"stop"}, 300),
-        (what_waits_for_a_release_is_never_looked_at, {"reachable"}, 300),
-        (the_history_holds_one_job_of_a_kind, {"history final"}, 300),
-        (a_sweep_files_a_job_twice, {"one place"}, 300),
-        (a_takeover_forgets_what_had_not_begun, {"one place"}, 300),
+        (an_attempt_commits_though_its_job_has_another_owner, {"fence", "job effects once", "ended once"}, 300),
+        (a_claimed_job_stays_where_it_waited, {"one place"}, 40),
+        (a_quota_is_never_filled, {"quotas"}, 150),
+        (a_finished_job_keeps_its_place_in_quotas, {"quotas"}, 40),
+        (jobs_for_later_are_not_counted, {"counters"}, 60),
+        (what_waits_for_a_release_is_never_looked_at, {"reachable"}, 150),
+        (the_history_holds_one_job_of_a_kind, {"one place", "history final"}, 60),
+        (a_sweep_files_a_job_twice, {"one place"}, 60),
+        (a_takeover_forgets_what_had_not_begun, {"one place"}, 100),
     )
 }
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_model_finds(name: str, monkeypatch: Patch) -> None:
+    mutate, invariants, worlds = MUTATIONS[name]
+    mutate(monkeypatch)
+    with pytest.raises(Exception, match="."):
+        drive(worlds, shrink=False)
+    assert Machine.found is not None
+    fault = Machine.found[1]
+    assert isinstance(fault, Violated) and fault.name in invariants

@@ -191,6 +191,7 @@ class Taker:
             self.postpone(row, job._begin_after)
             return None
         if job.group in self.queue.held_groups:
+            filing.leave_quotas(self.queue, job)  # one that was put back has kept its places
             self.park(row, f"group:{job.group}")
             return None
         for name in job.quota_names:
@@ -308,6 +309,8 @@ class Taker:
     def set_aside(self, row: Row, reason: str) -> None:
         """Quarantine: move the reference, without writing the job (its class may be gone)."""
         self.leave(row)
+        for quota in self.queue.quotas.values():
+            quota.discard(row.job)
         insert(self.queue.quarantine, make_key(), (reason, row.job))
         self._count("quarantined", 1)
         waiting.ended(self.queue, self.slot, row.job, aside=True)

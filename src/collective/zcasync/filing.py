@@ -7,9 +7,12 @@ from typing import Any
 
 
 def file_away(queue: Any, slot: Any, job: Any) -> None:
-    """Move a finished job to history, and out of the running jobs and its quotas."""
+    """Move a finished job to history, and out of the running jobs and its quotas.
+
+    A callback that stood in the queue by itself, for a late callback of its own, belongs to its job and is only let go.
+    """
     outcome = job.outcome or "failed"
-    if not job.late or not queue.has_filed(job):
+    if not job.is_callback and (not job.late or not queue.has_filed(job)):
         home = slot if slot is not None else queue.any_slot()
         home.history.add(job, outcome, job.finished_at or clock.utcnow())
         home.count(outcome, 1)
