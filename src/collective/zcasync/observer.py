@@ -53,20 +53,15 @@ class Observer:
 
     def beat(self, now: float, interval: float) -> None:
         """An own ping was committed. ``interval``: seconds until the next one."""
-        if self._gap(now):
+        if now - self._beat > 1.5 * self._interval + 1:
             self.forget()
         self._beat, self._interval = now, interval
         for sight in list(self._seen.values()):
             if sight.suspected is not None and sight.proved is None:
                 sight.proved = now
 
-    def _gap(self, now: float) -> bool:
-        return now - self._beat > 1.5 * self._interval + 1
-
     def dead(self, siblings: list[Any], now: float) -> list[Any]:
         """Those that count as dead. ``now``: this process' monotonic seconds."""
-        if self._gap(now):
-            self.forget()
         found = []
         for da in siblings:
             sight, limit = self._seen.get(_who(da)), da.ping_death_interval.total_seconds()
