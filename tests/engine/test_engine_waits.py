@@ -2,12 +2,18 @@
 
 from collections.abc import Iterator
 from collective.zcasync import local
+from collective.zcasync import waiting
+from collective.zcasync.agent import Agent
 from collective.zcasync.api import cancel
+from collective.zcasync.clock import utcnow
+from collective.zcasync.dispatcher import Dispatcher
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
+from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import make_key
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
 from collective.zcasync.testing import poll_now
@@ -16,6 +22,8 @@ from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
+from ZODB.POSException import ConflictError
 
 import enginejobs
 import pytest
@@ -151,9 +159,6 @@ def test_whatever_ends_a_waiting_inner_job_ends_the_outer(queue: Any, dispatch: 
     elif how == "fail":
         inner.fail()
     elif how == "set aside":
-        from collective.zcasync.persistence import insert
-        from collective.zcasync.persistence import make_key
-
         queue.take_out(inner)
         insert(queue.quarantine, make_key(), ("on purpose", inner))
     transaction.commit()
@@ -254,8 +259,6 @@ def test_no_death_of_a_dispatcher_runs_a_waiting_job_again(queue: Any, dispatch:
 def test_a_death_between_the_finish_commit_and_the_sweep_runs_no_code_again(
     queue: Any, dispatch: Any, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collective.zcasync.dispatcher import Dispatcher
-
     first = dispatch(threads=1)
     told: list[str] = []
     monkeypatch.setattr(Dispatcher, "report", lambda self, queue, oid, report: told.append(report))
@@ -339,8 +342,6 @@ def test_a_waiting_job_keeps_its_place_in_a_quota_until_it_ends(queue: Any, disp
 
 
 def test_a_poll_finds_those_whom_nobody_told(queue: Any, dispatch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from collective.zcasync import waiting
-
     running = dispatch(poll_interval=60)
     outer = queue.put(Job(begin, enginejobs.wait))
     transaction.commit()
@@ -399,3 +400,27 @@ def test_cancel_by_id_ends_a_waiting_job(queue: Any, dispatch: Any, connection: 
     transaction.commit()
 
     assert outer.outcome == "cancelled"
+
+
+def test_who_begins_to_wait_conflicts_with_an_end_of_the_inner_job_that_comes_between(queue: Any, db: Any) -> None:
+    queue.dispatchers.register(name := uuid4())
+    da = queue.dispatchers[name]
+    da.activate()
+    da["main"] = agent = Agent()
+    inner, outer = queue.put(Job(enginejobs.add, 1)), queue.put(Job(hand_on))
+    transaction.commit()
+    for job in (inner, outer):
+        assert agent.queue.claim() is job
+        agent.hold(job, active=True)
+    outer._wait_for(inner, again=False)
+    transaction.commit()
+    with db.transaction() as other:  # the inner job's thread
+        other.get(inner._p_oid)._finish(1, utcnow())
+        waiting.begin(queue, da.slot, outer)  # a claim that has not seen that yet
+        assert dict(queue.awaiting()) == {outer: inner}
+    with pytest.raises(ConflictError):
+        transaction.commit()
+    transaction.begin()
+    waiting.begin(queue, da.slot, outer)
+
+    assert (outer.result, outer.status) == (1, COMPLETED) and len(queue.waiting_for) == 0
