@@ -370,6 +370,7 @@ def test_a_conflict_is_told_at_its_first_and_at_each_fifth_time(scene: Set, capl
 
 def test_nothing_of_a_normal_job_is_loud(scene: Set, caplog: pytest.LogCaptureFixture) -> None:
     running = scene.dispatch()
+    transaction.begin()  # see that the queue is served now
     job = scene.put(enginejobs.add, 1)
     wait_for_result(job, 20)
     running.stop()
