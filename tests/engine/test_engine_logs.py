@@ -342,7 +342,6 @@ def test_each_thing_is_logged_in_its_channel_at_its_level(
     story(scene)
 
     def found() -> set[tuple[str, int]]:
-        # The message as it was made then: whoever makes it now would load jobs whose connections are closed.
         records = [record for record in list(caplog.records) if record.name.startswith("collective.zcasync")]
         return {(record.name, record.levelno) for record in records if text in said(record)}
 
