@@ -29,6 +29,17 @@ def write_and_wait(path: str, until: str) -> int:
     return int(counts["count"])
 
 
+def stay(path: str, until: str) -> int:
+    """A line as it comes in and one as it goes out, between which another file has to appear."""
+    write(path, f"in {os.getpid()}")
+    never = threading.Event()
+    while not Path(until).exists():
+        never.wait(0.05)
+    never.wait(0.05)
+    write(path, f"out {os.getpid()}")
+    return os.getpid()
+
+
 def write_and_die(path: str) -> None:
     write(path)
     os.kill(os.getpid(), signal.SIGKILL)

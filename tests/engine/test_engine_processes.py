@@ -245,6 +245,42 @@ def test_one_that_hangs_as_it_leaves_is_taken_over_after_its_grace(
     assert job.deaths == 0 and dict(job.policy_data)["stops"] == 1, "a stop is no death"
 
 
+# How many may run at once
+
+
+def test_processes_together_never_exceed_a_quota_also_when_one_that_holds_a_place_is_killed(
+    zeo: ZEOProcess, queue: Any, tmp_path: Path
+) -> None:
+    queue.quotas.create("two", 2)
+    path, jobs = tmp_path / "places", []
+    for _number in range(12):
+        job = Job(filejobs.stay, str(path), str(tmp_path / "go"))
+        job.quota_names = ("two",)
+        jobs.append(queue.put(job))
+    transaction.commit()
+    workers = {worker.pid: worker for worker in (zeo.worker(threads=1) for _number in range(3))}
+    for worker in workers.values():
+        worker.wait_for("^ready")
+    wait_until(queue, lambda: len(lines(path)) == 2, WAIT, "that both places are taken")
+    free = [queue.put(Job(os.getpid)) for _number in range(3)]
+    transaction.commit()
+    (third,) = {wait_for_result(job, WAIT) for job in free}
+    holders = [int(line.split()[1]) for line in lines(path)]
+    assert sorted([*holders, third]) == sorted(workers), "each place is held by a process of its own, the third is free"
+    assert queue.quotas["two"].filled and len(queue.quotas["two"]) == 2
+
+    workers[holders[0]].kill()
+    wait_until(queue, lambda: len(lines(path)) == 3, WAIT, "that the job of the killed one runs again")
+    assert lines(path) == [f"in {holders[0]}", f"in {holders[1]}", f"in {third}"]
+    (tmp_path / "go").touch()
+    assert {wait_for_result(job, WAIT) for job in jobs} <= {holders[1], third}
+    inside, most = 0, 0
+    for line in lines(path)[1:]:
+        inside += 1 if line.startswith("in") else -1
+        most = max(most, inside)
+    assert (inside, most) == (0, 2) and len(lines(path)) == 1 + 2 * len(jobs)
+
+
 # Work that must not be done twice
 
 
