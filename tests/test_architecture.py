@@ -30,7 +30,7 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    exceptions events interfaces states
+    exceptions events i18n interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
     notify lookup waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours solitude
@@ -38,7 +38,7 @@ ENGINE_ORDER = """
     callbacks callbackruns execution calls job quota history slot letters filing entries rejections claims sweeping
     takeover dispatchers places queues
     queue agent wakeup threadpool pollinfo introspection observer heartbeat
-    mail membership claiming dispatcher reactor signals subscribers adapters configure
+    mail membership claiming dispatcher reactor signals subscribers adapters configure z3
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

@@ -10,6 +10,7 @@ PATHS = {
     "agent": "Agent addMainAgentActivationHandler chooseFirst",
     "configure": "minimal base start",
     "dispatcher": "AgentThreadPool clear Dispatcher get getId PollInfo pop",
+    "i18n": "_",
     "instanceuuid": "getUUID",
     "interfaces": """
         ACTIVE ASSIGNED CALLBACKS COMPLETED KEY NEW PENDING
@@ -22,8 +23,8 @@ PATHS = {
         IQuota IReactor IRetryPolicy IUUID
     """,
     "job": """
-        ConditionalCallbackProxy isFailure Job NeverRetry parallel RetryCommonForever RetryCommonFourTimes serial
-        SuccessFailureCallbackProxy
+        callback_retry_policy_factory ConditionalCallbackProxy isFailure Job NeverRetry parallel RetryCommonForever
+        RetryCommonFourTimes serial SuccessFailureCallbackProxy
     """,
     "monitor": "help job jobs jobstats poll polls status utcnow UUID",
     "monitordb": "count help job jobs jobstats lastcompleted nextpending status traceback UUIDs",
@@ -39,6 +40,7 @@ PATHS = {
     """,
     "threadlocal": "local",
     "utils": "custom_repr dt_to_long log long_to_dt never_fail sortedmerge takecount tracelog try_five_times",
+    "z3": "Job Participation",
 }
 
 

@@ -78,6 +78,8 @@ class Run:
         self.attempts = job.attempts
         self.conflicts = 0
         self.begun = False
+        #: When the first attempt began; those that follow in this thread do not move it.
+        self.start: datetime | None = None
         self.stage = "between"
         #: How its last commit has left the job.
         self.ended = FINISHED
@@ -140,12 +142,16 @@ class Run:
     def _commit_start(self, guard: Guard) -> None:
         """A job that must not run twice is ACTIVE in the database before its first line runs."""
         if self.job._status_id == 0:
-            self.job._begin(clock.utcnow())
+            self._begin()
             if self.job._p_jar is not None and not retry.retries_interruptions(self.job):
                 guard.finishing = True
                 self.manager.commit()
                 guard.finishing = False
                 self.manager.begin()
+
+    def _begin(self) -> None:
+        self.start = self.start or clock.utcnow()
+        self.job._begin(self.start)
 
     def _call_and_commit(self, guard: Guard) -> None:
         job, before, setup = self.job, (local.job, local.running), None
@@ -178,7 +184,7 @@ class Run:
             job.attempts += not job.goes_on
             if job._status_id == 0:  # the job's code aborted: what began in this transaction is gone
                 self.find()  # a callback is chosen once more
-                job._begin(now)
+                self._begin()
         decisions.store_counts(job, self.cache)
         self.running.keep(job)
         self.ended = outcomes.keep(job, result, now, outcome)

@@ -20,11 +20,9 @@ from collective.zcasync.exceptions import BadStatusError as BadStatusError
 from collective.zcasync.exceptions import FullError as FullError
 from collective.zcasync.exceptions import ReassignedError as ReassignedError
 from collective.zcasync.exceptions import TimeoutError as TimeoutError
-from zope.i18nmessageid import MessageFactory
+from collective.zcasync.i18n import _
 from zope.interface import Attribute
 from zope.interface import Interface
-
-_ = MessageFactory("collective.zcasync")
 
 #: Where the queues live: ``connection.root()[KEY]``.
 KEY = "collective.zcasync"

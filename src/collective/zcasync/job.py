@@ -25,6 +25,7 @@ from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.persistence import MappingView
 from collective.zcasync.representation import call_text
+from collective.zcasync.retry import callback_retry_policy_factory as callback_retry_policy_factory
 from collective.zcasync.retry import NeverRetry as NeverRetry
 from collective.zcasync.retry import RetryCommonForever as RetryCommonForever
 from collective.zcasync.retry import RetryCommonFourTimes as RetryCommonFourTimes

@@ -29,6 +29,7 @@ __all__ = (
     "NeverRetry",
     "RetryCommonForever",
     "RetryCommonFourTimes",
+    "callback_retry_policy_factory",
     "policy_for",
     "retries_interruptions",
     "trouble",
@@ -201,6 +202,15 @@ class NeverRetry:
 BUILTIN: dict[str, Any] = {cls.__name__: cls for cls in (RetryCommonFourTimes, RetryCommonForever, NeverRetry)}
 
 
+def callback_retry_policy_factory(job: Any) -> Any:
+    """The policy of callbacks that name none: the adapter to IRetryPolicy named "callback", else RetryCommonForever.
+
+    Other jobs may have it as their ``retry_policy_factory``.
+    """
+    adapter = queryAdapter(job, IRetryPolicy, "callback")
+    return RetryCommonForever(job) if adapter is None else adapter
+
+
 def policy_for(job: Any) -> Any:
     """The policy that decides about the job, looked up anew at each call.
 
@@ -213,12 +223,11 @@ def policy_for(job: Any) -> Any:
         if asked is None or asked == "":
             continue
         return _named(job, asked, configured) if isinstance(asked, str) else _made(asked, job)
-    callback = getattr(job, "is_callback", False)
-    adapter = queryAdapter(job, IRetryPolicy, "callback" if callback else "")
+    if getattr(job, "is_callback", False):
+        return callback_retry_policy_factory(job)
+    adapter = queryAdapter(job, IRetryPolicy)
     if adapter is not None:
         return adapter
-    if callback:
-        return RetryCommonForever(job)
     return _made(configured.get("default", RetryCommonFourTimes), job)
 
 
