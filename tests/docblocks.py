@@ -14,10 +14,15 @@ README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 #: Pages whose Python needs a Plone site, and is run in one by test_docs_code. That of all others needs a bare ZODB.
-PLONE_PAGES = [README, DOCS / "tutorials" / "first-job.md", DOCS / "how-to-guides" / "test-your-addon.md"]
+PLONE_PAGES = [
+    README,
+    DOCS / "tutorials" / "first-job.md",
+    DOCS / "how-to-guides" / "put-in-a-view.md",
+    DOCS / "how-to-guides" / "test-your-addon.md",
+]
 
-#: Languages of what somebody types: tests run all such blocks.
-TYPED = ("python", "pycon", "console")
+#: Languages of what somebody types or sends: tests run all such blocks.
+TYPED = ("python", "pycon", "console", "http")
 
 FENCE = re.compile(r"^(?P<fence>```+|~~~+)(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 

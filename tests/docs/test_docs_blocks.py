@@ -76,7 +76,8 @@ def read_xml(block: Block, folder: Path) -> None:
     if "<configure" not in text:
         text = f'<configure xmlns="http://namespaces.zope.org/zope">{text}</configure>'
     context = xmlconfig.file("meta.zcml", importlib.import_module("zope.component"))
-    xmlconfig.file("meta.zcml", importlib.import_module("collective.zcasync"), context=context)
+    for package in ("Products.Five", "collective.zcasync"):
+        xmlconfig.file("meta.zcml", importlib.import_module(package), context=context)
     context.package = importlib.import_module("my.site")
     xmlconfig.string(text, context=context, execute=False)
 
