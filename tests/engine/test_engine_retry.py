@@ -16,6 +16,7 @@ from collective.zcasync.retry import RetryCommonFourTimes
 from datetime import datetime
 from datetime import timedelta
 from datetime import UTC
+from transaction.interfaces import DoomedTransaction
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 from ZODB.POSException import ReadConflictError
@@ -630,3 +631,10 @@ def test_a_factory_that_a_job_was_given_stays_whatever_is_registered_later(regis
     register(Own)
     assert type(policy_for(given)).__name__ == "NotOnce"
     assert type(policy_for(plain)) is Own, "who named none follows what is registered"
+
+
+@pytest.mark.parametrize("policy", [RetryCommonFourTimes, RetryCommonForever])
+def test_a_job_that_has_doomed_its_transaction_is_not_called_again_for_it(policy):
+    cache = {}
+    assert policy(Job()).jobError(Failure(DoomedTransaction()), cache) is False
+    assert "transaction_error" not in cache
