@@ -1,7 +1,9 @@
 """Callbacks that were running when their dispatcher ended: each one's policy says what becomes of it."""
 
 from collections.abc import Iterator
+from collective.zcasync import callbackruns
 from collective.zcasync import decisions
+from collective.zcasync.clock import utcnow
 from collective.zcasync.dispatchers import DispatcherAgents
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.interfaces import CALLBACKS
@@ -9,6 +11,7 @@ from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.retry import NeverRetry
 from collective.zcasync.retry import RetryCommonForever
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
@@ -147,3 +150,36 @@ def test_a_death_is_counted_with_the_job_and_its_callback(
     wait_until(queue, lambda: job.status == COMPLETED, 20, "the end of the callbacks")
     assert job.deaths == 1 and dict(callback.policy_data)["deaths"] == 1
     assert callback.result == "done" and enginejobs.calls == [3, 3]
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_callback_whose_old_owner_ends_it_just_before_it_is_taken_over_does_not_run_again(
+    inner: bool, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(enginejobs.add, 3)
+    callback = job.addCallback(enginejobs.note)
+    waits_for = Job(enginejobs.add, 4)
+    for one in (job, waits_for):
+        queue._p_jar.add(one)
+    job._begin(utcnow())
+    job._finish(3, utcnow())
+    transaction.commit()
+    before = callbackruns.surely
+
+    def surely(call: Any, what: str, *rest: Any) -> None:
+        if what.startswith("the resumption") and not callback._status_id:
+            with queue._p_jar.db().transaction() as other:
+                theirs = other.get(callback._p_oid)
+                theirs._begin(utcnow())
+                if inner:
+                    theirs._wait_for(other.get(waits_for._p_oid), False)
+                else:
+                    theirs._finish("the old owner's", utcnow())
+        before(call, what, *rest)
+
+    monkeypatch.setattr(callbackruns, "surely", surely)
+    ended = callbackruns.run_callbacks(job, transaction.manager, Surroundings(queue._p_jar.db()), resumed=True)
+
+    assert enginejobs.calls == []
+    assert ended == ("waiting" if inner else "finished")
+    assert callback.result is waits_for if inner else callback.result == "the old owner's"

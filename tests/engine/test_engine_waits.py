@@ -193,6 +193,30 @@ def test_an_outer_job_that_is_cancelled_while_it_waits_ends_and_the_inner_goes_o
     assert queue.counts()["cancelled"] == 1
 
 
+def begin_with(result: Any, call: Any) -> Any:
+    """A callback that returns a job."""
+    return Job(call)
+
+
+def test_a_callback_that_is_cancelled_while_it_waits_ends_and_so_does_its_job(queue: Any, dispatch: Any) -> None:
+    dispatch()
+    job = Job(enginejobs.add, 1)
+    callback = job.addCallback(Job(begin_with, call=enginejobs.wait))
+    callback.addCallback(noted)
+    queue.put(job)
+    transaction.commit()
+    assert enginejobs.started["a"].wait(20)
+    wait_until(queue, lambda: queue.counts()["awaiting"] == 1, 20)
+    assert queue.cancel(callback) == "cancelled"
+    transaction.commit()
+
+    assert wait_for_result(job, 20) == 1
+    assert callback.result.check(CancelledError) and enginejobs.calls[-1][1].endswith("CancelledError")
+    enginejobs.released["a"].set()
+    wait_until(queue, lambda: queue.counts()["awaiting"] == 0 and len(queue.waiting_for) == 0, 20)
+    wait_until(queue, lambda: queue.counts()["succeeded"] == 2, 20)
+
+
 def test_a_job_can_wait_for_one_of_another_queue_that_another_dispatcher_serves(
     queue: Any, connection: Any, dispatch: Any
 ) -> None:

@@ -27,6 +27,7 @@ from collective.zcasync.transactions import EXPLOSIVE
 from collective.zcasync.transactions import is_conflict
 from collective.zcasync.transactions import is_disconnect
 from collective.zcasync.transactions import surely
+from collective.zcasync.waiting import has_left
 from collective.zcasync.waiting import waiter
 from datetime import datetime
 from datetime import timedelta
@@ -119,6 +120,8 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
         log_failure(find())
         return run_callbacks(find(), manager, around, resumed) if find()._status_id == 2 else FINISHED
     target = find()
+    if target._status_id >= 2 or has_left(target):
+        return FINISHED  # as far as this run of it goes: the next look at the callbacks sees what is left
     late = main.active_end + target.begin_by if target.begin_by is not None and main.active_end else None
     if late is not None and clock.utcnow() > late:
         logger.error("The callback %r of %r is late: it ends with a TimeoutError", target, main)
@@ -141,8 +144,10 @@ def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundin
 
     def take() -> None:
         callback, now = find(), clock.utcnow()
-        callback.token = f"resumed-{random.getrandbits(64):x}"
         outcome[:] = [True]
+        if callback._status_id >= 2 or has_left(callback):
+            return  # the old owner's last commit came a moment ago: what it has stored must not be done again
+        callback.token = f"resumed-{random.getrandbits(64):x}"
         if callback._status_id != 1:
             return
         if not callback.interrupted_by:

@@ -2,6 +2,7 @@
 
 from collective.zcasync import door
 from collective.zcasync import surroundings
+from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
@@ -100,6 +101,10 @@ class Ending:
             self.error = ""
             self.outcome = outcome or "succeeded"
         self._ended(now)
+
+    def _cancel(self, now: datetime) -> None:
+        """End without having run, or before what it waits for has ended."""
+        self._finish(Failure.from_exception(CancelledError(CancelledError.__doc__)), now, "cancelled")
 
     def _ended(self, now: datetime) -> None:
         """What every end has in common."""

@@ -1,8 +1,6 @@
 """What becomes of the letters that others sent to a claimed job, once its owner has let it go."""
 
 from collective.zcasync import clock
-from collective.zcasync.exceptions import CancelledError
-from collective.zcasync.failure import Failure
 from typing import Any
 
 
@@ -20,8 +18,7 @@ def deliver(job: Any, slot: Any) -> set[str]:
     if slot.mailbox:
         for callback in job.all_callbacks():
             if "stop" in deliver(callback, slot) and callback._status_id < 2:
-                failure = Failure.from_exception(CancelledError(CancelledError.__doc__))
-                callback._finish(failure, clock.utcnow(), "cancelled")
+                callback._cancel(clock.utcnow())
     return {kind for kind, _name, _value in letters}
 
 

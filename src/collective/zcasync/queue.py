@@ -18,7 +18,7 @@ from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
-from collective.zcasync.exceptions import JobNotInQueue
+from collective.zcasync.exceptions import JobNotInQueue as JobNotInQueue
 from collective.zcasync.exceptions import NotHere
 from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.failure import Failure
@@ -36,9 +36,9 @@ from collective.zcasync.persistence import make_key
 from collective.zcasync.persistence import whole
 from collective.zcasync.places import my_shard
 from collective.zcasync.places import Places
-from collective.zcasync.queues import get_queue
-from collective.zcasync.queues import get_queues
-from collective.zcasync.queues import getDefaultQueue
+from collective.zcasync.queues import get_queue as get_queue
+from collective.zcasync.queues import get_queues as get_queues
+from collective.zcasync.queues import getDefaultQueue as getDefaultQueue
 from collective.zcasync.quota import Quota as Quota
 from collective.zcasync.quota import Quotas
 from collective.zcasync.running import main_of
@@ -51,18 +51,6 @@ from zope.interface import implementer
 
 import logging
 import zope.event
-
-__all__ = (
-    "JobNotInQueue",
-    "Queue",
-    "Queues",
-    "Site",
-    "Template",
-    "get_queue",
-    "get_queues",
-    "getDefaultQueue",
-    "install",
-)
 
 logger = logging.getLogger("collective.zcasync.events")
 
@@ -257,7 +245,10 @@ class Queue(Places):
             owned.agent.slot.send(job, ("stop", ""), True)
             return "stopping"
         if owned is not job:  # a callback: it is in no queue itself
-            job._finish(Failure.from_exception(CancelledError(CancelledError.__doc__)), clock.utcnow(), "cancelled")
+            waits = waiting.waiter(owned) is job
+            job._cancel(clock.utcnow())
+            if waits and owned.parent is self:
+                self.give_back(owned, front=True)  # what it waited for will tell nobody of its end any more
             return "cancelled"
         aside = self.quarantine_key(job)
         if aside is not None:
