@@ -303,7 +303,7 @@ class Run:
         """In a transaction: the job waits in its queue again; a callback waits for its job to come again."""
         job.attempts = self.attempts
         decisions.store_counts(job, self.cache)
-        job._retry_cache = tuple(self.cache.items())
+        decisions.keep_cache(job, self.cache)
         self.running.keep(job)
         if job.is_callback:
             job._rest()

@@ -28,6 +28,9 @@ TROUBLES = ("conflict", "away", "interruption", "error", "commit")
 #: Key of a policy's ``data_cache``: true once the policy cannot give up, and a person should look at the job.
 ATTENTION = "needs_attention"
 
+#: Under this key the cache holds the attributes of a policy that somebody wrote; see decisions.
+OWN = "own_attributes"
+
 #: What cut a run off: under which key of a policy's data it is counted, beside all "interruptions".
 INTERRUPTIONS = {"stop": "stops", "death": "deaths", "thread": "thread_ends"}
 
@@ -187,7 +190,7 @@ def keep_counts(job: Any, data: MutableMapping[str, Any], data_cache: Mapping[st
     if started is not None and data.get("first_active") is None:
         data["first_active"] = started
     for key, value in data_cache.items():
-        if key != ATTENTION:
+        if key not in (ATTENTION, OWN):
             data[key] = value
 
 

@@ -1,9 +1,14 @@
 """Asking a job's retry policy, whatever it is and whatever it raises."""
 
 from collective.zcasync import clock
+from collective.zcasync import door
 from collective.zcasync import retry
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.configuredpolicy import OWN
+from collective.zcasync.failure import convert
 from datetime import datetime
 from datetime import timedelta
+from twisted.python.failure import Failure
 from typing import Any
 
 import logging
@@ -22,12 +27,14 @@ def after_error(job: Any, failure: Any, at_commit: bool, cache: dict[str, Any]) 
     """What the policy answers to an error of the job's code, or of its commit; POLICY_TROUBLE if it cannot be asked."""
     method = "commitError" if at_commit else "jobError"
     try:
-        policy = job.getRetryPolicy()
+        policy = _policy(job, cache)
         decide = getattr(policy, method, None)
         if decide is None:
             logger.error("The retry policy of %r, %r, has no method %s: no retry", job, policy, method)
             return False
-        return as_delay(decide(failure, cache))
+        answer = as_delay(decide(failure, cache))
+        _keep_own(policy, job, cache)
+        return answer
     except Exception:
         logger.critical("The retry policy of %r failed; the job waits %s", job, POLICY_TROUBLE, exc_info=True)
         return POLICY_TROUBLE
@@ -36,12 +43,17 @@ def after_error(job: Any, failure: Any, at_commit: bool, cache: dict[str, Any]) 
 def after_interruption(job: Any) -> bool | timedelta | None:
     """What the policy answers to an interruption; None if it cannot be asked."""
     try:
-        policy = job.getRetryPolicy()
+        cache = dict(job._retry_cache)
+        policy = _policy(job, cache)
         decide = getattr(policy, "interrupted", None)
         if decide is None:
             logger.error("The retry policy of %r, %r, has no method interrupted: no retry", job, policy)
             return False
-        return as_delay(decide())
+        answer = as_delay(decide())
+        _keep_own(policy, job, cache)
+        if cache.get(OWN, ()) != dict(job._retry_cache).get(OWN, ()):
+            keep_cache(job, cache)
+        return answer
     except Exception:
         logger.critical(
             "The retry policy of %r cannot be asked about an interruption; it is asked again in %s",
@@ -73,11 +85,52 @@ def store_counts(job: Any, cache: dict[str, Any]) -> None:
     if not cache:
         return
     try:
-        update = getattr(job.getRetryPolicy(), "updateData", None)
+        policy = _policy(job, cache)
+        update = getattr(policy, "updateData", None)
         if update is not None:
             update(cache)
+            _keep_own(policy, job, cache)
     except Exception:
         logger.critical("The retry policy of %r could not store what it has counted", job, exc_info=True)
+
+
+def keep_cache(job: Any, cache: dict[str, Any]) -> None:
+    """What policies have counted goes with a job that waits again. What the job's record cannot hold stays behind."""
+    kept = []
+    for name, value in cache.items():
+        told = convert(value).summary if isinstance(value, Failure) else value
+        if door.is_plain((name, told)):
+            kept.append((name, told))
+        else:
+            logger.warning("The retry policy of %r has noted %r, which is no small plain value: it is lost", job, name)
+    job._retry_cache = tuple(kept)
+
+
+def _policy(job: Any, cache: dict[str, Any]) -> Any:
+    """The job's policy; one that somebody wrote knows of itself what it knew at the last decision."""
+    policy = job.getRetryPolicy()
+    if OWN in cache and _own(policy, job) is not None:
+        vars(policy).update(cache[OWN])
+    return policy
+
+
+def _keep_own(policy: Any, job: Any, cache: dict[str, Any]) -> None:
+    """The policy is made anew for the next decision: keep its attributes that are plain values."""
+    own = tuple((name, value) for name, value in (_own(policy, job) or {}).items() if door.is_plain(value))
+    if own:
+        cache[OWN] = own
+
+
+def _own(policy: Any, job: Any) -> dict[str, Any] | None:
+    """The attributes of a policy that was made for this job; None for what others share, and for the package's own."""
+    attributes = getattr(policy, "__dict__", {})
+    if attributes.get("parent") is not job or type(policy).__module__ in (retry.__name__, ConfiguredPolicy.__module__):
+        return None
+    return {
+        name: value
+        for name, value in attributes.items()
+        if name not in ("parent", "__parent__") and not name.startswith("_v_")
+    }
 
 
 def as_delay(answer: Any) -> bool | timedelta:
