@@ -267,6 +267,12 @@ def test_conflicts_of_claims_are_told_after_many_and_the_polls_go_on(
     job = _put(queue, Job(enginejobs.add, 1))
     wait_until(queue, lambda: len(locked) > CLAIM_TRIES, 20, "that a claim was given up")
     assert set(_levels(log, "conflicted in a row")) == {"CRITICAL"}
+
+    def noted() -> bool:
+        infos = [poll.get("", {}).get("main") for poll in running.dispatcher.polls]
+        return any(info and info["error"] is not None and info["error"].check(ConflictError) for info in infos)
+
+    wait_until(queue, noted, 20, "that a poll notes it")
     count = running.dispatcher.polls.count
     wait_until(queue, lambda: running.dispatcher.polls.count > count, 20, "a further poll")
     locked.append("open")

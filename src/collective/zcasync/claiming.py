@@ -93,7 +93,7 @@ class Claimer:
 
         ``poll_id``: the key of the poll that counts what is claimed.
         """
-        limit = 1000
+        limit, last = 1000, None
         for attempt in range(CLAIM_TRIES):
             reports = self.take_reports(name)
             began = time.monotonic()
@@ -111,6 +111,7 @@ class Claimer:
                 if not transactions.is_conflict(error) or transactions.is_disconnect(error):
                     self._doubtful.add(name)
                     raise
+                last = error
                 tracelog.debug("a claim in queue %r conflicted: %s", name, error)
                 limit = max(1, min(limit, 32) // 2)
                 self.dispatcher.around.stopping.wait(random.random() * 0.002 * 2 ** min(attempt, 5))
@@ -129,7 +130,7 @@ class Claimer:
         logger.critical(
             "dispatcher %s: %s claims in queue %r conflicted in a row", self.dispatcher.UUID, CLAIM_TRIES, name
         )
-        return {}
+        return {} if last is None else self.failed(name, last)
 
     def failed(self, name: str, error: Exception) -> dict[str, Any]:
         """What the poll remembers of a claim that failed."""
