@@ -76,6 +76,7 @@ class Claimer:
         for known in (self.homes, self._reports, self._seen, self._due, self._looked):
             known.pop(name, None)
         self._doubtful.discard(name)
+        self.dispatcher.shares.forget(name)
         for key in [key for key in self._skipped if key[0] == name]:
             del self._skipped[key]
 
@@ -122,6 +123,7 @@ class Claimer:
             for pool in self._pools(name):
                 pool.forget_started()
             for pool, some in items:
+                self.dispatcher.shares.took(pool, len(some), self._pools(name))
                 self.dispatcher.remember_jobs(some, poll_id)
                 pool.give(some)
             if limit < 1000 and items:
@@ -202,10 +204,13 @@ class Claimer:
         self, name: str, da: Any, taker: claims.Taker, info: dict[str, Any], limit: int, full: bool
     ) -> list[tuple[AgentThreadPool, list[Any]]]:
         given = []
-        pools = self.dispatcher.membership.pools(name, da)
-        for agent in da.values():
+        pools, shares = self.dispatcher.membership.pools(name, da), self.dispatcher.shares
+        room = shares.room(self.dispatcher._pools())
+        for agent in shares.agents_in_turn(name, da.values()):
             pool = pools[agent.name]
             free, ahead = pool.wants(agent.prefetch, self._mean)
+            if room is not None:  # what is claimed ahead would keep its threads from others
+                free, ahead = min(free, room), 0
             free, ahead = min(free, limit), min(ahead, max(limit - free, 0))
             if self._solitude.closed:
                 free = ahead = 0
@@ -245,6 +250,7 @@ class Claimer:
                     (int.from_bytes(item.oid, "big"), self.dispatcher.db.database_name) for item in items
                 ]
                 given.append((pool, items))
+                room = None if room is None else max(room - len(items), 0)
         return given
 
     def _rejected(self, name: str, agent: Any, full: bool) -> Rejections:

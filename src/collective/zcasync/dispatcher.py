@@ -24,6 +24,7 @@ from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
 from collective.zcasync.running import RunningJob
+from collective.zcasync.shares import Shares
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.wakeup import CommitWatcher
@@ -132,7 +133,8 @@ class Dispatcher(Introspection):
         self.jobs = Rolling(jobs_size)
         #: queue name -> agent name -> AgentThreadPool
         self.queues: dict[str, dict[str, AgentThreadPool]] = {}
-        self.neighbours = Neighbours(threads or 64)
+        self.neighbours = Neighbours(threads or 64, threads)
+        self.shares = Shares(threads, self.neighbours)
         self.around = Surroundings(db, self.neighbours)
         self.thread: threading.Thread | None = None
         #: The RunningDispatcher that this is a part of.
@@ -356,7 +358,7 @@ class Dispatcher(Introspection):
         poll = PollInfo()
         newest = poll if full or not self.polls else self.polls.first()
         failed = False
-        for name in list(self.claimer.homes):
+        for name in self.shares.queues_in_turn(self.claimer.homes):
             try:
                 poll[name] = self.claimer.claim(name, full, look, newest.key)
             except Exception as error:
@@ -384,7 +386,7 @@ class Dispatcher(Introspection):
         """Look at foreign inboxes soon if something may lie there and a thread is free for it."""
         if self._look_again or not self.claimer.looks_abroad():
             return
-        if any(sum(pool.wants(0)) for pool in self._pools()):
+        if self.shares.room(self._pools()) != 0 and any(sum(pool.wants(0)) for pool in self._pools()):
             self._look_again = time.monotonic() + SECOND_LOOK * (0.75 + random.random() / 2)
 
     def _pause(self) -> float:

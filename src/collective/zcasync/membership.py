@@ -215,25 +215,24 @@ class Membership:
             dispatcher.manager.abort()
 
     def pools(self, name: str, da: Any) -> dict[str, AgentThreadPool]:
-        """The thread pool of each agent, made, resized or ended as the agents are now."""
+        """The thread pool of each agent, made, resized or ended as the agents are now.
+
+        Each may have as many threads as the process; how many of them all run jobs at once is seen to by ``Shares``.
+        """
         dispatcher = self.dispatcher
         pools = dispatcher.queues.setdefault(name, {})
-        left = dispatcher.max_threads
-        if left is not None:
-            left -= sum(
-                pool.size for other, some in dispatcher.queues.items() if other != name for pool in some.values()
-            )
+        most = dispatcher.max_threads
         for agent in da.values():
-            size = agent.size if left is None else max(min(agent.size, left), 1)
-            if left is not None:
-                left -= size
+            size = agent.size if most is None else min(agent.size, most)
             if agent.name not in pools:
                 pools[agent.name] = AgentThreadPool(dispatcher, name, agent.name, size)
             elif pools[agent.name].size != size:
                 pools[agent.name].setSize(size)
+            pools[agent.name].weight = agent.weight
         for gone in set(pools) - set(da.keys()):
             pools.pop(gone).setSize(0)
-        self.reserve(sum(pool.size for some in dispatcher.queues.values() for pool in some.values()))
+        threads = sum(pool.size for some in dispatcher.queues.values() for pool in some.values())
+        self.reserve(threads if most is None else min(threads, most))
         return pools
 
     def reserve(self, threads: int | None) -> None:

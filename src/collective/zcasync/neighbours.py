@@ -55,8 +55,11 @@ class _Limit:
 class Neighbours:
     """The limits and locks of one dispatcher. All methods may be called from any thread."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, threads: int | None = None) -> None:
         self.most = most
+        #: Jobs of all kinds that may run at once, and that run.
+        self.threads = threads
+        self.running = 0
         self.changed = threading.Condition()
         self._limits: dict[Neighbour, _Limit] = {}
         self._sharers: dict[str, int] = {}
@@ -74,9 +77,11 @@ class Neighbours:
     def enter(self, who: Neighbour) -> bool:
         """Take a place for a job if one is free; call with ``changed`` held. Each entered job must ``leave``."""
         limit = self._limit(who)
-        if not limit.admits() or self._alone.get(who[0]):
+        full = self.threads is not None and self.running >= self.threads
+        if full or not limit.admits() or self._alone.get(who[0]):
             return False
         limit.running += 1
+        self.running += 1
         return True
 
     def room(self, who: Neighbour) -> int:
@@ -89,6 +94,7 @@ class Neighbours:
         """Give the place back."""
         with self.changed:
             self._limit(who).running -= 1
+            self.running -= 1
             self.changed.notify_all()
 
     def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> None:

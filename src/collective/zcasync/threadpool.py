@@ -45,6 +45,7 @@ class AgentThreadPool:
         self.dispatcher = dispatcher
         self.queue_name = queue
         self.name = name
+        self.weight = 1
         self.size = 0
         self.threads: list[threading.Thread] = []
         #: thread -> oid of the job it runs, or None.
@@ -98,7 +99,7 @@ class AgentThreadPool:
         """
         with self._changed:
             busy = sum(1 for oid in self.jobids.values() if oid is not None)
-            waiting = self._startable()
+            waiting = self.startable()
         free = self.size - busy - waiting
         ahead = 0
         horizon = max(AHEAD, AHEAD_CLAIMS * claim)
@@ -109,10 +110,11 @@ class AgentThreadPool:
             ahead = min(ahead, self.size + ahead - busy - waiting - max(free, 0))
         return max(free, 0), max(ahead, 0)
 
-    def _startable(self) -> int:
+    def startable(self) -> int:
         """How many of the claimed jobs a thread could begin; what its neighbours hold up must not hold up others."""
-        held = Counter(item.who for item in self.waiting)
-        return sum(min(count, max(self.dispatcher.neighbours.room(who), 0)) for who, count in held.items())
+        with self._changed:
+            held = Counter(item.who for item in self.waiting)
+            return sum(min(count, max(self.dispatcher.neighbours.room(who), 0)) for who, count in held.items())
 
     def admits(self) -> Callable[[Any], bool]:
         """For one claim: whether to take a job. Of those that run one after the other only the next ones are taken."""
