@@ -168,3 +168,20 @@ def test_late_callbacks_run_in_the_order_in_which_they_were_added(world: World) 
     finish_all(world, first)
     world.look()
     assert [job.args[0] for job in world.observer.job(number)._callbacks] == added
+
+
+def test_what_was_taken_back_from_threads_is_given_back_though_that_claim_conflicts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collective.zcasync.claiming.STALE_AFTER", -1.0)
+    first, second = world.start(1, 0), world.start(1, 0)
+    number = put(world)
+    claim(world, first)
+    world.claim(first, False, True).advance()
+    giving_back = world.claim(first, True, False)
+    while not (giving_back.where == "commit" and not any(pool.waiting for pool in first.queues[""].values())):
+        giving_back.advance(1)
+    callback = add_callback(world, number)  # which the claim conflicts with
+    giving_back.advance()
+    finish_all(world, second)
+    assert (status(world, number), status(world, callback)) == ((3, "succeeded"), (3, "succeeded"))

@@ -61,6 +61,8 @@ class Claimer:
         self._looked: dict[str, int | None] = {}
         #: Seconds that a claim takes, as a moving average.
         self._mean = 0.0
+        #: queue name -> what was taken away from threads and is not given back yet.
+        self._back: dict[str, list[Any]] = {}
         #: Queues whose last claim broke off: nobody knows whether its commit was stored.
         self._doubtful: set[str] = set()
         self._solitude = Solitude(dispatcher.role)
@@ -73,7 +75,7 @@ class Claimer:
 
     def forget(self, name: str) -> None:
         """A queue is gone: nothing of it is due any more."""
-        for known in (self.homes, self._reports, self._seen, self._due, self._looked):
+        for known in (self.homes, self._back, self._reports, self._seen, self._due, self._looked):
             known.pop(name, None)
         self._doubtful.discard(name)
         self.dispatcher.shares.forget(name)
@@ -120,6 +122,7 @@ class Claimer:
             took = min(time.monotonic() - began, STALE_AFTER / 2)
             self._mean = 0.9 * self._mean + 0.1 * took if self._mean else took
             self._doubtful.discard(name)
+            self._back.pop(name, None)
             for pool in self._pools(name):
                 pool.forget_started()
             for pool, some in items:
@@ -369,7 +372,7 @@ class Claimer:
 
     def _stale(self, name: str, queue: Any, slot: Any) -> bool:
         """Give back what was claimed ahead and has waited too long: its threads have met long jobs."""
-        back = []
+        back = self._back.setdefault(name, [])  # kept until it is committed: no thread has these any more
         for pool in self._pools(name):
             back += pool.take_back(STALE_AFTER)
         for item in back:
