@@ -37,6 +37,7 @@ import enginejobs
 import logging
 import pytest
 import transaction
+import urllib.parse
 import zope.event
 
 
@@ -86,6 +87,11 @@ def fail_at_commit_after_a_failure() -> Any:
 
     transaction.get().addBeforeCommitHook(hook)
     return enginejobs.change_and_return_failure()
+
+
+def urljoin_badly() -> str:
+    recipe = "with onions"
+    return urllib.parse.urljoin(recipe, 7)  # type: ignore[type-var]
 
 
 def handle(failure: Any) -> str:
@@ -293,6 +299,21 @@ def test_a_failure_that_is_lost_with_its_commit_is_logged_at_the_level_of_its_jo
     (lost,) = (record for record in caplog.records if "Prior to this" in record.getMessage())
     assert lost.levelname == logged and "ValueError: returned" in lost.getMessage()
     assert "changed" not in connection.root()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_log_tells_frames_of_ones_own_code_and_their_locals_if_the_job_asks(
+    asked: bool, connection: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = Job(urljoin_badly)
+    job.capture_locals = asked
+    _stored(connection, job)
+    with caplog.at_level(logging.ERROR, "collective.zcasync.events"):
+        job()
+    (record,) = (record for record in caplog.records if "failed with traceback" in record.getMessage())
+    text = record.getMessage()
+    assert "urljoin_badly" in text and "parse.py" in job.result.getTraceback() and "parse.py" not in text
+    assert ("recipe : 'with onions'" in text) is asked
 
 
 class Site:

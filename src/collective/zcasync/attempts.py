@@ -355,7 +355,7 @@ class Run:
         lost, job = self.lost, self.job
         if isinstance(lost, TwistedFailure):
             lost = Failure.convert(lost)
-            level, told = failure_level(job), f"it had failed with {lost.summary}:\n{lost.getTraceback()}"
+            level, told = failure_level(job), f"it had failed with {lost.summary}:\n{lost.getTraceback(1, 'verbose')}"
         else:
             level, told = logging.INFO, f"its code had succeeded with result: {lost!r:.200}"
         logger.log(level, "Commit failed for %r: %s. Prior to this, %s", job, failure.summary, told)

@@ -76,7 +76,7 @@ def tell_end(job: Any) -> None:
     elif job.failed:
         result = job.result
         level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
-        logger.log(level, "%r failed with traceback:\n%s", job, result.getTraceback())
+        logger.log(level, "%r failed with traceback:\n%s", job, result.getTraceback(1, "verbose"))
         events.tell(events.JobFailed(job.id, job.task, job.error))
     else:
         tracelog.info("%r succeeded with result: %.200r", job, job.result)
