@@ -69,6 +69,12 @@ def _lives_on(queue: Any) -> bool:
     return bool(wait_for_result(_put(queue, Job(enginejobs.add, 1, 1)), 12) == 2)
 
 
+def _errors(running: Any, kind: type[Exception]) -> list[Failure]:
+    """What went wrong while it polled, as its polls tell."""
+    found = [poll[""]["main"]["error"] for poll in running.dispatcher.polls if poll.get("")]
+    return [error for error in found if error is not None and error.check(kind)]
+
+
 # 1: a job thread dies
 
 
@@ -275,6 +281,7 @@ def test_conflicts_of_claims_are_told_after_many_and_the_polls_go_on(
     wait_until(queue, noted, 20, "that a poll notes it")
     count = running.dispatcher.polls.count
     wait_until(queue, lambda: running.dispatcher.polls.count > count, 20, "a further poll")
+    wait_until(queue, lambda: _errors(running, ConflictError), 20, "that a poll remembers it")
     locked.append("open")
 
     assert wait_for_result(job, 12) == 1
@@ -302,6 +309,7 @@ def test_a_database_that_goes_away_while_claims_read_or_commit_is_told_and_work_
     assert met.wait(20)
     wait_until(queue, lambda: _levels(log, "the database is away"), 20, "that it is told")
     assert set(_levels(log, "the database is away")) == {"CRITICAL"}
+    assert _errors(running, ClientDisconnected)
     away.clear()
 
     assert wait_for_result(job, 12) == 1

@@ -14,6 +14,7 @@ from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.interfaces import IFilterAgent
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.job import Job
 from collective.zcasync.rejections import Rejections
@@ -70,7 +71,7 @@ def _agent(queue: Any, agent: Agent | None = None) -> Agent:
     queue.dispatchers.register(name := uuid4())
     da = queue.dispatchers[name]
     da.activate()
-    da["main"] = agent = agent or Agent()
+    da["main"] = agent = Agent() if agent is None else agent
     transaction.commit()
     return agent
 
@@ -125,6 +126,24 @@ def test_a_claim_by_hand_sees_the_backlogs_of_all_dispatchers(queue: Any) -> Non
     assert queue.claim() is jobs[0] and queue.counts()["waiting"] == len(jobs) - 1
 
 
+def test_filter_and_chooser_of_an_agent_exclude_each_other_until_one_is_taken_away(queue: Any) -> None:
+    agent = _agent(queue, Agent(chooser=first_in_queue))
+    (job, other) = _put_many(queue, [2, 3])
+    with pytest.raises(ValueError, match="cannot set both"):
+        agent.filter = odd
+    assert agent.filter is None and agent.chooser is first_in_queue and not IFilterAgent.providedBy(agent)
+    with pytest.raises(ValueError, match="cannot set both"):
+        Agent(first_in_queue, odd)
+    agent.chooser = None
+    agent.filter = odd
+    with pytest.raises(ValueError, match="cannot set both"):
+        agent.chooser = first_in_queue
+    assert agent.chooser is None and IFilterAgent.providedBy(agent)
+    assert [agent.claimJob(), agent.claimJob()] == [other, None]
+    agent.filter = None
+    assert agent.claimJob() is job
+
+
 def test_an_agent_of_a_class_of_its_own_chooses_as_it_likes(queue: Any) -> None:
     agent = _agent(queue, Picky(size=2))
     jobs = _put_many(queue, [1, 5, 3, 4])
@@ -176,6 +195,34 @@ def test_a_job_that_is_too_late_for_a_chooser_ends_and_is_filed_away(queue: Any,
     assert wait_for_result(late).check(TimeoutError) and callback.result.check(TimeoutError)
     wait_until(queue, lambda: list(queue.finished()) == [late], what="the job's filing")
     assert queue.counts()["failed"] == 1
+
+
+@pytest.mark.parametrize("reason", ["pause", "quota", "filter"])
+def test_a_job_that_is_too_late_ends_whatever_else_keeps_it_from_running(
+    reason: str, queue: Any, dispatch: Any
+) -> None:
+    queue.quotas.create("one")
+    transaction.commit()
+    running = dispatch(threads=2, poll_interval=0.2)
+    transaction.begin()
+    holder, late = Job(enginejobs.wait, "a"), Job(enginejobs.note, "never")
+    for job in (holder, late):
+        job.quota_names = ("one",) if reason == "quota" else ()
+    queue.put(holder)
+    transaction.commit()
+    assert enginejobs.started["a"].wait(10)
+    transaction.begin()
+    if reason == "pause":
+        queue.paused = True
+    elif reason == "filter":
+        queue.dispatchers[running.dispatcher.UUID]["main"].filter = nothing
+    queue.put(late, begin_by=timedelta(seconds=0.1))
+    transaction.commit()
+
+    assert wait_for_result(late, 20).check(TimeoutError)
+    assert enginejobs.calls == ["a"]
+    enginejobs.released["a"].set()
+    assert wait_for_result(holder, 20) == "a"
 
 
 @pytest.mark.parametrize("chooser", [None, first_in_queue])

@@ -69,6 +69,45 @@ def test_registration_activation_and_their_ends_are_told(queue: Any) -> None:
     assert da.UUID not in queue.dispatchers
 
 
+def test_dispatchers_are_a_mapping_by_uuid_that_cannot_be_assigned_to(queue: Any) -> None:
+    names = [uuid4() for _ in range(5)]
+    for name in names:
+        queue.dispatchers.register(name)
+    das = queue.dispatchers
+    assert list(das) == das.keys() == sorted(names) and len(das) == 5
+    assert [da.UUID for da in das.values()] == sorted(names) and das.items() == [(da.UUID, da) for da in das.values()]
+    assert das.get(uuid4(), "none") == "none" and names[0] in das and uuid4() not in das
+    with pytest.raises(TypeError):
+        das[names[0]] = das[names[1]]
+    with pytest.raises(TypeError):
+        del das[names[0]]
+    for call in (das.unregister, das.ping, das.__getitem__):
+        with pytest.raises(KeyError):
+            call(uuid4())
+    assert das.keys() == sorted(names)
+
+
+def test_death_counts_from_the_last_ping_or_the_activation_whichever_is_newer(queue: Any) -> None:
+    set_now(now := utcnow())
+    da = _registered(queue)
+    assert not da.dead, "it never worked"
+    da.activate()
+    with pytest.raises(ValueError, match="is active"):
+        da.activate()
+    for seconds, dead in ((60, False), (60.001, True)):
+        set_now(now + timedelta(seconds=seconds))
+        assert da.dead is dead
+    queue.dispatchers.ping(da.UUID)
+    assert not da.dead
+    set_now(now + timedelta(seconds=121))
+    assert da.dead
+    da.ping_death_interval = timedelta(seconds=90)
+    assert not da.dead
+    set_now(now + timedelta(seconds=151))
+    da.deactivate()
+    assert da.dead, "also when it is not active any more"
+
+
 def test_a_ping_is_written_when_it_is_due_and_brings_the_buried_back(
     queue: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,6 +118,10 @@ def test_a_ping_is_written_when_it_is_due_and_brings_the_buried_back(
     set_now(now + timedelta(seconds=29))
     queue.dispatchers.ping(da.UUID)
     assert (da.last_ping.value, da.last_ping.count, da.dead) == (now, 1, False)
+    now += timedelta(seconds=30)
+    set_now(now)
+    queue.dispatchers.ping(da.UUID)
+    assert (da.last_ping.value, da.last_ping.count) == (now, 2)
     set_now(now + timedelta(seconds=61))
     assert da.dead
     da.deactivate()

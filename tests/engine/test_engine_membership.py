@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import dispatcher
 from collective.zcasync import heartbeat
+from collective.zcasync import local
 from collective.zcasync import reactor
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
@@ -457,6 +458,29 @@ def test_the_databases_pool_grows_and_shrinks_with_the_job_threads_and_is_restor
     assert db.getPoolSize() == base
 
 
+def note_connection() -> bool:
+    """Whether what the last job has loaded is still there, in the same connection."""
+    connection = local.getJob()._p_jar
+    warm = connection._cache.get(connection.root()["loaded"]._p_oid) is not None
+    connection.root()["loaded"].get("anything")
+    enginejobs.calls.append((connection, connection.root()["loaded"]))
+    return warm
+
+
+def test_a_thread_works_in_a_warm_connection_that_it_closes_after_each_job(queue: Any, dispatch: Any) -> None:
+    queue._p_jar.root()["loaded"] = enginejobs.mapping()
+    dispatch(threads=1)
+    jobs = [_put(queue, Job(note_connection))]
+    wait_for_result(jobs[0])
+    for _number in range(3):
+        jobs.append(_put(queue, Job(note_connection)))
+        wait_for_result(jobs[-1])
+    connections = {id(connection): connection for connection, _loaded in enginejobs.calls}
+    assert len(connections) == 1 and len({id(loaded) for _connection, loaded in enginejobs.calls}) == 1
+    assert [job.result for job in jobs[1:]] == [True] * 3
+    wait_until(queue, lambda: all(one.opened is None for one in connections.values()), 10, "that it is closed")
+
+
 def _odd(job: Any) -> bool:
     return job.args[0] == "b"
 
@@ -544,6 +568,7 @@ def test_what_a_dispatcher_holds_at_its_end_goes_back_is_interrupted_resumed_or_
     for job in (assigned, active, callbacks, completed):
         assert agent.claimJob() is job
     queue.quotas.remove("gone")
+    since, assigner = assigned.begin_after, assigned.assignerUUID
     active._begin(utcnow())
     for job in (callbacks, completed):
         job._begin(utcnow())
@@ -553,6 +578,7 @@ def test_what_a_dispatcher_holds_at_its_end_goes_back_is_interrupted_resumed_or_
     transaction.commit()
 
     assert [job.status for job in (assigned, active, callbacks, completed)] == [PENDING, PENDING, CALLBACKS, COMPLETED]
+    assert (assigned.begin_after, assigned.assignerUUID) == (since, assigner) and since is not None
     assert set(queue) == {assigned, active} and list(queue.finished()) == [completed]
     assert (dict(assigned.policy_data), active.policy_data["stops"], da.slot) == ({}, 1, None)
     assert [taken for taken in Taker(queue).take(5) if taken.job is callbacks] == [(callbacks, "resume")]

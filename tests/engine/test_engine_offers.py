@@ -13,6 +13,7 @@ from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.interfaces import ICompletedCollection
 from collective.zcasync.interfaces import IFilterAgent
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
@@ -27,6 +28,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 from ZODB.POSException import ConflictError
+from zope.interface.verify import verifyObject
 
 import enginejobs
 import logging
@@ -117,7 +119,7 @@ def test_a_queue_is_a_sequence_wherever_its_jobs_lie(queue: Any) -> None:
     assert [queue[0], queue[1], queue[-1], queue[-3]] == [parked, waiting, later, parked]
     assert running not in list(queue) and queue.counts()["parked"] == queue.counts()["later"] == 1
     assert [queue.pull(-1), queue.pull(), queue.pull()] == [later, parked, waiting]
-    assert list(queue) == [] and len(queue) == 0 and bool(queue)
+    assert list(queue) == [] and len(queue) == 0 and not queue
 
 
 def test_a_put_takes_functions_methods_and_jobs_and_its_options_win(queue: Any) -> None:
@@ -297,15 +299,21 @@ def test_an_agent_with_jobs_is_neither_replaced_nor_removed_nor_taken_from_elsew
 
 def test_an_agent_is_a_sequence_of_what_it_holds_and_lets_go(queue: Any) -> None:
     agent = _agent(queue, size=3)
-    jobs = [_job(queue) for _ in range(3)]
+    assert not agent and len(agent) == 0
+    jobs = [_job(queue) for _ in range(4)]
     transaction.commit()
-    assert [agent.claimJob() for _ in range(4)] == [*jobs, None]
-    assert list(agent) == jobs and (len(agent), agent[0], agent[-1]) == (3, jobs[0], jobs[2])
+    assert bool(queue)
+    assert [agent.claimJob() for _ in range(4)] == [*jobs[:3], None]
+    assert bool(agent) and list(agent) == jobs[:3] and (len(agent), agent[0], agent[-1]) == (3, jobs[0], jobs[2])
     assert agent.index(jobs[1]) == 1 and agent.pull() is jobs[0] and agent.queue is queue
     del agent[0]
     assert list(agent) == [jobs[2]] and jobs[1].parent is None and jobs[2].agent is agent
     agent.size = 1
     assert agent.claimJob() is None and IFilterAgent.providedBy(agent)
+    agent.size = 2
+    assert agent.claimJob() is jobs[3] and agent.claimJob() is None
+    with pytest.raises(InvalidValueError, match="not held by this agent"):
+        agent.index(jobs[0])
 
 
 def test_an_agent_claims_nothing_when_its_dispatcher_is_silent(queue: Any) -> None:
@@ -319,6 +327,7 @@ def test_an_agent_claims_nothing_when_its_dispatcher_is_silent(queue: Any) -> No
 
 def test_finished_jobs_are_listed_newest_first_for_a_week(queue: Any) -> None:
     agent, start = _agent(queue, size=9), utcnow().replace(hour=12)
+    assert not agent.completed and verifyObject(ICompletedCollection, agent.completed)
     jobs = []
     for day in range(9):
         set_now(start + timedelta(days=day))
@@ -352,12 +361,12 @@ def test_quotas_are_made_resized_and_removed_by_name(queue: Any) -> None:
     assert quotas.create("one") is None and quotas["one"].size == 1
     quotas.create("many", 5)
     assert quotas.keys() == ["many", "one"] and len(quotas) == 2 and "one" in quotas and bool(quotas)
-    assert (quotas["many"].name, quotas["many"].parent, bool(quotas["many"])) == ("many", quotas, True)
+    assert (quotas["many"].name, quotas["many"].parent, bool(quotas["many"])) == ("many", quotas, False)
     quotas["many"].size = 6
     agent, job = _agent(queue), _job(queue, "one")
     assert _claim(queue, agent) == [job]
     quotas.create("one", 2)
-    assert quotas["one"].size == 2 and list(quotas["one"]) == [job] and quotas["one"][0] is job
+    assert bool(quotas["one"]) and quotas["one"].size == 2 and list(quotas["one"]) == [job] and quotas["one"][0] is job
     quotas.remove("many")
     assert quotas.get("many") is None and quotas.keys() == ["one"]
     with pytest.raises(TypeError):

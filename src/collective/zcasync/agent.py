@@ -105,7 +105,7 @@ class Agent(Base):
         return 0 if slot is None else sum(1 for _job, name in slot.running.values() if name == self.name)
 
     def __bool__(self) -> bool:
-        return True
+        return len(self) > 0
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.jobs())

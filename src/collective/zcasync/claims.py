@@ -304,7 +304,9 @@ class Taker:
         if deadline is not None:
             moment = clock.to_microseconds(deadline)
             key = free_key(job.key, lambda key: deadlines.get((moment, key), job) is not job)
-            deadlines[(moment, key)] = job
+            if (moment, key) not in deadlines:
+                deadlines[(moment, key)] = job
+                self.changed = True
 
     def set_aside(self, row: Row, reason: str) -> None:
         """Quarantine: move the reference, without writing the job (its class may be gone)."""
@@ -321,12 +323,17 @@ class Taker:
         events.tell(events.JobHeld(f"{oid:x}", "", reason))
 
     def file_ended(self) -> None:
-        """In a queue that is paused: file away what was cancelled. Callbacks wait until the queue goes on."""
+        """In a queue that is paused: file away what was cancelled, and note what is late, which no pause keeps from
+        its end. Callbacks wait until the queue goes on."""
         for shard in self.shards:
             for kind, tree in (("inbox", self.queue.inboxes[shard]), ("overflow", self.queue.overflows[shard])):
                 for row in list(islice(place_rows(Place(kind, tree)), SPILL)):
-                    if loads(row.job) and row.job._status_id == 3:
+                    if not loads(row.job):
+                        continue
+                    if row.job._status_id == 3:
                         self.consider(row, None, None)
+                    elif row.job._status_id == 0 and (row.job.deadline() or self.now) < self.now:
+                        self._note_deadline(row.job)
 
     def spill(self) -> None:
         """Move what lies deep in an inbox to the dispatcher's own backlogs, so that inboxes stay small."""

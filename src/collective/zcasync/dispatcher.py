@@ -363,7 +363,9 @@ class Dispatcher(Introspection):
                 poll[name] = self.claimer.claim(name, full, look, newest.key)
             except Exception as error:
                 self._abort(self.manager)
+                poll[name] = self.claimer.failed(name, error)
                 if transactions.is_disconnect(error):
+                    self.polls.extend(poll, self.jobs.size)  # this poll ends here: the last one remembers why
                     raise
                 failed, self.last_error = True, f"{type(error).__name__}: {error}"
                 logger.critical(
@@ -371,7 +373,6 @@ class Dispatcher(Introspection):
                     *(self.UUID, name),
                     exc_info=True,
                 )
-                poll[name] = self.claimer.failed(name, error)
         for name in self.membership.refused:
             poll[name] = None
         self._plan_look()

@@ -157,7 +157,7 @@ class ISizedSequence(Interface):
         """The one at that place, also counted from the end; IndexError if there is none."""
 
     def __bool__():
-        """Always true: an empty one is one as well."""
+        """Whether there are any: an empty one is false, so ask a lookup for None."""
 
 
 class IQueue(ISizedSequence):

@@ -170,7 +170,7 @@ class Places(Base):
         return counts["waiting"] + counts["later"] + counts["parked"]
 
     def __bool__(self) -> bool:
-        return True
+        return len(self) > 0
 
     def __iter__(self) -> Iterator[Any]:
         rows = (row for row in self._all_rows() if lookup.loads(row.job))

@@ -72,7 +72,7 @@ class Quota(Base):
         return len(self.members)
 
     def __bool__(self) -> bool:
-        return True
+        return len(self.members) > 0
 
     def __iter__(self) -> Iterator[Any]:
         return iter(list(self.members.values()))
