@@ -281,7 +281,6 @@ def test_conflicts_of_claims_are_told_after_many_and_the_polls_go_on(
     wait_until(queue, noted, 20, "that a poll notes it")
     count = running.dispatcher.polls.count
     wait_until(queue, lambda: running.dispatcher.polls.count > count, 20, "a further poll")
-    wait_until(queue, lambda: _errors(running, ConflictError), 20, "that a poll remembers it")
     locked.append("open")
 
     assert wait_for_result(job, 12) == 1
@@ -456,6 +455,9 @@ def test_the_hooks_of_an_attempt_run_once_each_wherever_an_error_is(
     dispatch(threads=1)
     job = _put(queue, Awkward(note_call, where=where))
     wait_for_result(job)
+    wait_until(queue, lambda: len(enginejobs.calls) >= len(calls), 20, "the end of the attempt")
+    if where == "tearDown":
+        wait_until(queue, lambda: _levels(log, "tearDown of"), 20, "that it is told")
 
     assert (job.outcome, enginejobs.calls) == (outcome, calls)
     assert _levels(log, "tearDown of") == (["CRITICAL"] if where == "tearDown" else [])
