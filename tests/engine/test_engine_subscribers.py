@@ -28,6 +28,7 @@ from collective.zcasync.queue import install
 from collective.zcasync.queue import Queue
 from pathlib import Path
 from persistent.mapping import PersistentMapping
+from transaction.interfaces import ITransactionManager
 from typing import Any
 from ZODB.FileStorage import FileStorage
 from ZODB.interfaces import IConnection
@@ -433,6 +434,18 @@ def test_queue_and_connection_are_found_for_persistent_objects_and_connections(c
     folder.__parent__ = connection.root()
     assert IConnection(new) is connection
     assert getDefaultQueue(new) is adapters.defaultQueueAdapter(new) is queue
+
+
+def test_the_transaction_manager_of_a_job_is_that_of_its_connection(db: Any, queue: Any) -> None:
+    job = queue.put(Job(enginejobs.add))
+    transaction.commit()
+    assert ITransactionManager(job, None) is None
+    configure.minimal()
+    manager = transaction.TransactionManager()
+    connection = db.open(manager)
+    assert ITransactionManager(connection.get(job._p_oid)) is ITransactionManager(connection) is manager
+    assert ITransactionManager(job) is queue._p_jar.transaction_manager
+    connection.close()
 
 
 def test_what_is_in_no_database_has_no_queue() -> None:

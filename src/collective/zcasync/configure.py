@@ -32,12 +32,15 @@ _agents: subscribers.AgentInstaller | None = None
 
 
 def minimal() -> None:
-    """What clients need that only put jobs: functions and methods become jobs, and the process has a UUID.
+    """What clients need that only put jobs: functions and methods become jobs, ITransactionManager(job) is the
+    manager of its transactions, and the process has a UUID.
 
     The UUID is drawn here (or read from the file that ZCASYNC_UUID or ZC_ASYNC_UUID names), not at import.
     """
     for kind in CALLABLES:
         provideAdapter(Job, (kind,), IJob)
+    provideAdapter(adapters.transaction_manager)
+    provideAdapter(adapters.transaction_manager, (IConnection,))
     if queryUtility(IUUID) is None:
         provideUtility(instanceuuid.getUUID(), IUUID)
 
