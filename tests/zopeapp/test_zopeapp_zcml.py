@@ -65,7 +65,7 @@ def test_the_engine_is_set_up_by_zcml_as_it_is_by_code() -> None:
         ((IPersistent,), IConnection)
     }
     assert by_zcml < by_code
-    assert len(by_zcml) == 6
+    assert len(by_zcml) == 8
 
 
 def test_the_zope_ring_brings_the_connection_source() -> None:
