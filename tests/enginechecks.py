@@ -3,6 +3,7 @@
 from collections import Counter
 from collective.zcasync import entries
 from collective.zcasync import waiting
+from collective.zcasync.lookup import main_of
 from collective.zcasync.slot import COUNTS
 from enginemodel import World
 from typing import Any
@@ -67,7 +68,7 @@ class Checker:
         for key, outers in queue.waiting_for.items():
             for outer in outers:
                 if outer.waiting_for is not None and waiting.key_of(outer.waiting_for) == key and outer._status_id == 1:
-                    found.setdefault(self._number(waiting.holder(outer)), []).append("awaiting")
+                    found.setdefault(self._number(main_of(outer)), []).append("awaiting")
         for _reason, job in queue.quarantine.values():
             found.setdefault(self._number(job), []).append("quarantine")
         return found

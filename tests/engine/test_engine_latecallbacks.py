@@ -177,7 +177,9 @@ def test_a_failed_job_is_out_of_its_queue_and_filed_once(later: bool, queue: Any
     for _claim in range(2):
         assert Taker(queue, agent.slot).take(5) == []
         transaction.commit()
-    none = dict.fromkeys(("waiting", "later", "parked", "running", "quarantined", "succeeded", "cancelled"), 0)
+    none = dict.fromkeys(
+        ("waiting", "later", "parked", "awaiting", "running", "quarantined", "succeeded", "cancelled"), 0
+    )
     assert queue.counts() == {**none, "failed": 1} and list(queue.finished()) == [job]
 
 
@@ -390,3 +392,20 @@ def test_a_retry_does_not_move_the_deadline_of_its_job(queue: Any, dispatch: Any
     assert job.deadline() == begin + timedelta(minutes=10)
     set_now(utcnow() + timedelta(minutes=11))
     assert wait_for_result(job, 10).check(TimeoutError)
+
+
+def test_two_callbacks_can_be_added_at_once_to_a_callback_that_has_ended(queue: Any, dispatch: Any) -> None:
+    dispatch()
+    job = Job(enginejobs.add, 1)
+    first = job.addCallback(enginejobs.note)
+    queue.put(job)
+    transaction.commit()
+    wait_for_result(job)
+    transaction.begin()
+    queue._p_jar.root()["changed"] = True  # so that they are put, and do not run here
+    late = [first.addCallback(enginejobs.note), first.addCallback(enginejobs.note)]
+    transaction.commit()
+    for one in late:
+        wait_for_result(one)
+
+    assert [one.result for one in late] == [1, 1] and enginejobs.calls == [1, 1, 1]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collective.zcasync import api
 from collective.zcasync import local
 from collective.zcasync import mail
+from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import InvalidValueError
@@ -319,6 +320,29 @@ def test_a_cancelled_job_ends_cancelled_also_at_a_clean_stop(queue: Any, dispatc
     dispatch()
 
     assert wait_for_result(job).check(CancelledError)
+
+
+def test_a_job_that_somebody_takes_from_its_agent_ends_aborted_at_a_clean_stop(queue: Any, dispatch: Any) -> None:
+    running = dispatch(threads=1)
+    job = put(queue, work_until_stopped)
+    assert enginejobs.started["a"].wait(LONG)
+    transaction.begin()
+    job.agent.remove(job)
+    transaction.commit()
+    running.stop(grace=LONG)
+    transaction.begin()
+
+    assert job.status == COMPLETED and job.result.check(AbortedError)
+
+
+def test_an_interrupted_job_that_is_in_no_queue_ends_aborted(connection: Any) -> None:
+    job = Job(enginejobs.add, 1)
+    connection.add(job)
+    job._begin(utcnow())
+    transaction.commit()
+    job.handleInterrupt()
+
+    assert job.status == COMPLETED and job.result.check(AbortedError)
 
 
 # Timeouts

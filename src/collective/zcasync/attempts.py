@@ -326,7 +326,8 @@ class Run:
             if job._p_jar is not None and outcomes.left(job) is not None:
                 self.ended = str(outcomes.left(job))
                 return  # another has ended it, or only the answer to a commit was lost
-            if why == running.SHUTDOWN and (not self.begun or decisions.goes_on_after_stop(job)):
+            returns = why == running.SHUTDOWN and job.queue is not None  # else somebody has taken it from its agent
+            if returns and (not self.begun or decisions.goes_on_after_stop(job)):
                 if self.begun:
                     job.remember("interruption", "its dispatcher stopped, and so did the job", clock.utcnow())
                 self._return(job, front=True)
@@ -355,7 +356,7 @@ class Run:
         lost, job = self.lost, self.job
         if isinstance(lost, TwistedFailure):
             lost = Failure.convert(lost)
-            level, told = failure_level(job), f"it had failed with {lost.summary}:\n{lost.getTraceback(1, 'verbose')}"
+            level, told = job.failure_level, f"it had failed with {lost.summary}:\n{lost.getTraceback(1, 'verbose')}"
         else:
             level, told = logging.INFO, f"its code had succeeded with result: {lost!r:.200}"
         logger.log(level, "Commit failed for %r: %s. Prior to this, %s", job, failure.summary, told)
@@ -376,11 +377,6 @@ def database_of(job: Any) -> Any:
     return None if job._p_jar is None else job._p_jar.db()
 
 
-def failure_level(job: Any) -> int:
-    """The level at which a failure of the job is logged."""
-    return logging.ERROR if job.failure_log_level is None else job.failure_log_level
-
-
 def log_failure(job: Any) -> None:
     """Log the end of a job that failed without an attempt."""
-    logger.log(failure_level(job), "%r ended: %s", job, job.error)
+    logger.log(job.failure_level, "%r ended: %s", job, job.error)

@@ -8,6 +8,7 @@ from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICallbackProxy
 from collective.zcasync.interfaces import NEW
+from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import make_key
 from twisted.python.failure import Failure
@@ -81,9 +82,7 @@ def _adopt(callback: Any, job: Any) -> None:
     for target in jobs_of(callback):
         target.parent = job
     callback.parent = job
-    main = job
-    while main.is_callback and main.parent is not None:
-        main = main.parent
+    main = main_of(job)
     if main.put_at is not None:
         callback.seal_as_callback(job, None if main._p_jar is None else main._p_jar.db().database_name)
 

@@ -32,6 +32,7 @@ from typing import Any
 from typing import Self
 from zope.component import queryUtility
 
+import logging
 import uuid
 
 
@@ -320,6 +321,11 @@ class Call(Base):
     def getRetryPolicy(self) -> Any:
         """The policy that decides for this job now."""
         return retry.policy_for(self)
+
+    @property
+    def failure_level(self) -> int:
+        """The level at which a failure of the job is logged."""
+        return logging.ERROR if self.failure_log_level is None else int(self.failure_log_level)
 
     @property
     def policy_data(self) -> MappingView:

@@ -10,12 +10,12 @@ from collective.zcasync import clock
 from collective.zcasync import coroutines
 from collective.zcasync import outcomes
 from collective.zcasync import transactions
-from collective.zcasync import waiting
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IJob
+from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import walk
 from collective.zcasync.running import CANCEL
 from collective.zcasync.running import RunningJob
@@ -46,7 +46,7 @@ class Kept(RunningJob):
         super().__init__(None, mail)
         self._know(job)
         self.timeout = None
-        main = waiting.holder(job)
+        main = main_of(job)
         self.deferred = deferred
         self.reactor = reactor
         self.queue = "" if main.queue is None else main.queue.name

@@ -29,6 +29,7 @@ from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.jobinfo import JobInfo
+from collective.zcasync.lookup import main_of
 from collective.zcasync.outcomes import DEFERRED
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.outcomes import WAITING
@@ -289,7 +290,7 @@ def end_waiting(outer: Any, result: Any) -> None:
         return
     outer._finish_as(outer.waiting_for, clock.utcnow())
     outer.waiting_for = None
-    main = waiting.holder(outer)
+    main = main_of(outer)
     if main._status_id == 2:
         manager = _manager_of(main)
         manager.commit()

@@ -2,7 +2,6 @@
 
 from collective.zcasync import clock
 from collective.zcasync import decisions
-from collective.zcasync.attempts import failure_level
 from collective.zcasync.attempts import FINISHED
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.exceptions import AbortedError
@@ -55,9 +54,12 @@ def decide(job: Any) -> str:
     deadline = job.deadline()
     if deadline is not None and now > deadline:
         answer = False
+    if answer is not False and job.queue is None:
+        logger.critical("%r is in no queue and cannot be rescheduled: no retry", job)
+        answer = False
     if answer is False:
         job.interrupted_by = ""
-        logger.log(failure_level(job), "%r was interrupted, and is not run again", job)
+        logger.log(job.failure_level, "%r was interrupted, and is not run again", job)
         job._finish(Failure.from_exception(AbortedError(AbortedError.__doc__)), now)
         return FINISHED
     if answer is None:

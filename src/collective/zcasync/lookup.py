@@ -1,4 +1,4 @@
-"""Finding a job by its id, and telling whether a record is a job that can be loaded."""
+"""Finding a job by its id or by one of its callbacks, and telling whether a record is a job that can be loaded."""
 
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import JobNotFound
@@ -67,6 +67,13 @@ def loads(job: Any) -> bool:
         logger.warning("The record of a job cannot be loaded", exc_info=True)
         return False
     return True
+
+
+def main_of(job: Any) -> Any:
+    """The job that a queue or agent holds: for a callback the one to which it belongs, by any chain; else itself."""
+    while job.is_callback and IJob.providedBy(job.parent):
+        job = job.parent
+    return job
 
 
 def is_job_class(name: tuple[str, str] | None) -> bool:

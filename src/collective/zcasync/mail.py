@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from collective.zcasync import door
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.lookup import main_of
 from collective.zcasync.running import CANCEL
-from collective.zcasync.running import main_of
 from collective.zcasync.running import RunningJob
 from collective.zcasync.running import SHUTDOWN
-from collective.zcasync.running import TIMEOUT
 from decimal import Decimal
 from typing import Any
 from typing import NamedTuple
@@ -199,7 +198,7 @@ class Mail:
             written.note(letter)
             if letter.kind == "overdue" and letter.value:
                 logger.warning(
-                    "Job %s is overdue: it runs longer than its timeout of %g s; it was asked to stop",
+                    "Job %s is overdue: it runs longer than its timeout of %g s, and is to stop at its next look",
                     *(running.who, running.timeout),
                 )
             elif letter.kind == "hung":
@@ -220,7 +219,8 @@ class Mail:
                 running.ask(CANCEL)
 
     def _news(self, rows: list[tuple[RunningJob, "_Written"]]) -> list[tuple[RunningJob, "_Written", Letter]]:
-        """What running jobs have to say now."""
+        """What running jobs have to say now. That its time is over a job sees by itself, when it looks: what is known
+        here may be true of an attempt that has just ended, and must not stop the next one."""
         news, now = [], time.monotonic()
         for running, written in rows:
             oid, said, late = running.oid, running.said, running.late
@@ -229,8 +229,6 @@ class Mail:
             if said is not None and said is not written.said and now >= written.next_at:
                 news.append((running, written, Letter(oid, "progress", "", said, running.token)))
             if (late > 0) != written.overdue:
-                if late > 0:
-                    running.ask(TIMEOUT)
                 news.append((running, written, Letter(oid, "overdue", "", late > 0, running.token)))
             if late > HUNG_AFTER and not written.hung:
                 news.append((running, written, Letter(oid, "hung", "", True, running.token)))

@@ -4,6 +4,7 @@ from collective.zcasync import coroutines
 from collective.zcasync import events
 from collective.zcasync import waiting
 from collective.zcasync.interfaces import IJob
+from collective.zcasync.lookup import main_of
 from datetime import datetime
 from twisted.internet.defer import Deferred
 from typing import Any
@@ -36,7 +37,7 @@ def settle(result: Any, job: Any, around: Any = None) -> Any:
     inner = result.job if isinstance(result, Again) else result
     if IJob.providedBy(inner):
         waiting.refuse_circle(inner, job)
-        main, queue = waiting.holder(inner), job.queue
+        main, queue = main_of(inner), job.queue
         if queue is not None and main.parent is None and main._status_id == 0:
             queue.put(main)
     return result
@@ -75,8 +76,7 @@ def tell_end(job: Any) -> None:
         events.tell(events.JobFailed(job.id, job.task, job.error))
     elif job.failed:
         result = job.result
-        level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
-        logger.log(level, "%r failed with traceback:\n%s", job, result.getTraceback(1, "verbose"))
+        logger.log(job.failure_level, "%r failed with traceback:\n%s", job, result.getTraceback(1, "verbose"))
         events.tell(events.JobFailed(job.id, job.task, job.error))
     else:
         tracelog.info("%r succeeded with result: %.200r", job, job.result)

@@ -9,7 +9,6 @@ from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import entries
 from collective.zcasync import lookup
-from collective.zcasync import waiting
 from collective.zcasync.history import merged
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import item_at
@@ -138,7 +137,7 @@ class Places(Base):
         """(job, inner job) of the jobs whose code has run, and that end when the inner job does."""
         for outers in self.waiting_for.values():
             for outer in outers:
-                yield waiting.holder(outer), outer.waiting_for
+                yield lookup.main_of(outer), outer.waiting_for
 
     def quarantined(self) -> Iterator[tuple[str, Any]]:
         """(reason, job) of the jobs that were set aside."""

@@ -30,6 +30,7 @@ from collective.zcasync.interfaces import KEY
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import SCHEMA
 from collective.zcasync.job import Job
+from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
@@ -41,7 +42,6 @@ from collective.zcasync.queues import get_queues as get_queues
 from collective.zcasync.queues import getDefaultQueue as getDefaultQueue
 from collective.zcasync.quota import Quota as Quota
 from collective.zcasync.quota import Quotas
-from collective.zcasync.running import main_of
 from datetime import datetime
 from datetime import timedelta
 from persistent import Persistent

@@ -7,6 +7,7 @@ from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.exceptions import TimeoutError
+from collective.zcasync.lookup import main_of
 from collective.zcasync.threadlocal import local
 from contextlib import contextmanager
 from typing import Any
@@ -148,13 +149,6 @@ class RunningJob:
         """Write the newest progress into the job's record, with whatever its thread commits next."""
         if self.said is not None:
             job._progress = self.said
-
-
-def main_of(job: Any) -> Any:
-    """The job that was put, for a callback of it or of its callbacks; else the job itself."""
-    while job.is_callback and job.parent is not None and hasattr(job.parent, "is_callback"):
-        job = job.parent
-    return job
 
 
 def ending(job: Any, why: str) -> tuple[BaseException, str]:

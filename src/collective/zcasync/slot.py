@@ -4,7 +4,7 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync.history import History
-from collective.zcasync.running import main_of
+from collective.zcasync.lookup import main_of
 from persistent import Persistent
 from typing import Any
 

@@ -11,6 +11,7 @@ job that was taken out of its queue, or set aside, at that very moment, or that 
 the next poll.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collective.zcasync import clock
@@ -20,6 +21,7 @@ from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.lookup import loads
+from collective.zcasync.lookup import main_of
 from typing import Any
 
 import logging
@@ -38,23 +40,21 @@ def key_of(job: Any) -> int:
 
 def waiter(job: Any) -> Any:
     """What in this job waits for another job: itself, or the callback that runs; None if nothing does."""
-    if job._status_id == 1:
-        return job if job.waiting_for is not None else None
-    if job._status_id == 2:
-        for callback in job.all_callbacks():
-            found = waiter(callback) if callback._status_id in (1, 2) else None
-            if found is not None:
-                return found
-    return None
+    return _active_part(job, lambda part: part.waiting_for is not None)
 
 
 def waits_for_deferred(job: Any) -> Any:
     """What in this job waits for a Deferred: itself, or the callback that runs; None if nothing does."""
+    return _active_part(job, lambda part: part.deferred)
+
+
+def _active_part(job: Any, fits: Callable[[Any], bool]) -> Any:
+    """The job itself, or one of its callbacks at any depth, that is ACTIVE and fits; else None."""
     if job._status_id == 1:
-        return job if job.deferred else None
+        return job if fits(job) else None
     if job._status_id == 2:
         for callback in job.all_callbacks():
-            found = waits_for_deferred(callback) if callback._status_id in (1, 2) else None
+            found = _active_part(callback, fits) if callback._status_id in (1, 2) else None
             if found is not None:
                 return found
     return None
@@ -63,13 +63,6 @@ def waits_for_deferred(job: Any) -> Any:
 def has_left(job: Any) -> bool:
     """Whether the job's code has run, and must not run again, though the job has not ended."""
     return waiter(job) is not None or waits_for_deferred(job) is not None
-
-
-def holder(job: Any) -> Any:
-    """The job that a queue or agent holds: the job itself, or of a callback the job that it belongs to."""
-    while job.is_callback and IJob.providedBy(job.parent):
-        job = job.parent
-    return job
 
 
 def circular(inner: Any, outer: Any) -> bool:
@@ -109,7 +102,7 @@ def end_of(inner: Any) -> Any:
         return _aborted(f"the job {int.from_bytes(inner._p_oid, 'big'):x}, for which it waited, cannot be loaded")
     if inner._status_id == 3:
         return True
-    main = holder(inner)
+    main = main_of(inner)
     if main is not inner and main._status_id == 3:
         return _aborted(f"the callback {inner.id} ({inner.task}), for which it waited, was never chosen")
     queue = main.queue
@@ -163,15 +156,15 @@ def begin(queue: Any, slot: Any, job: Any) -> None:
 
 def _hand_on_quotas(queue: Any, outer: Any, inner: Any) -> None:
     """A quota of which an outer job holds a place must not keep its inner job from running."""
-    wanted = set(holder(inner).quota_names) if loads(inner) else set()
-    todo, seen = [holder(outer)], set()
+    wanted = set(main_of(inner).quota_names) if loads(inner) else set()
+    todo, seen = [main_of(outer)], set()
     while wanted and todo:
         job = todo.pop()
         seen.add(id(job))
         for quota in (queue.quotas.get(name) for name in wanted.intersection(job.quota_names)):
             if quota is not None:
                 quota.discard(job)
-        todo += [one for one in map(holder, queue.waiting_for.get(key_of(job), ())) if id(one) not in seen]
+        todo += [one for one in map(main_of, queue.waiting_for.get(key_of(job), ())) if id(one) not in seen]
 
 
 def awaited(queue: Any, slot: Any, oids: Iterable[bytes]) -> bool:
@@ -277,7 +270,7 @@ def ended_elsewhere(queue: Any, job: Any) -> None:
 def pass_on(outer: Any, failure: Failure | None, leave_entry: bool = False) -> None:
     """What the outer job waited for has ended: it ends in the same way, or with ``failure``; or its code goes on."""
     inner = outer.waiting_for
-    main = holder(outer)
+    main = main_of(outer)
     queue = main.queue
     if outer.goes_on:
         outer.waiting_for = None
@@ -295,8 +288,7 @@ def pass_on(outer: Any, failure: Failure | None, leave_entry: bool = False) -> N
 
 def _tell_at_commit(queue: Any, job: Any) -> None:
     if queue._p_jar is not None:
-        level = logging.ERROR if job.failure_log_level is None else job.failure_log_level
-        hook = (job.id, job.task, job.error, level)
+        hook = (job.id, job.task, job.error, job.failure_level)
         queue._p_jar.transaction_manager.get().addAfterCommitHook(_tell, hook)
 
 
