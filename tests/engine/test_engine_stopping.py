@@ -129,7 +129,7 @@ def test_a_request_from_another_process_is_heard(queue: Any, dispatch: Any, clie
     assert enginejobs.started["a"].wait(LONG)
     other = clients()
     with other.transaction() as connection:
-        found = wait_until(connection, lambda: get_queue(connection) and connection.get(job._p_oid), LONG)
+        found = wait_until(connection, lambda: get_queue(connection) is not None and connection.get(job._p_oid), LONG)
         assert get_queue(connection).cancel(found) == "stopping"
 
     assert wait_for_result(job, LONG).check(CancelledError)
