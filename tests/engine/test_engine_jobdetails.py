@@ -36,6 +36,7 @@ from zope.interface.interfaces import IObjectEvent
 import enginejobs
 import logging
 import pytest
+import threading
 import transaction
 import urllib.parse
 import zope.event
@@ -92,6 +93,10 @@ def fail_at_commit_after_a_failure() -> Any:
 def urljoin_badly() -> str:
     recipe = "with onions"
     return urllib.parse.urljoin(recipe, 7)  # type: ignore[type-var]
+
+
+def note_thread(_result: Any) -> int:
+    return threading.get_ident()
 
 
 def handle(failure: Any) -> str:
@@ -314,6 +319,24 @@ def test_the_log_tells_frames_of_ones_own_code_and_their_locals_if_the_job_asks(
     text = record.getMessage()
     assert "urljoin_badly" in text and "parse.py" in job.result.getTraceback() and "parse.py" not in text
     assert ("recipe : 'with onions'" in text) is asked
+
+
+def test_a_late_callback_runs_in_the_callers_thread_and_is_committed(connection: Any, db: Any) -> None:
+    job = _stored(connection, Job(enginejobs.add, 1))
+    job()
+    late = job.addCallback(note_thread)
+    transaction.abort()
+    assert late.result == threading.get_ident()
+    with db.transaction() as other:
+        seen = other.get(job._p_oid)
+        assert [callback.result for callback in seen.callbacks] == [threading.get_ident()] and seen.status == COMPLETED
+
+
+def test_a_job_of_a_class_of_its_own_is_that_for_all_clients(connection: Any, clients: Any) -> None:
+    job = _stored(connection, LookingBack(enginejobs.count, "mine"))
+    with clients().transaction() as fresh:
+        seen = fresh.get(job._p_oid)
+        assert type(seen) is LookingBack and list(seen.args) == ["mine"] and seen.callable is enginejobs.count
 
 
 class Site:
