@@ -10,10 +10,12 @@ from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.exceptions import TimeoutError
+from collective.zcasync.execution import interrupted_here
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
@@ -61,10 +63,13 @@ def work_until_stopped(name: str = "a") -> str:
 
 
 def checkpoint_until_stopped(name: str = "a") -> int:
-    """The same with checkpoints; the result is how far it came, in all its attempts."""
+    """The same with checkpoints; the result is how far it came, in all its attempts.
+
+    Between two of them there is time for whoever writes it a letter: each checkpoint conflicts with those.
+    """
     enginejobs.calls.append(api.cursor(0))
     number = api.cursor(0)
-    while not enginejobs.released[name].wait(0.01):
+    while not enginejobs.released[name].wait(0.2):
         number += 1
         enginejobs.root()["number"] = number
         api.checkpoint(number)
@@ -333,6 +338,20 @@ def test_a_job_that_somebody_takes_from_its_agent_ends_aborted_at_a_clean_stop(q
     transaction.begin()
 
     assert job.status == COMPLETED and job.result.check(AbortedError)
+
+
+def test_a_thread_that_ends_after_its_job_has_ended_leaves_no_note_on_it(connection: Any) -> None:
+    job = Job(enginejobs.add, 1)
+    connection.add(job)
+    job._begin(utcnow())
+    job._finish(1, utcnow())
+    job.token = "claim"
+    transaction.commit()
+    database = connection.db()
+
+    assert interrupted_here(database, job._p_oid, "claim", Surroundings(database)) == "finished"
+    transaction.begin()
+    assert (job.status, job.result, job.interrupted_by) == (COMPLETED, 1, "")
 
 
 def test_an_interrupted_job_that_is_in_no_queue_ends_aborted(connection: Any) -> None:

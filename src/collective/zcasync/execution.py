@@ -155,14 +155,12 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
             if job._status_id == 0:
                 job._begin(clock.utcnow())
             if job._status_id == 1:
-                report = interruptions.interrupt(job, by)
-            else:
-                report = RETURNED
+                interruptions.interrupt(job, by)
+            elif job._status_id == 2:
                 interruptions.note(job, by)
             if job._status_id == 2:
                 job.queue.give_back(job, front=True)
-                report = RETURNED
-            reports.append(report if job._status_id != 3 else FINISHED)
+            reports.append(FINISHED if job._status_id == 3 else RETURNED)
 
         surely(change, "an interruption", manager, database, around.stopping)
         return reports[-1]
