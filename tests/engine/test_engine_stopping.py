@@ -213,7 +213,7 @@ def test_stop_requested_without_a_request_is_an_error_like_others(queue: Any, di
 
 @pytest.mark.parametrize("running", [False, True])
 def test_a_callback_can_be_cancelled_before_and_while_it_runs(running: bool, queue: Any, dispatch: Any) -> None:
-    dispatch()
+    one = dispatch().dispatcher
     job = Job(enginejobs.wait, "b")
     callback = job.addCallback(Job(work_until_stopped_by))
     late = callback.addCallback(enginejobs.note)
@@ -223,6 +223,7 @@ def test_a_callback_can_be_cancelled_before_and_while_it_runs(running: bool, que
     transaction.begin()
     if not running:
         assert ask(callback) == "stopping"
+        wait_until(queue, lambda: callback._p_oid in one.mail._stops, LONG, "the request")
     enginejobs.released["b"].set()
     if running:
         assert enginejobs.started["a"].wait(LONG)
