@@ -218,8 +218,9 @@ def test_an_answer_in_the_future_lets_the_job_wait_in_its_queue_until_then(
 
     assert (job.status, job.begin_after) == (PENDING, noon + timedelta(hours=1))
     assert wait_for_result(_put(queue, Job(enginejobs.add, 1))) == 1, "its thread is free"
-    transaction.begin()
-    assert [found for _when, found in queue.later_jobs()] == [job]
+    assert wait_until(
+        queue, lambda: [found for _when, found in queue.later_jobs()] == [job], what="its place for later"
+    )
     clock.set_now(noon + timedelta(hours=1, seconds=1))
     poll_now(running.dispatcher)
     assert wait_for_result(job) == "done"
