@@ -409,3 +409,42 @@ def test_two_callbacks_can_be_added_at_once_to_a_callback_that_has_ended(queue: 
         wait_for_result(one)
 
     assert [one.result for one in late] == [1, 1] and enginejobs.calls == [1, 1, 1]
+
+
+def test_a_callback_that_comes_right_after_the_end_is_left_to_those_who_then_own_the_job(
+    queue: Any, dispatch: Any, db: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Overtaken(execution.Run):
+        """Its thread sees, at its next look after the commit of the end, what another one has done since."""
+
+        def go(self) -> str:
+            ended = super().go()
+            if self.job.callable_name.endswith("add"):
+                add_callback()
+                self.manager.begin()
+            return ended
+
+    def add_callback() -> None:
+        manager = transaction.TransactionManager()
+        connection = db.open(manager)
+        try:
+            connection.get(queue._p_oid).paused = True  # a change of its own, so the callback is put as a job
+            connection.get(job._p_oid).addCallback(enginejobs.note)
+            manager.commit()
+        finally:
+            manager.abort()
+            connection.close()
+
+    monkeypatch.setattr(execution, "Run", Overtaken)
+    running = dispatch(threads=1)
+    job = queue.put(Job(enginejobs.add, 1))
+    transaction.commit()
+    wait_until(queue, lambda: queue.paused and queue.counts()["running"] == 0, what="the report of the thread")
+
+    assert (enginejobs.calls, job.status) == ([], CALLBACKS)
+    queue.paused = False
+    transaction.commit()
+    running.dispatcher.poll_soon()
+    wait_until(queue, lambda: list(queue.finished()) == [job], what="the end of the callback")
+    assert (enginejobs.calls, job.status, job.callbacks[0].attempts) == ([1], COMPLETED, 1)
+    assert [record for record in caplog.records if record.levelno >= logging.CRITICAL] == []

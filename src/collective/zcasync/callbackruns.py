@@ -50,7 +50,7 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
 
     def complete() -> None:
         check_owner(job, token)
-        if _next(job) is None:  # else another one was added as the last one ended
+        if job._status_id == 2 and _next(job) is None:  # else another one was added as the last one ended
             job._complete(clock.utcnow())
 
     while True:

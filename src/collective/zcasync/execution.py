@@ -60,8 +60,10 @@ def run(
     kwargs: Mapping[str, Any] | None = None,
 ) -> str:
     """Run a job and its callbacks; return what to report of it."""
+    token = job.token
     ended = Run(lambda: job, manager, around, args, kwargs).go()
-    if ended == FINISHED and job._status_id == 2:
+    # A job that ended without callbacks can have got one since, from somebody who then owns it and sees to it.
+    if ended == FINISHED and job._status_id == 2 and job.token == token:
         return run_callbacks(job, manager, around)
     return ended
 
