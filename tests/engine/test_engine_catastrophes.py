@@ -308,7 +308,7 @@ def test_a_database_that_goes_away_while_claims_read_or_commit_is_told_and_work_
     assert met.wait(20)
     wait_until(queue, lambda: _levels(log, "the database is away"), 20, "that it is told")
     assert set(_levels(log, "the database is away")) == {"CRITICAL"}
-    assert _errors(running, ClientDisconnected)
+    wait_until(queue, lambda: _errors(running, ClientDisconnected), 20, "that a poll remembers it")
     away.clear()
 
     assert wait_for_result(job, 12) == 1

@@ -305,12 +305,12 @@ class Dispatcher(Introspection):
                     self.last_error = f"{type(error).__name__}: {error}"
                     self._abort(manager)
                     if not transactions.is_disconnect(error):
-                        logger.critical(
-                            "dispatcher %s: a claim failed; the next one tries again", self.UUID, exc_info=True
-                        )
+                        logger.critical("dispatcher %s: a poll failed; the next tries again", self.UUID, exc_info=True)
                         self._wake.wait(0.5)
                         continue
                     logger.critical("dispatcher %s: the database is away", self.UUID)
+                    failed = {name: self.claimer.failed(name, error) for name in self.claimer.homes}
+                    self.polls.extend(PollInfo(failed), self.jobs.size)  # the last poll remembers why
                     self.observer.forget()
                     self._close(connection)
                     connection = None
@@ -363,10 +363,10 @@ class Dispatcher(Introspection):
                 poll[name] = self.claimer.claim(name, full, look, newest.key)
             except Exception as error:
                 self._abort(self.manager)
-                poll[name] = self.claimer.failed(name, error)
                 if transactions.is_disconnect(error):
-                    self.polls.extend(poll, self.jobs.size)  # this poll ends here: the last one remembers why
+                    self.polls.extend(poll, self.jobs.size)  # this poll ends here
                     raise
+                poll[name] = self.claimer.failed(name, error)
                 failed, self.last_error = True, f"{type(error).__name__}: {error}"
                 logger.critical(
                     "dispatcher %s: a claim in queue %r failed; the next one tries again",
