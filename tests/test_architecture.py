@@ -30,7 +30,7 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    exceptions events i18n interfaces states
+    logs exceptions events i18n interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
     notify lookup waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours shares solitude

@@ -8,7 +8,10 @@ Three rings, and imports run one way: the modules here know ZODB and Twisted; ``
 ``browser`` know Plone.
 """
 
+from collective.zcasync import logs
 from collective.zcasync.threadlocal import local
+
+logs.install()
 
 PACKAGE_NAME = "collective.zcasync"
 
