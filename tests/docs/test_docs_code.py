@@ -134,3 +134,13 @@ def test_the_add_on_of_the_tutorial_works(registry: Any, site: Any, modules: Pat
         context=xmlconfig.file("meta.zcml", importlib.import_module("zope.component")),
     )
     importlib.import_module("tests.test_words").test_a_changed_page_knows_its_words(site)
+
+
+def test_the_conftest_of_the_guide_makes_fixtures_of_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("my", "my.site"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "my.site.testing", sys.modules["guide_layers"])
+    (block,) = [block for block in blocks(GUIDE, "python") if "fixtures_factory" in block.text]
+    names = run(block, "guide_conftest")
+    # What they do is proven by the add-on of the guide, which is run as a whole.
+    assert {"_keep_integration_session", "_keep_functional_session", "_keep_inline_session"} <= set(names)
