@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from collective.zcasync import local
+from collective.zcasync.agent import Agent
 from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from persistent import Persistent
 from persistent.mapping import PersistentMapping
 from typing import Any
+from uuid import uuid4
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
@@ -28,6 +30,16 @@ def fresh() -> None:
     for name in ("a", "b", "c"):
         started[name] = threading.Event()
         released[name] = threading.Event()
+
+
+def make_agent(queue: Any) -> Agent:
+    """An agent of a dispatcher without threads, for claims by hand."""
+    queue.dispatchers.register(name := uuid4())
+    da = queue.dispatchers[name]
+    da.activate()
+    da["main"] = agent = Agent()
+    transaction.commit()
+    return agent
 
 
 def root() -> Any:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from collective.zcasync import events
 from collective.zcasync import local
 from collective.zcasync import z3
-from collective.zcasync.agent import Agent
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.failure import Failure
@@ -25,6 +24,7 @@ from collective.zcasync.retry import NeverRetry
 from collective.zcasync.retry import RetryCommonForever
 from collective.zcasync.testing import wait_for_result
 from datetime import timedelta
+from enginejobs import make_agent
 from typing import Any
 from uuid import uuid4
 from ZODB.POSException import ConflictError
@@ -103,15 +103,6 @@ def handle(failure: Any) -> str:
     return f"handled {failure.value}"
 
 
-def _agent(queue: Any) -> Any:
-    queue.dispatchers.register(name := uuid4())
-    da = queue.dispatchers[name]
-    da.activate()
-    da["main"] = agent = Agent()
-    transaction.commit()
-    return agent
-
-
 def _stored(connection: Any, job: Any) -> Any:
     connection.root()["job"] = job
     transaction.commit()
@@ -161,7 +152,7 @@ def test_a_queue_that_is_replaced_is_nobodys_and_the_mapping_reads_as_one(connec
 
 
 def test_a_callback_of_a_claimed_job_finds_the_agent_and_the_queue(queue: Any) -> None:
-    agent, job = _agent(queue), Job(enginejobs.add)
+    agent, job = make_agent(queue), Job(enginejobs.add)
     callback = job.addCallback(enginejobs.note)
     nested = callback.addCallback(enginejobs.note)
     queue.put(job)
@@ -279,7 +270,7 @@ def test_a_callback_that_is_late_is_not_called_and_that_is_told_as_an_error(
 
 
 def test_a_call_that_is_put_off_returns_the_job_itself(queue: Any) -> None:
-    agent = _agent(queue)
+    agent = make_agent(queue)
     job = queue.put(Job(enginejobs.change_and_raise), retry_policy_factory=Later)
     transaction.commit()
     assert agent.claimJob() is job

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from collective.zcasync import interfaces
 from collective.zcasync import local
-from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import UTC
@@ -36,6 +35,7 @@ from collective.zcasync.testing import wait_for_result
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
+from enginejobs import make_agent
 from persistent import Persistent
 from persistent.mapping import PersistentMapping
 from typing import Any
@@ -124,15 +124,6 @@ def _store(connection: Any, job: Any) -> Any:
     connection.root()["job"] = job
     transaction.commit()
     return job
-
-
-def _agent(queue: Any) -> Agent:
-    queue.dispatchers.register(name := uuid4())
-    da = queue.dispatchers[name]
-    da.activate()
-    da["main"] = agent = Agent()
-    transaction.commit()
-    return agent
 
 
 def _put(queue: Any, job: Any) -> Any:
@@ -341,7 +332,7 @@ def test_quota_names_are_free_until_the_put_and_then_those_of_the_queue(queue: A
     job.quota_names = ()
     _put(queue, job).quota_names = ("one",)
     assert queue.claim() is job
-    _agent(queue).hold(job, True)
+    make_agent(queue).hold(job, True)
     for wrong in ((), ("one",)):
         with pytest.raises(BadStatusError, match="NEW or PENDING"):
             job.quota_names = wrong
@@ -446,7 +437,7 @@ def test_a_direct_call_runs_with_commits_and_ends_a_job_for_good(connection: Any
 
 
 def test_a_job_that_an_agent_holds_can_be_called_and_one_that_waits_cannot(queue: Any) -> None:
-    agent, job = _agent(queue), _put(queue, Job(enginejobs.add, 1))
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 1))
     with pytest.raises(BadStatusError, match="this one is pending"):
         job()
     assert agent.claimJob() is job and job.status == ASSIGNED
@@ -483,7 +474,7 @@ def test_the_failure_of_a_job_keeps_locals_only_if_the_job_asks_for_them(asked: 
 
 
 def test_all_that_has_an_interface_keeps_it(queue: Any) -> None:
-    agent = _agent(queue)
+    agent = make_agent(queue)
     queue.quotas.create("one")
     job = queue.put(Job(enginejobs.add))
     for interface, thing in (

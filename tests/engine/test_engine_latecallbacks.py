@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from collective.zcasync import execution
 from collective.zcasync import sweeping
-from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
@@ -20,8 +19,8 @@ from collective.zcasync.retry import NeverRetry
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
+from enginejobs import make_agent
 from typing import Any
-from uuid import uuid4
 from ZODB.POSException import ConflictError
 
 import enginejobs
@@ -68,16 +67,6 @@ def _put(queue: Any, job: Job) -> Job:
     return job
 
 
-def _agent(queue: Any) -> Agent:
-    """An agent of a dispatcher without threads, for claims by hand."""
-    queue.dispatchers.register(name := uuid4())
-    da = queue.dispatchers[name]
-    da.activate()
-    da["main"] = agent = Agent()
-    transaction.commit()
-    return agent
-
-
 def test_a_process_that_dies_in_the_callbacks_of_a_failed_job_leaves_them_to_a_dispatcher(
     queue: Any, dispatch: Any
 ) -> None:
@@ -98,7 +87,7 @@ def test_a_process_that_dies_in_the_callbacks_of_a_failed_job_leaves_them_to_a_d
 
 
 def test_the_callbacks_of_a_failed_job_are_left_to_its_caller_while_he_may_live(queue: Any) -> None:
-    agent, job = _agent(queue), Job(enginejobs.add)
+    agent, job = make_agent(queue), Job(enginejobs.add)
     job.addCallback(exits_first)
     _put(queue, job)
     with pytest.raises(SystemExit):
@@ -114,7 +103,7 @@ def test_the_callbacks_of_a_failed_job_are_left_to_its_caller_while_he_may_live(
 def test_a_caller_who_takes_too_long_over_callbacks_loses_them_to_a_dispatcher(
     queue: Any, clients: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    agent, job = _agent(queue), Job(enginejobs.add)
+    agent, job = make_agent(queue), Job(enginejobs.add)
     job.addCallback(enginejobs.wait)
     job.addCallback(enginejobs.note)
     job.callbacks[0].args[:] = []
@@ -163,7 +152,7 @@ def _fail_with_name(job: Any) -> None:
 
 @pytest.mark.parametrize("later", [False, True])
 def test_a_failed_job_is_out_of_its_queue_and_filed_once(later: bool, queue: Any) -> None:
-    agent, job = _agent(queue), Job(enginejobs.add)
+    agent, job = make_agent(queue), Job(enginejobs.add)
     callback = job.addCallback(enginejobs.note)
     queue.put(job, begin_after=utcnow() + timedelta(hours=1) if later else None)
     transaction.commit()
@@ -298,7 +287,7 @@ def test_a_late_callback_that_wants_to_wait_lets_its_job_wait_in_the_queue(
 
 
 def test_a_callback_called_by_hand_that_wants_to_wait_goes_on_with_its_job(queue: Any, dispatch: Any) -> None:
-    agent = _agent(queue)
+    agent = make_agent(queue)
     job = Job(enginejobs.add, 3)
     callback = job.addCallback(fails_first, retry_policy_factory=Later)
     _put(queue, job)
@@ -352,7 +341,7 @@ def test_resuming_skips_what_has_ended_and_goes_on_inside_what_had_ended_but_for
 
 
 def test_a_job_that_is_called_by_hand_leaves_the_agent_that_holds_it(queue: Any) -> None:
-    agent, job = _agent(queue), _put(queue, Job(enginejobs.add, 1))
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 1))
     assert agent.claimJob() is job
     transaction.commit()
     assert job() == 1
@@ -363,7 +352,7 @@ def test_a_job_that_is_called_by_hand_leaves_the_agent_that_holds_it(queue: Any)
 def test_a_late_callback_runs_though_another_dispatcher_ended_the_job_before_the_first_looked_again(
     queue: Any, dispatch: Any
 ) -> None:
-    first, job = _agent(queue), _put(queue, Job(enginejobs.add, 5))
+    first, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
     assert first.claimJob() is job
     transaction.commit()
     late = job.addCallback(enginejobs.note)

@@ -23,6 +23,7 @@ from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from collective.zcasync.threadpool import AgentThreadPool
 from datetime import timedelta
+from enginejobs import make_agent
 from typing import Any
 from uuid import uuid4
 from ZEO.Exceptions import ClientDisconnected
@@ -119,16 +120,6 @@ def test_the_start_of_a_callback_that_must_not_run_twice_is_no_commit_of_its_cod
     assert callback.result == 1 and callback.attempt_log == ()
 
 
-def _agent(queue: Any) -> Agent:
-    """An agent of a dispatcher without threads, for claims by hand."""
-    queue.dispatchers.register(name := uuid4())
-    da = queue.dispatchers[name]
-    da.activate()
-    da["main"] = agent = Agent()
-    transaction.commit()
-    return agent
-
-
 def _claimed(queue: Any, agent: Agent, job: Job, active: bool = True) -> Job:
     _put(queue, job)
     assert [one.job for one in Taker(queue, agent.slot).take(1)] == [job]
@@ -141,7 +132,7 @@ def _claimed(queue: Any, agent: Agent, job: Job, active: bool = True) -> Job:
 def test_a_late_callback_of_a_job_that_is_put_back_is_called_when_it_ends(
     queue: Any, dispatch: Any, active: bool
 ) -> None:
-    agent = _agent(queue)
+    agent = make_agent(queue)
     job = _claimed(queue, agent, Job(enginejobs.add, 5), active)
     late = job.addCallback(enginejobs.note)
     transaction.commit()
@@ -156,7 +147,7 @@ def test_a_late_callback_of_a_job_that_is_put_back_is_called_when_it_ends(
 def test_a_late_callback_is_not_lost_when_the_job_waits_again_and_its_dispatcher_dies(
     queue: Any, dispatch: Any
 ) -> None:
-    agent = _agent(queue)
+    agent = make_agent(queue)
     job = _claimed(queue, agent, Job(enginejobs.add, 5))
     late = job.addCallback(enginejobs.note)
     transaction.commit()
@@ -171,7 +162,7 @@ def test_a_late_callback_is_not_lost_when_the_job_waits_again_and_its_dispatcher
 
 @pytest.mark.parametrize("end", ["returned", "died", "put back"])
 def test_a_job_that_was_asked_to_stop_does_not_begin_again(end: str, queue: Any, dispatch: Any) -> None:
-    agent = _agent(queue)
+    agent = make_agent(queue)
     job = _claimed(queue, agent, Job(enginejobs.note, "never"))
     assert queue.cancel(job) == "stopping"
     transaction.commit()
@@ -192,7 +183,7 @@ def test_a_job_that_was_asked_to_stop_does_not_begin_again(end: str, queue: Any,
 
 def test_a_job_that_cannot_be_loaded_any_more_gives_its_quota_back(queue: Any) -> None:
     queue.quotas.create("one")
-    agent, job = _agent(queue), Job(enginejobs.add, 1)
+    agent, job = make_agent(queue), Job(enginejobs.add, 1)
     job.quota_names = ("one",)
     _claimed(queue, agent, job)
     assert queue.quotas["one"].filled
@@ -203,7 +194,7 @@ def test_a_job_that_cannot_be_loaded_any_more_gives_its_quota_back(queue: Any) -
 
 def test_a_job_that_is_removed_after_it_was_put_back_gives_its_quota_back(queue: Any) -> None:
     queue.quotas.create("one")
-    agent, job = _agent(queue), Job(enginejobs.add, 1)
+    agent, job = make_agent(queue), Job(enginejobs.add, 1)
     job.quota_names = ("one",)
     _claimed(queue, agent, job)
     queue.give_back(job, front=True)
@@ -234,7 +225,7 @@ def _annotate_and_wait(result: Any) -> str:
 
 
 def test_many_jobs_for_one_moment_are_all_kept_whatever_inbox_they_came_from(queue: Any) -> None:
-    agent, moment = _agent(queue), utcnow() + timedelta(hours=1)
+    agent, moment = make_agent(queue), utcnow() + timedelta(hours=1)
     for _number in range(300):
         places._thread.left = 0  # draw an inbox for each put, as many threads would
         queue.put(Job(enginejobs.add, 1), begin_after=moment, begin_by=timedelta(hours=1))
@@ -252,7 +243,7 @@ def test_many_jobs_for_one_moment_are_all_kept_whatever_inbox_they_came_from(que
 
 def test_jobs_with_one_key_are_both_parked(queue: Any) -> None:
     queue.quotas.create("none")
-    agent = _agent(queue)
+    agent = make_agent(queue)
     jobs = [Job(enginejobs.add, number) for number in range(3)]
     for shard, job in enumerate(jobs):
         job.quota_names = ("none",)
@@ -275,7 +266,7 @@ def test_jobs_with_one_key_are_both_parked(queue: Any) -> None:
 def test_what_an_absent_database_does_not_give_is_not_set_aside(
     queue: Any, clients: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent, job = _agent(queue), _put(queue, Job(enginejobs.add, 1))
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 1))
     queue.take_out(job)
     agent.slot.backlog("")[job.key] = job
     transaction.commit()
@@ -297,7 +288,7 @@ def test_what_an_absent_database_does_not_give_is_not_set_aside(
 
 def test_a_job_whose_place_another_took_in_one_claim_is_offered_by_the_next_one(queue: Any) -> None:
     queue.quotas.create("one")
-    agent, skipped = _agent(queue), Rejections()
+    agent, skipped = make_agent(queue), Rejections()
     first, parked, ahead = (Job(enginejobs.add, number) for number in range(3))
     for job in (first, parked, ahead):
         job.quota_names = ("one",)
@@ -313,7 +304,7 @@ def test_a_job_whose_place_another_took_in_one_claim_is_offered_by_the_next_one(
 
 def test_a_deadline_that_was_moved_ends_no_job_before_it(queue: Any) -> None:
     queue.hold_group("")
-    agent = _agent(queue)
+    agent = make_agent(queue)
     queue.put(job := Job(enginejobs.add, 1), begin_by=timedelta(minutes=1))
     transaction.commit()
     Taker(queue, agent.slot).take(1)
@@ -326,7 +317,7 @@ def test_a_deadline_that_was_moved_ends_no_job_before_it(queue: Any) -> None:
 
 
 def test_a_job_for_later_that_is_cancelled_leaves_nothing_behind(queue: Any) -> None:
-    agent = _agent(queue)
+    agent = make_agent(queue)
     job = Job(enginejobs.add, 1)
     job.addCallback(enginejobs.note)
     queue.put(job, begin_after=utcnow() + timedelta(hours=1))
@@ -451,7 +442,7 @@ def test_old_history_is_dropped_also_where_nothing_else_happens(queue: Any, disp
     wait_for_result(job)
     first.stop()
     transaction.begin()
-    _agent(queue)  # takes the free slot
+    make_agent(queue)  # takes the free slot
     second = dispatch()
     transaction.begin()
     queue.slots[0].owner = None  # as after an end without an heir
