@@ -2,6 +2,7 @@
 
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.interfaces import IUUID
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def _stat(pid: int) -> tuple[str, int] | None:
     return fields[0], int(fields[19])
 
 
+@cache
 def _version() -> str:
+    """The package's version; looked up once, since that reads files, and a running process keeps its code."""
     try:
         return metadata.version("collective.zcasync")
     except metadata.PackageNotFoundError:
