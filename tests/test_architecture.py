@@ -33,7 +33,7 @@ ENGINE_ORDER = """
     logs exceptions events i18n interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
     notify lookup waiting coroutines outcomes sequences callables readable representation utils jobinfo door
-    configuredpolicy retry fence neighbours shares solitude
+    configuredpolicy retry fence neighbours politeness shares solitude
     surroundings ending running deferreds decisions attempts interruptions
     callbacks callbackruns execution calls job quota history slot letters filing entries rejections claims sweeping
     takeover dispatchers places queues

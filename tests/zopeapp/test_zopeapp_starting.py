@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collective.zcasync import zopeapp
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.zopeapp import publishing
 from collective.zcasync.zopeapp import rule
 from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import Settings
@@ -88,6 +89,15 @@ def test_the_dispatcher_gets_the_settings(settings: pytest.MonkeyPatch, tmp_path
     assert dispatcher.poll_interval == 7
     assert dispatcher.shutdown_grace == 3
     assert (tmp_path / "uuid.txt").read_text().startswith(str(dispatcher.UUID))
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_the_dispatcher_of_a_server_is_polite_unless_it_is_told_not_to_be(
+    settings: pytest.MonkeyPatch, polite: bool
+) -> None:
+    settings.setattr(starting, "get_settings", lambda: Settings(dispatcher=True, polite=polite))
+    around = zopeapp.start().dispatcher.around
+    assert around.politeness is (publishing.politeness if polite else None)
 
 
 def test_a_second_start_changes_nothing(settings: pytest.MonkeyPatch) -> None:

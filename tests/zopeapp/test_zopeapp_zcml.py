@@ -13,8 +13,10 @@ from collective.zcasync.job import Job
 from collective.zcasync.testing import get_poll
 from collective.zcasync.testing import tear_down_dispatcher
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.zopeapp import publishing
 from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import Settings
+from io import BytesIO
 from pathlib import Path
 from persistent.interfaces import IPersistent
 from typing import Any
@@ -28,6 +30,12 @@ from zope.component.testing import tearDown
 from zope.configuration.xmlconfig import file
 from zope.processlifetime import DatabaseOpenedWithRoot
 from zope.processlifetime import ProcessStarting
+from ZPublisher.HTTPRequest import HTTPRequest
+from ZPublisher.HTTPResponse import HTTPResponse
+from ZPublisher.pubevents import PubBeforeStreaming
+from ZPublisher.pubevents import PubFailure
+from ZPublisher.pubevents import PubStart
+from ZPublisher.pubevents import PubSuccess
 
 import collective.zcasync
 import collective.zcasync.zopeapp
@@ -80,6 +88,20 @@ def test_the_zope_ring_hears_of_the_start_of_a_process(monkeypatch: pytest.Monke
     event = ProcessStarting()
     zope.event.notify(event)
     assert heard == [event]
+
+
+def test_the_zope_ring_counts_the_requests_of_a_process() -> None:
+    file("configure.zcml", package=collective.zcasync.zopeapp)
+    request = HTTPRequest(BytesIO(), {"SERVER_NAME": "localhost", "SERVER_PORT": "80"}, HTTPResponse())
+    ends = (PubSuccess(request), PubFailure(request, None, False), PubBeforeStreaming(request.response))
+    counts = []
+    for end in ends:
+        zope.event.notify(PubStart(request))
+        counts.append(publishing.politeness.serving)
+        zope.event.notify(end)
+        counts.append(publishing.politeness.serving)
+    request.close()
+    assert counts == [1, 0, 1, 0, 1, 0]
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ class Run:
         if not self.job.goes_on:
             events.tell(events.JobStarted(self.job.id, self.job.task))
         while True:
-            with self.around.attempt(self.who[0], self.conflicts > 0):
+            with self.around.attempt(self.who, self.conflicts > 0):
                 self.manager.begin()
                 ended = self._attempt()
             if ended == RETURNED and self.stage != "returned" and self.running.leaves:

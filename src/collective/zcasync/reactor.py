@@ -7,6 +7,7 @@ from collective.zcasync.dispatcher import Dispatcher
 from collective.zcasync.dispatcher import pop
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.interfaces import KEY
+from collective.zcasync.politeness import Politeness
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
 from twisted.internet.epollreactor import EPollReactor
@@ -23,9 +24,18 @@ JOIN = 10
 
 
 class RunningDispatcher:
-    """A dispatcher that works, and the reactor under it. ``stop`` ends both cleanly."""
+    """A dispatcher that works, and the reactor under it. ``stop`` ends both cleanly.
 
-    def __init__(self, db: Any, reactor_factory: Callable[[], Any] = EPollReactor, **options: Any) -> None:
+    ``politeness``: the requests that its jobs let go first; None: there are none. ``options``: see Dispatcher.
+    """
+
+    def __init__(
+        self,
+        db: Any,
+        reactor_factory: Callable[[], Any] = EPollReactor,
+        politeness: Politeness | None = None,
+        **options: Any,
+    ) -> None:
         # A reactor of our own, never twisted.internet.reactor: that one cannot be started twice.
         self.reactor: Any = reactor_factory()
         self.dispatcher = Dispatcher(db, self.reactor, **options)
@@ -34,6 +44,7 @@ class RunningDispatcher:
         )
         self.dispatcher.thread = self.thread
         self.dispatcher.running = self
+        self.dispatcher.around.politeness = politeness
         self.thread.start()
         self.dispatcher.activate()
 

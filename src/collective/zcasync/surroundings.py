@@ -1,11 +1,15 @@
 """What surrounds a run: the process around it, and the context of whoever put the job."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.exceptions import UnreadableArgumentsError
 from collective.zcasync.interfaces import IJobContext
+from collective.zcasync.neighbours import Neighbour
 from collective.zcasync.neighbours import Neighbours
+from collective.zcasync.politeness import Politeness
 from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from contextlib import nullcontext
 from dataclasses import dataclass
 from dataclasses import field
@@ -22,6 +26,8 @@ class Surroundings:
 
     database: Any = None
     neighbours: Neighbours | None = None
+    #: The requests of this process, if its jobs let them go first.
+    politeness: Politeness | None = None
     #: The dispatcher's Mail: what is written for others meanwhile, and what they tell.
     mail: Any = None
     #: What waits for the Deferreds that jobs return, and the reactor that fires them; None: whoever fires them.
@@ -31,10 +37,16 @@ class Surroundings:
     #: Called with an error of the job's code, before its transaction is aborted: for somebody who looks at it.
     debug: Callable[[Exception], None] | None = None
 
-    def attempt(self, group: str, again: bool) -> AbstractContextManager[None]:
-        return nullcontext() if self.neighbours is None else self.neighbours.attempt(group, again)
+    @contextmanager
+    def attempt(self, who: Neighbour, again: bool) -> Iterator[None]:
+        """Around one attempt: it begins when nobody has to go first. ``again``: whether it follows a conflict."""
+        with (
+            nullcontext() if self.neighbours is None else self.neighbours.attempt(who[0], again),
+            nullcontext() if self.politeness is None else self.politeness.turn(),
+        ):
+            yield
 
-    def learn(self, who: tuple[str, str], conflict: bool, collided: str = "") -> None:
+    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> None:
         if self.neighbours is not None:
             self.neighbours.learn(who, conflict, collided)
 

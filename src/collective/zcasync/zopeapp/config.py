@@ -33,6 +33,8 @@ class Settings:
     role: str = "embedded"
     #: Job threads of this process, at most.
     threads: int = 1
+    #: Whether a job begins only while this process publishes no request.
+    polite: bool = True
     #: Names of the queues that are served; None: all.
     queues: tuple[str, ...] | None = None
     #: Seconds between two polls; jobs do not wait for them, it is the safety net.
@@ -178,6 +180,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "dispatcher": _switch,
     "role": _role,
     "threads": thread_count,
+    "polite": _switch,
     "queues": queue_names,
     "poll-interval": _seconds(0.1, 60),
     "deployment": _name,

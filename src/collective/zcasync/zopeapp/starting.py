@@ -6,6 +6,7 @@ from collective.zcasync import notify
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.subscribers import tell_of_second
+from collective.zcasync.zopeapp import publishing
 from collective.zcasync.zopeapp import rule
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
@@ -117,6 +118,7 @@ def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:
             shutdown_grace=settings.shutdown_grace,
             uuid_file=settings.uuid_file or None,
             replaceable=replaceable,
+            politeness=publishing.politeness if settings.polite else None,
         )
         _lifetime = Lifetime(started, settings.shutdown_grace)
         _lifetime.install()
