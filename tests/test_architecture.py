@@ -35,8 +35,8 @@ ENGINE_ORDER = """
     notify lookup waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
     surroundings ending running deferreds decisions attempts interruptions
-    callbacks callbackruns execution calls job quota history slot letters filing entries rejections claims sweeping
-    takeover dispatchers places queues
+    callbacks callbackruns direct execution calls job quota history slot letters filing entries rejections claims
+    sweeping takeover dispatchers places queues
     queue agent wakeup threadpool pollinfo introspection observer heartbeat
     mail membership claiming dispatcher reactor signals subscribers adapters configure z3
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground

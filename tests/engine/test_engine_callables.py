@@ -2,6 +2,8 @@
 
 from BTrees.OOBTree import OOBTree
 from collective.zcasync import callables
+from collective.zcasync import direct
+from collective.zcasync import execution
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import UnknownCallableError
 from persistent import Persistent
@@ -246,3 +248,8 @@ def test_a_put_finds_a_function_again_that_was_unknown_before():
 def test_people_read_names_with_dots_only():
     assert callables.dotted("collective.addon.jobs:Page.make") == "collective.addon.jobs.Page.make"
     assert callables.dotted("rename") == "rename"
+
+
+def test_what_old_records_say_of_the_engines_own_callables_is_still_found():
+    assert callables.resolve("collective.zcasync.execution:end_waiting") is direct.end_waiting
+    assert callables.resolve("collective.zcasync.execution:expire_waiting") is execution.expire_waiting

@@ -1,7 +1,8 @@
 """Callbacks that come, wait or are resumed outside of the job's own run: none is lost, none runs twice."""
 
 from collections.abc import Iterator
-from collective.zcasync import execution
+from collective.zcasync import callbackruns
+from collective.zcasync import direct
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
@@ -79,7 +80,7 @@ def test_a_process_that_dies_in_the_callbacks_of_a_failed_job_leaves_them_to_a_d
     transaction.abort()
 
     assert job.status == CALLBACKS and queue.counts()["waiting"] == 1 and job.queue is queue
-    set_now(utcnow() + execution.LEASE + timedelta(seconds=1))
+    set_now(utcnow() + direct.LEASE + timedelta(seconds=1))
     dispatch()
     assert wait_for_result(job).check(TimeoutError)
     assert (first.result, second.status) == ("resumed", COMPLETED) and enginejobs.calls == ["tried", "tried"]
@@ -96,7 +97,7 @@ def test_the_callbacks_of_a_failed_job_are_left_to_its_caller_while_he_may_live(
 
     assert Taker(queue, agent.slot).take(5) == []
     transaction.commit()
-    set_now(utcnow() + execution.LEASE + timedelta(seconds=1))
+    set_now(utcnow() + direct.LEASE + timedelta(seconds=1))
     assert [(one.job, one.kind) for one in Taker(queue, agent.slot).take(5)] == [(job, "resume")]
 
 
@@ -112,7 +113,7 @@ def test_a_caller_who_takes_too_long_over_callbacks_loses_them_to_a_dispatcher(
 
     def take_over() -> None:
         assert enginejobs.started["a"].wait(10)
-        set_now(utcnow() + execution.LEASE + timedelta(seconds=1))
+        set_now(utcnow() + direct.LEASE + timedelta(seconds=1))
         with clients().transaction() as connection:
             mine, da = connection.get(job._p_oid), connection.get(agent._p_oid).parent
             (taken,) = Taker(da.queue, da.slot).take(5)
@@ -403,7 +404,7 @@ def test_two_callbacks_can_be_added_at_once_to_a_callback_that_has_ended(queue: 
 def test_a_callback_that_comes_right_after_the_end_is_left_to_those_who_then_own_the_job(
     queue: Any, dispatch: Any, db: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Overtaken(execution.Run):
+    class Overtaken(callbackruns.Run):
         """Its thread sees, at its next look after the commit of the end, what another one has done since."""
 
         def go(self) -> str:
@@ -424,7 +425,7 @@ def test_a_callback_that_comes_right_after_the_end_is_left_to_those_who_then_own
             manager.abort()
             connection.close()
 
-    monkeypatch.setattr(execution, "Run", Overtaken)
+    monkeypatch.setattr(callbackruns, "Run", Overtaken)
     running = dispatch(threads=1)
     job = queue.put(Job(enginejobs.add, 1))
     transaction.commit()

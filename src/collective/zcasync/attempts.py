@@ -28,7 +28,6 @@ from collective.zcasync.transactions import surely
 from datetime import datetime
 from datetime import timedelta
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 
 import logging
@@ -37,9 +36,6 @@ import threading
 
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
-
-#: Longest wait that a job thread does itself; a longer one goes back to the queue.
-LONGEST_PAUSE = timedelta(seconds=1)
 
 #: What a thread reports of a job that it has done with, beside FINISHED, WAITING and DEFERRED.
 RETURNED, REASSIGNED, UNREADABLE = "returned", "reassigned", "unreadable"
@@ -236,7 +232,7 @@ class Run:
             self.conflicts += 1
             self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
         failure = Failure.from_exception(error, capture_locals=bool(self.job.capture_locals))
-        answer = self._answer(failure, kind)
+        answer = decisions.answer(self.job, failure, kind, self.stage == "commit", self.cache)
         if answer is False:
             self._end_badly(failure)
             return self.ended
@@ -244,7 +240,7 @@ class Run:
         if kind == "away":
             return RETURNED
         self.attempts += 1
-        if isinstance(answer, timedelta) and answer > LONGEST_PAUSE or self._wants_front(answer):
+        if isinstance(answer, timedelta) and decisions.needs_queue(answer):
             self._give_back(answer, kind, failure)
             return RETURNED
         self.manager.abort()
@@ -253,26 +249,6 @@ class Run:
 
     def _database(self) -> Any:
         return self.around.database or database_of(self.job)
-
-    def _answer(self, failure: Failure, kind: str) -> Any:
-        """The policy's answer: False, True or a timedelta."""
-        answer = decisions.after_error(self.job, failure, self.stage == "commit", self.cache)
-        deadline = self.job.deadline()
-        late = deadline is not None and clock.utcnow() > deadline and not self.job.goes_on
-        if answer is False or late:
-            return False
-        if kind == "away":
-            return True  # the whole pool has waited for the database already, and this is no attempt
-        waits = isinstance(answer, timedelta) and (answer > LONGEST_PAUSE or answer <= timedelta(0))
-        if waits and self.job.queue is None:
-            logger.critical("%r is in no queue and cannot be rescheduled: no retry", self.job)
-            return False
-        return answer
-
-    @staticmethod
-    def _wants_front(answer: Any) -> bool:
-        """Zero, negative or past: ahead of all that waits."""
-        return isinstance(answer, timedelta) and answer <= timedelta(0)
 
     def _pause(self, answer: Any) -> None:
         """A short wait in the thread. Conflicts without a time of their own get some, with jitter, as they repeat."""
@@ -344,22 +320,12 @@ class Run:
 
     def _end_badly(self, failure: Failure) -> None:
         if self.stage == "commit":
-            self._log_lost(failure)
+            outcomes.log_lost(self.job, self.lost, failure)
 
         def change() -> None:
             self._store(failure)
 
         self._surely(change)
-
-    def _log_lost(self, failure: Failure) -> None:
-        """The outcome of the code is lost with its commit: at least the log has it."""
-        lost, job = self.lost, self.job
-        if isinstance(lost, TwistedFailure):
-            lost = Failure.convert(lost)
-            level, told = job.failure_level, f"it had failed with {lost.summary}:\n{lost.getTraceback(1, 'verbose')}"
-        else:
-            level, told = logging.INFO, f"its code had succeeded with result: {lost!r:.200}"
-        logger.log(level, "Commit failed for %r: %s. Prior to this, %s", job, failure.summary, told)
 
     def _surely(self, change: Callable[[], None]) -> None:
         """Commit a change of the job's own record, however long it takes; ReassignedError if it has another owner."""

@@ -1,6 +1,7 @@
-"""Running the callbacks of a job, one after the other, and resuming what is left of them after a takeover."""
+"""Running a job with its callbacks, one after the other, and resuming what is left of these after a takeover."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collective.zcasync import clock
 from collective.zcasync import decisions
 from collective.zcasync import interruptions
@@ -38,6 +39,22 @@ import random
 
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
+
+
+def run(
+    job: Any,
+    manager: Any,
+    around: Surroundings,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    """Run a job and its callbacks; return what to report of it."""
+    token = job.token
+    ended = Run(lambda: job, manager, around, args, kwargs).go()
+    # A job that ended without callbacks can have got one since, from somebody who then owns it and sees to it.
+    if ended == FINISHED and job._status_id == 2 and job.token == token:
+        return run_callbacks(job, manager, around)
+    return ended
 
 
 def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = False) -> str:

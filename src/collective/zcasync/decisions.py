@@ -15,12 +15,35 @@ import logging
 
 logger = logging.getLogger("collective.zcasync.events")
 
+#: Longest wait that a job thread does itself; a longer one goes back to the queue.
+LONGEST_PAUSE = timedelta(seconds=1)
+
 #: What follows a policy that raises, or that nobody finds: the job waits this long, and is shown as one that needs
 #: attention.
 POLICY_TROUBLE = timedelta(seconds=60)
 
 #: Longest time that a job is rescheduled for: a moment after the year 9999 cannot be stored.
 LONGEST_DELAY = timedelta(days=3650)
+
+
+def answer(job: Any, failure: Any, kind: str, at_commit: bool, cache: dict[str, Any]) -> bool | timedelta:
+    """What follows a failed attempt: False, True, or the time until the next one. ``kind``: see retry.trouble."""
+    answer = after_error(job, failure, at_commit, cache)
+    deadline = job.deadline()
+    late = deadline is not None and clock.utcnow() > deadline and not job.goes_on
+    if answer is False or late:
+        return False
+    if kind == "away":
+        return True  # the whole pool has waited for the database already, and this is no attempt
+    if isinstance(answer, timedelta) and needs_queue(answer) and job.queue is None:
+        logger.critical("%r is in no queue and cannot be rescheduled: no retry", job)
+        return False
+    return answer
+
+
+def needs_queue(delay: timedelta) -> bool:
+    """Whether the job goes back to its queue: for a long wait, or (zero, negative or past) ahead of all that waits."""
+    return delay > LONGEST_PAUSE or delay <= timedelta(0)
 
 
 def after_error(job: Any, failure: Any, at_commit: bool, cache: dict[str, Any]) -> bool | timedelta:

@@ -4,7 +4,7 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collective.zcasync import callbacks
-from collective.zcasync import execution
+from collective.zcasync import direct
 from collective.zcasync import running
 from collective.zcasync import sequences
 from collective.zcasync.callbacks import ConditionalCallbackProxy as ConditionalCallbackProxy
@@ -67,7 +67,7 @@ class Job(Ending, Call):
     shard: int | None = None
     #: The key of the entry that a cancelled job left behind, until a claim takes it out.
     former_key: int | None = None
-    #: The claim that owns the job; see execution.Guard.
+    #: The claim that owns the job; see fence.Guard.
     token: str | None = None
     agent_name = ""
     put_at: datetime | None = None
@@ -247,7 +247,7 @@ class Job(Ending, Call):
             and all(id(other) in mine for other in connection._registered_objects)
         )
         if alone or queue is None:
-            execution.resume_callbacks(self)
+            direct.resume_callbacks(self)
         else:
             queue.give_back(self)
 
@@ -263,19 +263,19 @@ class Job(Ending, Call):
         """Run in this thread, with commits on the manager of the job's connection. See IJob."""
         if self._status_id or self.status not in (NEW, ASSIGNED):
             raise BadStatusError(f"only a NEW or ASSIGNED job can be called, this one is {self.status}")
-        return execution.call_directly(self, args, kwargs)
+        return direct.call_directly(self, args, kwargs)
 
     def fail(self, e: BaseException | None = None) -> None:
         """See IJob. A waiting job is taken out of its queue."""
-        execution.fail(self, e)
+        direct.fail(self, e)
 
     def handleInterrupt(self) -> None:
         """See IJob."""
-        execution.handle_interrupt(self)
+        direct.handle_interrupt(self)
 
     def resumeCallbacks(self) -> None:
         """See IJob."""
-        execution.resume_callbacks(self)
+        direct.resume_callbacks(self)
 
     # Changes of state: each is one step of the protocol
 

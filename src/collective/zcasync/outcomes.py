@@ -3,10 +3,12 @@
 from collective.zcasync import coroutines
 from collective.zcasync import events
 from collective.zcasync import waiting
+from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.lookup import main_of
 from datetime import datetime
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 
 import logging
@@ -81,3 +83,13 @@ def tell_end(job: Any) -> None:
     else:
         tracelog.info("%r succeeded with result: %.200r", job, job.result)
         events.tell(events.JobFinished(job.id, job.task))
+
+
+def log_lost(job: Any, lost: Any, failure: Failure) -> None:
+    """The outcome of the code is lost with its commit: at least the log has it."""
+    if isinstance(lost, TwistedFailure):
+        lost = Failure.convert(lost)
+        level, told = job.failure_level, f"it had failed with {lost.summary}:\n{lost.getTraceback(1, 'verbose')}"
+    else:
+        level, told = logging.INFO, f"its code had succeeded with result: {lost!r:.200}"
+    logger.log(level, "Commit failed for %r: %s. Prior to this, %s", job, failure.summary, told)
