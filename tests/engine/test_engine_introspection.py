@@ -312,7 +312,7 @@ class TestPolls:
         """A moment in each of the ways in which it may be given."""
         when = NOON + timedelta(seconds=seconds)
         forms = {
-            "key": module.PollInfo.key.fget,  # type: ignore[attr-defined]
+            "key": PollInfo.key.fget,
             "aware": lambda poll: when,
             "elsewhere": lambda poll: when.astimezone(timezone(timedelta(hours=-7))),
             "naive": lambda poll: when.replace(tzinfo=None),

@@ -89,7 +89,7 @@ def test_a_callback_that_is_added_as_a_dispatcher_gives_back_what_has_not_begun_
     claim(world, first)
     for pool in first.queues[""].values():
         pool.waiting.clear()  # no thread was told of it
-    first.claimer._doubtful.add("")
+    first.claimer.upkeep.doubtful.add("")
     giving_back = world.claim(first, False, False)
     while giving_back.where != "commit":
         giving_back.advance(1)
@@ -174,7 +174,7 @@ def test_late_callbacks_run_in_the_order_in_which_they_were_added(world: World) 
 def test_what_was_taken_back_from_threads_is_given_back_though_that_claim_conflicts(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collective.zcasync.claiming.STALE_AFTER", -1.0)
+    monkeypatch.setattr("collective.zcasync.upkeep.STALE_AFTER", -1.0)
     first, second = world.start(1, 0), world.start(1, 0)
     number = put(world)
     claim(world, first)

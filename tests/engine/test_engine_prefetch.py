@@ -37,4 +37,4 @@ def test_a_dispatcher_knows_how_long_its_claims_take(queue: Any, dispatch: Calla
     job = queue.put(Job(enginejobs.add, 1))
     transaction.commit()
     wait_for_result(job)
-    assert 0 < claimer._mean <= 0.5
+    assert 0 < claimer.agents.mean <= 0.5

@@ -431,7 +431,7 @@ def test_a_job_that_is_due_while_all_threads_are_busy_does_not_keep_the_claims_r
     set_now(utcnow() + timedelta(hours=2))
     poll_now(running.dispatcher)
 
-    assert running.dispatcher.claimer._due == {}
+    assert running.dispatcher.claimer.upkeep.due == {}
     enginejobs.released["a"].set()
     assert wait_for_result(due) == 1
 

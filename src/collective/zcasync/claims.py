@@ -1,12 +1,10 @@
-"""Taking jobs out of a queue, and filing away what has finished: what happens inside a claim's transaction."""
+"""Which waiting jobs a claim takes, in which order, and what it does with those that it does not take."""
 
-from BTrees.LOBTree import LOBTree
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
-from collective.zcasync import events
 from collective.zcasync import filing
 from collective.zcasync import letters
 from collective.zcasync import transactions
@@ -17,21 +15,15 @@ from collective.zcasync.entries import place_rows
 from collective.zcasync.entries import Row
 from collective.zcasync.entries import Taken
 from collective.zcasync.lookup import loads
-from collective.zcasync.persistence import free_key
-from collective.zcasync.persistence import insert
-from collective.zcasync.persistence import make_key
+from collective.zcasync.moves import Moves
 from collective.zcasync.persistence import moment_of
 from collective.zcasync.rejections import Rejections
 from collective.zcasync.solitude import ALONE_FROM
-from datetime import datetime
 from datetime import timedelta
 from itertools import islice
 from typing import Any
 
 import heapq
-import logging
-
-logger = logging.getLogger("collective.zcasync.events")
 
 #: A claim that finds more than this in an inbox moves it to the dispatcher's backlog.
 SPILL = 64
@@ -46,7 +38,7 @@ PASS_AT_MOST = 32
 LOOK_AT_MOST = 1000
 
 
-class Taker:
+class Taker(Moves):
     """Takes jobs out of one queue, in one transaction. Not persistent.
 
     ``slot``: where backlogs go and counts are kept; None for a caller without a dispatcher.
@@ -64,22 +56,16 @@ class Taker:
         skipped: Rejections | None = None,
         everyones: bool = False,
     ) -> None:
-        self.queue = queue
-        self.slot = slot
+        super().__init__(queue, slot, Rejections() if skipped is None else skipped)
         self.shards = range(len(queue.inboxes)) if shards is None else shards
         self.only = only
         self.everyones = everyones or slot is None or only is not None
-        self.skipped = Rejections() if skipped is None else skipped
         #: What the dispatcher's agents have rejected in this queue: they are told what moves to a backlog.
         self.told: Iterable[Rejections] = ()
-        #: Keys that this call of ``take`` has looked at, and that stay where they are.
-        self.passed: set[int] = set()
         #: What a filter raised, if one did.
         self.trouble: Exception | None = None
         #: Whether the last call of ``take`` ended before all was looked at, and the next one will see more.
         self.more = False
-        self.now = clock.utcnow()
-        self.changed = False
 
     def take(
         self, want: int, accepts: Callable[[Any], bool] | None = None, needed: Callable[[Any], bool] | None = None
@@ -215,11 +201,6 @@ class Taker:
                 quota.add(job)
         return "run"
 
-    def _pass(self, row: Row) -> None:
-        """Leave the job where it is; the next claim looks at it again."""
-        self.passed.add(row.key)
-        self.skipped.halt(row)
-
     def _accepted(self, job: Any, accepts: Callable[[Any], bool]) -> bool:
         """What the filter says; a job on which it fails is left to others, and does not keep back those behind it."""
         try:
@@ -254,73 +235,7 @@ class Taker:
             self.skipped.discard(row.key)
             self.set_aside(row, f"nobody knows its callable {job.callable_name}")
 
-    # Moving
-
-    def _count(self, kind: str, change: int) -> None:
-        self.changed = True
-        if self.slot is not None:
-            self.slot.count(kind, change)
-        else:
-            self.queue.adjust(kind, change)
-
-    def leave(self, row: Row) -> None:
-        """Take the entry out of its place."""
-        del row.place.tree[row.at]
-        self.changed = True
-        if row.place.kind in ("backlog", "later", "parked"):
-            self._count(row.place.kind, -1)
-
-    def postpone(self, row: Row, until: datetime) -> None:
-        """Move the job to the tree of jobs for later."""
-        self.leave(row)
-        moment, later = clock.to_microseconds(until), self.queue.later
-        later[(moment, self._rekey(row, lambda key: (moment, key) in later))] = row.job
-        self._count("later", 1)
-        self._note_deadline(row.job)
-
-    def park(self, row: Row, name: str) -> None:
-        """Move the job to those that wait for a quota or a release."""
-        if row.place.kind == "parked" and row.place.name == name:
-            self._pass(row)  # another took the place a moment ago; the next claim looks again
-            return
-        self.leave(row)
-        tree = self.queue.parked.get(name)
-        if tree is None:
-            tree = self.queue.parked[name] = LOBTree()
-        tree[self._rekey(row, tree.__contains__)] = row.job
-        self._count("parked", 1)
-        self._note_deadline(row.job)
-
-    @staticmethod
-    def _rekey(row: Row, taken: Callable[[int], bool]) -> int:
-        """The job's key in the tree that it moves to. Two inboxes can have given the same key: then it gets another."""
-        key = free_key(row.key, taken)
-        if key != row.key:
-            row.job.key = key
-        return key
-
-    def _note_deadline(self, job: Any) -> None:
-        deadline, deadlines = job.deadline(), self.queue.deadlines
-        if deadline is not None:
-            moment = clock.to_microseconds(deadline)
-            key = free_key(job.key, lambda key: deadlines.get((moment, key), job) is not job)
-            if (moment, key) not in deadlines:
-                deadlines[(moment, key)] = job
-                self.changed = True
-
-    def set_aside(self, row: Row, reason: str) -> None:
-        """Quarantine: move the reference, without writing the job (its class may be gone)."""
-        self.leave(row)
-        for quota in self.queue.quotas.values():
-            quota.discard(row.job)
-        insert(self.queue.quarantine, make_key(), (reason, row.job))
-        self._count("quarantined", 1)
-        waiting.ended(self.queue, self.slot, row.job, aside=True)
-        oid = int.from_bytes(row.job._p_oid, "big")
-        logger.error(
-            "Job %x was set aside: %s. See it in the panel or with zcasync; release or discard it.", oid, reason
-        )
-        events.tell(events.JobHeld(f"{oid:x}", "", reason))
+    # What is done with more than one
 
     def file_ended(self) -> None:
         """In a queue that is paused: file away what was cancelled, and note what is late, which no pause keeps from

@@ -1,0 +1,105 @@
+"""What a dispatcher's claims and polls see to in a queue beside taking jobs."""
+
+from collections.abc import Callable
+from collective.zcasync import clock
+from collective.zcasync import sweeping
+from collective.zcasync import waiting
+from collective.zcasync.lookup import loads
+from datetime import datetime
+from typing import Any
+
+import logging
+import time
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: Seconds that a job claimed ahead waits for a thread before it is given back. A claim counts as half of that at most.
+STALE_AFTER = 1.0
+
+
+class Upkeep:
+    """The part of a dispatcher's claims that returns, drops and remembers. Used by the claim thread only."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+        #: queue name -> monotonic time at which the next of its jobs for later comes due.
+        self.due: dict[str, float] = {}
+        #: The inner job at which the last poll has looked last; None: it has seen all.
+        self._looked: dict[str, int | None] = {}
+        #: queue name -> what was taken away from threads and is not given back yet.
+        self.back: dict[str, list[Any]] = {}
+        #: Queues whose last claim broke off: nobody knows whether its commit was stored.
+        self.doubtful: set[str] = set()
+
+    def forget(self, name: str) -> None:
+        """A queue is gone: nothing of it is due any more."""
+        for known in (self.due, self._looked, self.back):
+            known.pop(name, None)
+        self.doubtful.discard(name)
+
+    def see_to(self, name: str, queue: Any, slot: Any, full: bool, told: Callable[[], set[bytes]]) -> bool:
+        """Within a claim, do what has to be done; whether that has changed anything. ``told``: answers with the oids of
+        the jobs of which threads have reported."""
+        changed = self._give_back_lost(name, queue, slot, told) if name in self.doubtful else False
+        if full:
+            changed = self._stale(name, queue, slot) or changed
+            changed = self._drop_old(queue, slot) or changed
+            changed = self._look_at_waiting(name, queue, slot) or changed
+        return changed
+
+    def stored(self, name: str) -> None:
+        """The claim was committed."""
+        self.doubtful.discard(name)
+        self.back.pop(name, None)
+
+    def _pools(self, name: str) -> list[Any]:
+        return list(self.dispatcher.queues.get(name, {}).values())
+
+    def _give_back_lost(self, name: str, queue: Any, slot: Any, told: Callable[[], set[bytes]]) -> bool:
+        """Give back what a claim took whose commit was stored, but not confirmed: no thread was told of it."""
+        known = {oid for pool in self._pools(name) for oid in pool.known()}
+        known.update(told())  # asked second: who leaves a pool is told of after that
+        lost = [job for oid, (job, _agent) in slot.running.items() if oid not in known and loads(job)]
+        lost = [job for job in lost if job.agent is not None and job.agent.slot is slot]
+        lost = [job for job in lost if job._status_id != 3 and not waiting.has_left(job)]
+        for job in lost:
+            logger.warning("Job %s was claimed as the database went away; it is given back", job.id)
+            sweeping.put_back(queue, slot, job)
+        return bool(lost)
+
+    def _look_at_waiting(self, name: str, queue: Any, slot: Any) -> bool:
+        """See to jobs that wait for one whose end nobody has told them of."""
+        self._looked[name], changed = waiting.look(queue, slot, self._looked.get(name))
+        return changed
+
+    @staticmethod
+    def _drop_old(queue: Any, own: Any) -> bool:
+        """Forget finished jobs after their time, also those in slots that nobody owns any more."""
+        changed = False
+        for slot in queue.slots.values():
+            if slot is own or slot.owner is None:
+                dropped = slot.history.drop_before(clock.utcnow(), queue.retention_days, queue.failed_days)
+                for outcome, number in dropped.items():
+                    slot.count(outcome, -number)
+                    changed = True
+        return changed
+
+    def _stale(self, name: str, queue: Any, slot: Any) -> bool:
+        """Give back what was claimed ahead and has waited too long: its threads have met long jobs."""
+        back = self.back.setdefault(name, [])  # kept until it is committed: no thread has these any more
+        for pool in self._pools(name):
+            back += pool.take_back(STALE_AFTER)
+        for item in back:
+            row = slot.running.get(item.oid)
+            if row is not None and row[0].token == item.token:
+                sweeping.put_back(queue, slot, row[0])
+        return bool(back)
+
+    def note_due(self, name: str, queue: Any, now: datetime) -> None:
+        """When the next job for later comes due. What was due ``now`` waits for something else: a thread, a resume."""
+        self.due.pop(name, None)
+        coming = queue.later.keys((clock.to_microseconds(now) + 1,))
+        if coming:
+            moment = clock.from_microseconds(coming[0][0])
+            seconds = (moment - clock.utcnow()).total_seconds()
+            self.due[name] = time.monotonic() + max(seconds, 0.005)
