@@ -56,6 +56,8 @@ class Checker:
         found: dict[int, list[str]] = {}
         for place in queue.places(range(len(queue.inboxes)), None, None):
             for row in entries.place_rows(place):
+                if place.lane is not None and place.lane != (row.job.group, row.job.lane):
+                    raise Violated("lanes", f"{row.job!r} waits in the lane {place.lane}")
                 if row.job.key == row.key:
                     found.setdefault(self._number(row.job), []).append(f"waiting in {place.kind} {place.name}")
         for slot in queue.slots.values():
@@ -121,6 +123,9 @@ class Checker:
             else:
                 waiting += rows
         recount.pop("backlog")
+        for key, lane in queue.lanes.items():
+            if lane.waiting() != len(lane.tree) - 1:
+                raise Violated("counters", f"the lane {key} counts {lane.waiting()}, there are {len(lane.tree) - 1}")
         recount["awaiting"] = sum(len(outers) for outers in queue.waiting_for.values())
         recount["quarantined"] = len(queue.quarantine)
         for slot in queue.slots.values():
@@ -173,6 +178,9 @@ class Checker:
         for slot in queue.slots.values():
             if slot.running or slot.mailbox:
                 raise Violated("reachable", f"a slot is left with {slot.running} and {list(slot.mailbox.keys())}")
+        held = dict(queue.lanes.items())
+        if held:
+            raise Violated("reachable", f"lanes are left over: {held}")
         for name, quota in queue.quotas.items():
             if len(quota):
                 raise Violated("quotas", f"quota {name} still holds {[self._number(job) for job in quota]}")

@@ -105,6 +105,7 @@ class Machine(RuleBasedStateMachine):
         policy=st.sampled_from(POLICIES),
         shape=st.sampled_from(SHAPES),
         priority=st.sampled_from([0, 0, 3]),
+        lane=st.sampled_from(["", "", "content"]),
         commit=st.booleans(),
     )
     def put(
@@ -117,11 +118,12 @@ class Machine(RuleBasedStateMachine):
         policy: str | None,
         shape: str,
         priority: int,
+        lane: str,
         commit: bool,
     ) -> Any:
         client = self._client(who)
         known = tuple(name for name in quotas if name in client.queue.quotas)
-        job = self.world.new_job(policy, group=group, priority=priority, quota_names=known)
+        job = self.world.new_job(policy, group=group, priority=priority, lane=lane, quota_names=known)
         number = job.args[0]
         callbacks = self._callbacks(job, shape, policy)
         when = None if after is None else clock.utcnow() + timedelta(seconds=after)

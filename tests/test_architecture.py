@@ -32,13 +32,14 @@ ENGINE_LIBRARIES = {
 ENGINE_ORDER = """
     logs exceptions events i18n interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
-    notify lookup waiting coroutines outcomes sequences callables readable representation utils jobinfo door
+    notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
     surroundings ending running deferreds decisions attempts interruptions
     callbacks callbackruns direct execution calls job quota history slot letters filing entries rejections moves claims
     sweeping takeover dispatchers places puts queues
     queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership
-    agentclaims upkeep claiming claimthread inprocess dispatcher reactor signals subscribers adapters configure z3
+    laning agentclaims upkeep claiming claimthread inprocess dispatcher reactor signals subscribers adapters configure
+    z3
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

@@ -72,6 +72,11 @@ class AgentClaims:
         for key in [key for key in self._skipped if key[0] == name]:
             del self._skipped[key]
 
+    def refused(self, name: str, key: int) -> bool:
+        """Whether all agents of a queue have rejected the job of that key."""
+        some = self._rejections(name)
+        return bool(some) and all(key in rejections for rejections in some)
+
     def looks_abroad(self) -> bool:
         """Whether the inboxes of others should be looked at as soon as a thread is free."""
         return self.abroad.is_set() or any(self._seen.values())
@@ -163,12 +168,17 @@ class AgentClaims:
             taker.trouble = error
             return []
         pool, queue, home = self._pool_of(agent), taker.queue, taker.only is None
-        taken = taker.take(free, accepts, self._solitude.admits(queue, home, pool.admits()))
+        fits = pool.admits()
+        taken = taker.take(free, accepts, self._solitude.admits(queue, home, fits))
         self._hold(agent, taken, True)
         items = execution_items(taken, True, name)
         if ahead and len(taken) == free and not self._solitude.closed:
             # After a death nobody would know whether a job that was claimed ahead had begun.
-            more = taker.take(ahead, accepts, self._solitude.admits(queue, False, retry.retries_interruptions))
+
+            def runs_twice(job: Any) -> bool:
+                return retry.retries_interruptions(job) and fits(job)
+
+            more = taker.take(ahead, accepts, self._solitude.admits(queue, False, runs_twice))
             self._hold(agent, more, False)
             items += execution_items(more, False, name)
         return items
@@ -207,7 +217,7 @@ class AgentClaims:
         given: Given = []
         seen = self._seen.get(name, set())
         if seen:
-            taker = claims.Taker(queue, slot, foreign, only=seen)
+            taker = claims.Taker(queue, slot, foreign, only=seen, lanes=one.taker.lanes)
             given = self._claim_for_agents(one, taker)
         places = list(queue.places(foreign, slot, clock.utcnow(), everyones=True))
         backlogs = [place for place in places if not place.mine]

@@ -69,7 +69,8 @@ class Run:
         self.kwargs = kwargs or {}
         self.job = job = find()
         self.token = job.token
-        self.who = (job.group, job.task)
+        self.who = job.neighbours
+        self.task = job.task
         self.cache: dict[str, Any] = dict(job._retry_cache)
         self.attempts = job.attempts
         self.conflicts = 0
@@ -209,7 +210,7 @@ class Run:
         """Ask the policy what follows, and do it."""
         kind = retry.trouble(error)
         if kind == "away":
-            logger.info("The database is away; %s waits for it", self.who[1])
+            logger.info("The database is away; %s waits for it", self.task)
             if not transactions.wait_for_database(self._database(), self.around.stopping):
                 raise SystemExit("stopped while the database was away")
         if isinstance(error, StopRequested) and self.running.asked is not None:
@@ -239,6 +240,9 @@ class Run:
         self.stage = "between"
         if kind == "away":
             return RETURNED
+        waits_in_queue = self.job.queue is not None and not self.job.is_callback
+        if kind == "conflict" and waits_in_queue and self.around.belongs_elsewhere(self.who):
+            answer = timedelta(0)  # its lane is held by another dispatcher: there nothing will conflict with it
         self.attempts += 1
         if isinstance(answer, timedelta) and decisions.needs_queue(answer):
             self._give_back(answer, kind, failure)
@@ -335,7 +339,7 @@ class Run:
             check_owner(self.job, self.token)
             change()
 
-        surely(call, f"the outcome of {self.who[1]}", self.manager, self._database(), self.around.stopping)
+        surely(call, f"the outcome of {self.task}", self.manager, self._database(), self.around.stopping)
 
 
 def database_of(job: Any) -> Any:

@@ -67,6 +67,8 @@ class Call(Base):
     #: Name of a retry policy that is looked up at each decision; None: the default.
     policy: Any = Checked(name_or_none)
     priority = 0
+    #: Name of the lane in which the job runs, with its group; "": none, unless it is learned. See lanes.
+    lane = ""
     #: Seconds that an attempt may take before the job is asked to stop; None: no limit.
     timeout: float | None = None
     # What Job adds, and this part needs.
@@ -94,6 +96,9 @@ class Call(Base):
             self.timeout = timeout
         if task is not None and task.rerun:
             self.rerun = True
+        lane = "" if task is None else task.lane
+        if self.lane != lane:
+            self.lane = lane
         self._is_method = owner is not None
         if owner is not None and owner is not self and IJob.providedBy(owner) and owner.parent is None:
             owner.parent = self
@@ -156,6 +161,11 @@ class Call(Base):
     def task(self) -> str:
         """The name of the registered task, else of the callable."""
         return self._task or callables.dotted(self._callable)
+
+    @property
+    def neighbours(self) -> tuple[str, str]:
+        """Whose jobs are its neighbours in a process: the group, with its lane or else its task."""
+        return self.group, self.lane or self.task
 
     @property
     def title(self) -> str:

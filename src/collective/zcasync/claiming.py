@@ -9,10 +9,12 @@ from collective.zcasync.agentclaims import AgentClaims
 from collective.zcasync.agentclaims import Claim
 from collective.zcasync.agentclaims import Given
 from collective.zcasync.failure import Failure
+from collective.zcasync.laning import Laning
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.upkeep import STALE_AFTER
 from collective.zcasync.upkeep import Upkeep
+from functools import partial
 from typing import Any
 
 import logging
@@ -39,6 +41,7 @@ class Claimer:
         self._reports: dict[str, deque[tuple[float, bytes, str]]] = {}
         self.agents = AgentClaims(dispatcher, self.homes)
         self.upkeep = Upkeep(dispatcher)
+        self.laning = Laning(dispatcher)
 
     def report(self, queue: str, oid: bytes, report: str) -> None:
         """A job thread is done with a job."""
@@ -52,12 +55,13 @@ class Claimer:
         self._reports.pop(name, None)
         self.agents.forget(name)
         self.upkeep.forget(name)
+        self.laning.forget(name)
         self.dispatcher.shares.forget(name)
 
     def due(self) -> list[float]:
         """Monotonic times at which there is something to do: a sweep, a job's time."""
         sweeps = [reports[0][0] + SWEEP_AFTER for reports in list(self._reports.values()) if reports]
-        return sweeps + list(self.upkeep.due.values())
+        return [*sweeps, *self.upkeep.due.values(), *self.laning.due()]
 
     def claim(self, name: str, full: bool, look: bool, poll_id: int) -> dict[str, Any] | None:
         """Claim for all agents of one queue, in one transaction; what the poll remembers of it.
@@ -90,6 +94,7 @@ class Claimer:
             took = min(time.monotonic() - began, STALE_AFTER / 2)
             self.agents.mean = 0.9 * self.agents.mean + 0.1 * took if self.agents.mean else took
             self.upkeep.stored(name)
+            self.laning.committed()
             for pool in self._pools(name):
                 pool.forget_started()
             for pool, some in items:
@@ -143,7 +148,8 @@ class Claimer:
             for quota in queue.quotas.values():
                 if quota.filled:
                     quota.clean()  # else members leave when they are swept, after their callbacks
-        taker = claims.Taker(queue, slot, self.homes[name])
+        lanes = self.laning.begin(queue, slot)
+        taker = claims.Taker(queue, slot, self.homes[name], lanes=lanes)
         info: dict[str, Any] = {}
         given: Given = []
         if not self.dispatcher._leaving and self.dispatcher.heartbeat.may_claim():
@@ -153,6 +159,7 @@ class Claimer:
             return {oid for _when, oid, _what in (*reports, *list(self._reports.get(name, ())))}
 
         tidied = self.upkeep.see_to(name, queue, slot, full, told)
+        tidied = self.laning.end(slot, full, told(), partial(self.agents.refused, name)) or tidied
         self.upkeep.note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:
             return info, None

@@ -14,6 +14,8 @@ from collective.zcasync.entries import Place
 from collective.zcasync.entries import place_rows
 from collective.zcasync.entries import Row
 from collective.zcasync.entries import Taken
+from collective.zcasync.lanes import Key
+from collective.zcasync.lanes import LaneView
 from collective.zcasync.lookup import loads
 from collective.zcasync.moves import Moves
 from collective.zcasync.persistence import moment_of
@@ -44,7 +46,8 @@ class Taker(Moves):
     ``slot``: where backlogs go and counts are kept; None for a caller without a dispatcher.
     ``shards``: the numbers of the inboxes to take from; None: all. ``only``: keys that may be taken (what was already
     seen in foreign inboxes one look ago); None: all. ``skipped``: what this dispatcher does not take, for now.
-    ``everyones``: also from the backlogs of others, and leave inboxes as they are.
+    ``everyones``: also from the backlogs of others, and leave inboxes as they are. ``lanes``: what this claim sees of
+    the queue's lanes.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Taker(Moves):
         only: set[int] | None = None,
         skipped: Rejections | None = None,
         everyones: bool = False,
+        lanes: LaneView | None = None,
     ) -> None:
         super().__init__(queue, slot, Rejections() if skipped is None else skipped)
         self.shards = range(len(queue.inboxes)) if shards is None else shards
         self.only = only
         self.everyones = everyones or slot is None or only is not None
+        self.lanes = LaneView(queue, None if slot is None else slot.owner) if lanes is None else lanes
         #: What the dispatcher's agents have rejected in this queue: they are told what moves to a backlog.
         self.told: Iterable[Rejections] = ()
         #: What a filter raised, if one did.
@@ -74,6 +79,7 @@ class Taker(Moves):
         not be taken now (it stays, and is not remembered)."""
         taken: list[Taken] = []
         self.passed, self.more = set(), False
+        self.lanes.full, moved = set(), self.moved
         self.skipped.begin()
         self.spill()
         if self.queue.paused:
@@ -92,7 +98,8 @@ class Taker(Moves):
                 kind = self.consider(row, accepts, needed)
                 if kind:
                     taken.append(Taken(row.job, kind))
-        self.more = len(taken) < want and looked >= LOOK_AT_MOST and len(self.skipped) > before
+        self.more = len(taken) < want and looked >= LOOK_AT_MOST
+        self.more = self.more and (len(self.skipped) > before or self.moved > moved)
         return taken
 
     # Looking
@@ -101,7 +108,7 @@ class Taker(Moves):
         """Waiting jobs: the groups in turn, by key within one. ``limit``: of each place no more are looked at."""
         by_group: dict[str, list[Iterator[Row]]] = {}
         for place in self.queue.places(self.shards, self.slot, self.now, self.everyones):
-            if place.kind == "backlog":
+            if place.kind in ("backlog", "lane"):
                 by_group.setdefault(place.name, []).append(self._rows_of(place, limit))
             else:
                 found: dict[str, list[Row]] = {}
@@ -135,6 +142,8 @@ class Taker(Moves):
         else:
             rows = place_rows(place, self.now)
         rows = (row for row in rows if row.key not in self.skipped and row.key not in self.passed)
+        if place.lane is not None and (place.lane in self.lanes.full or place.lane in self.lanes.shut):
+            limit = 0
         if place.kind == "parked" and place.name.startswith("quota:"):
             quota = self.queue.quotas.get(place.name[6:])
             if quota is not None:
@@ -180,6 +189,11 @@ class Taker(Moves):
             filing.leave_quotas(self.queue, job)  # one that was put back has kept its places
             self.park(row, f"group:{job.group}")
             return None
+        lane = self.lanes.of(job)
+        elsewhere = None if lane is None else self.lanes.elsewhere(lane)
+        if elsewhere is not None and row.place.lane != lane:
+            self.into_lane(row, elsewhere)
+            return None
         for name in job.quota_names:
             quota = self.queue.quotas.get(name)
             if quota is not None and quota.filled and job not in quota:
@@ -191,15 +205,30 @@ class Taker(Moves):
         if accepts is not None and not self._accepted(job, accepts):
             self.skipped.add(row)
             return None
-        if needed is not None and not needed(job):
-            self._pass(row)
+        if self._stays(row, lane, needed):
             return None
         self.leave(row)
+        if lane is not None:
+            self.lanes.hold(lane)
         for name in job.quota_names:
             quota = self.queue.quotas.get(name)
             if quota is not None:
                 quota.add(job)
         return "run"
+
+    def _stays(self, row: Row, lane: Key | None, needed: Callable[[Any], bool] | None) -> bool:
+        """Whether the job cannot be taken now. One of an own lane goes out of the way of others."""
+        if lane is None or lane not in self.lanes.full and lane not in self.lanes.shut:
+            if needed is None or needed(row.job):
+                return False
+        own = None if lane is None else self.lanes.mine(lane)
+        if lane is None or own is None:
+            self._pass(row)
+            return True
+        self.lanes.full.add(lane)
+        if row.place.lane != lane:
+            self.into_lane(row, own)
+        return True
 
     def _accepted(self, job: Any, accepts: Callable[[Any], bool]) -> bool:
         """What the filter says; a job on which it fails is left to others, and does not keep back those behind it."""
@@ -265,6 +294,8 @@ class Taker(Moves):
                     if loads(row.job) and row.job._status_id == 3:
                         self.consider(row, None, None)
                         continue
+                    if loads(row.job) and self._deep_in_lane(row):
+                        continue
                     backlog = self.slot.backlog(group_of(row.job))
                     if row.key not in backlog:  # keys are unique in a queue but for chance: then the job stays
                         del tree[row.at]
@@ -274,6 +305,14 @@ class Taker(Moves):
                         self._count("backlog", 1)
                         if loads(row.job) and row.job._begin_by is not None:
                             self._note_deadline(row.job)
+
+    def _deep_in_lane(self, row: Row) -> bool:
+        """Move the job to its lane, if somebody holds that."""
+        key = self.lanes.of(row.job)
+        lane = None if key is None else self.lanes.mine(key) or self.lanes.elsewhere(key)
+        if lane is not None:
+            self.into_lane(row, lane)
+        return lane is not None
 
     def overdue(self, limit: int) -> list[Taken]:
         """Jobs whose begin_by has passed wherever they wait: a claim ends them, whatever holds them."""

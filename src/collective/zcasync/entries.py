@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """Somewhere that jobs wait. ``kind``: inbox, overflow, backlog, later or parked; ``name``: group, quota or hold.
-    ``mine``: false for the backlog of another dispatcher that lives."""
+    """Somewhere that jobs wait. ``kind``: inbox, overflow, backlog, lane, later or parked; ``name``: group, quota or
+    hold. ``mine``: false for the backlog of another dispatcher that lives. ``lane``: of a lane, its group and name."""
 
     kind: str
     tree: Any
     name: str = ""
     mine: bool = True
+    lane: tuple[str, str] | None = None
 
 
 class Row(NamedTuple):

@@ -5,6 +5,7 @@ from collective.zcasync import instanceuuid
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
+from collective.zcasync.lanes import Lanes
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
 from typing import Any
@@ -107,6 +108,8 @@ class Membership:
         dispatcher = self.dispatcher
         if dispatcher.UUID not in queue.dispatchers:
             queue.dispatchers.register(dispatcher.UUID)
+        if queue.lanes is None:  # it is older than lanes
+            queue.lanes = Lanes()
         da = queue.dispatchers[dispatcher.UUID]
         if da.activated is not None and not self.is_own(da):
             if not self._is_gone(da) and not self._is_silent(da):
@@ -204,6 +207,7 @@ class Membership:
                         foreign |= both
                 # What people change wakes everybody: pauses, releases, sizes of quotas, templates.
                 oids |= {queue._p_oid, queue.quotas._p_oid, *(quota._p_oid for quota in queue.quotas.values())}
+                oids.update(dispatcher.claimer.laning.watched(queue))
                 da = queue.dispatchers.get(dispatcher.UUID)
                 oids |= {agent._p_oid for agent in da.values()} if da is not None else set()
                 kin |= {other._p_oid for other in queue.dispatchers.values()} | {queue.dispatchers._data._p_oid}

@@ -4,8 +4,10 @@ from BTrees.LOBTree import LOBTree
 from collections.abc import Callable
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import notify
 from collective.zcasync import waiting
 from collective.zcasync.entries import Row
+from collective.zcasync.lanes import Lane
 from collective.zcasync.persistence import free_key
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
@@ -33,6 +35,8 @@ class Moves:
         self.passed: set[int] = set()
         self.now = clock.utcnow()
         self.changed = False
+        #: Jobs that were moved into lanes.
+        self.moved = 0
 
     def _count(self, kind: str, change: int) -> None:
         self.changed = True
@@ -47,6 +51,9 @@ class Moves:
         self.changed = True
         if row.place.kind in ("backlog", "later", "parked"):
             self._count(row.place.kind, -1)
+        elif row.place.lane is not None:
+            self.queue.lanes.get(row.place.lane).waiting.change(-1)
+            self._count("backlog", -1)
 
     def postpone(self, row: Row, until: datetime) -> None:
         """Move the job to the tree of jobs for later."""
@@ -68,6 +75,18 @@ class Moves:
         tree[self._rekey(row, tree.__contains__)] = row.job
         self._count("parked", 1)
         self._note_deadline(row.job)
+
+    def into_lane(self, row: Row, lane: Lane) -> None:
+        """Move the job to those that wait for the holder of their lane."""
+        if lane._p_jar is not None:
+            lane._p_jar.readCurrent(lane)
+        self.leave(row)
+        lane.tree[self._rekey(row, lane.tree.__contains__)] = row.job
+        lane.waiting.change(1)
+        self._count("backlog", 1)
+        self._note_deadline(row.job)
+        self.moved += 1
+        notify.tell_at_commit(self.queue._p_jar)
 
     @staticmethod
     def _rekey(row: Row, taken: Callable[[int], bool]) -> int:

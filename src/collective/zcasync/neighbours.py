@@ -3,19 +3,27 @@
 Jobs that write the same objects conflict nearly always, and several threads then do less than one. So the number that
 may run at once is halved at a conflict and grows by one after some attempts without; and an attempt after a conflict
 runs alone in its group: first attempts share a lock, later ones hold it. Tasks that do not conflict keep all threads.
+
+An attempt that conflicts although no other one of its group ran here meanwhile conflicts with another process: those
+who do so again and again are suspected to need a lane, see laning.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import threading
+import time
 
 #: Attempts without a conflict after which one more may run at once. Each time that this one more brings conflicts the
 #: number is doubled, to this many at most, and halved when it does not: jobs that always conflict are seldom tried
 #: side by side, for that costs more than the conflict itself (each thread's cache loses what the others write).
 GROW_AFTER, LONGEST_PATIENCE = 50, 1600
 
-Neighbour = tuple[str, str]  # group and task
+#: Conflicts with other processes, and the seconds in which they happen, that make suspicious.
+SUSPICIOUS, SUSPICIOUS_IN = 2, 60.0
+
+Neighbour = tuple[str, str]  # group and task, or group and lane
 
 
 class _Limit:
@@ -65,6 +73,17 @@ class Neighbours:
         self._sharers: dict[str, int] = {}
         self._alone: dict[str, int] = {}  # group -> threads that wait to be alone, or are
         self._holder: set[str] = set()
+        #: group -> how many attempts have begun; a thread's own attempt: (that number, whether others ran).
+        self._begun: dict[str, int] = {}
+        self._mine = threading.local()
+        self._outside: dict[Neighbour, list[float]] = {}
+        self._laned: set[Neighbour] = set()
+        #: Whether jobs of the lanes of a group may begin now. Who changes what it answers notifies ``changed``.
+        self.lanes_may_begin: Callable[[str], bool] = lambda group: True
+        #: Called, in a job thread, when somebody has become suspicious.
+        self.suspicion: Callable[[], None] = lambda: None
+        #: Those that belong into a lane which another dispatcher holds; set by claims.
+        self.elsewhere: frozenset[Neighbour] = frozenset()
         #: (group, task) -> class of the object that collided last; for the panels.
         self.collisions: dict[Neighbour, str] = {}
 
@@ -78,7 +97,7 @@ class Neighbours:
         """Take a place for a job if one is free; call with ``changed`` held. Each entered job must ``leave``."""
         limit = self._limit(who)
         full = self.threads is not None and self.running >= self.threads
-        if full or not limit.admits() or self._alone.get(who[0]):
+        if full or not limit.admits() or self._alone.get(who[0]) or self._stands(who):
             return False
         limit.running += 1
         self.running += 1
@@ -88,7 +107,20 @@ class Neighbours:
         """How many more may begin now. A large number where nothing is known against it."""
         with self.changed:
             limit = self._limit(who)
-            return 0 if self._alone.get(who[0]) else max(1, int(limit.limit)) - limit.running if limit.held else 1000
+            if self._alone.get(who[0]) or self._stands(who):
+                return 0
+            return max(1, int(limit.limit)) - limit.running if limit.held else 1000
+
+    def _stands(self, who: Neighbour) -> bool:
+        """Whether nothing of its lane may begin now."""
+        return who in self._laned and not self.lanes_may_begin(who[0])
+
+    def narrow(self, who: Neighbour) -> None:
+        """Jobs of a lane: they begin one at a time until it is seen that they do not conflict."""
+        with self.changed:
+            if who not in self._laned:
+                self._laned.add(who)
+                self._limit(who).limit = 1.0
 
     def leave(self, who: Neighbour) -> None:
         """Give the place back."""
@@ -103,7 +135,27 @@ class Neighbours:
             self._limit(who).learn(conflict)
             if conflict:
                 self.collisions[who] = collided
+            suspicious = conflict and self._from_outside(who)
             self.changed.notify_all()
+        if suspicious:
+            self.suspicion()
+
+    def _from_outside(self, who: Neighbour) -> bool:
+        """This thread's attempt has conflicted: whether with another process, and not for the first time."""
+        begun, shared = getattr(self._mine, "attempt", (0, True))
+        if shared or begun != self._begun.get(who[0]):
+            return False
+        now = time.monotonic()
+        times = [when for when in self._outside.get(who, ()) if now - when < SUSPICIOUS_IN]
+        self._outside[who] = [*times, now][-SUSPICIOUS:]
+        return len(times) + 1 >= SUSPICIOUS
+
+    def suspects(self) -> list[Neighbour]:
+        """Those who have conflicted with other processes again and again, not long ago."""
+        with self.changed:
+            oldest = time.monotonic() - SUSPICIOUS_IN
+            self._outside = {who: times for who, times in self._outside.items() if times[-1] > oldest}
+            return [who for who, times in self._outside.items() if len(times) >= SUSPICIOUS]
 
     def limits(self) -> dict[Neighbour, int]:
         """How many may run at once now, where that is less than the number of threads."""
@@ -123,6 +175,8 @@ class Neighbours:
                 while group in self._holder or self._alone.get(group, 0):
                     self.changed.wait()
                 self._sharers[group] = self._sharers.get(group, 0) + 1
+            self._begun[group] = self._begun.get(group, 0) + 1
+            self._mine.attempt = self._begun[group], self._sharers.get(group, 0) > (0 if again else 1)
         try:
             yield
         finally:

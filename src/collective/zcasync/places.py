@@ -10,6 +10,8 @@ from collective.zcasync import clock
 from collective.zcasync import entries
 from collective.zcasync import lookup
 from collective.zcasync.history import merged
+from collective.zcasync.lanes import holder_of
+from collective.zcasync.lanes import Lanes
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import item_at
 from collective.zcasync.persistence import make_inbox
@@ -49,7 +51,10 @@ class Places(Base):
 
     #: Groups whose jobs are kept from running until a person releases them.
     held_groups: tuple[str, ...] = ()
+    #: What is held in lanes; None: no dispatcher has come to the queue since lanes are known.
+    lanes: Lanes | None = None
     quotas: Any
+    dispatchers: Any
 
     def __init__(self) -> None:
         self.inboxes = tuple(make_inbox() for _ in range(SHARDS))
@@ -65,15 +70,16 @@ class Places(Base):
         self.waiting_for: Any = LOBTree()
         #: key -> (reason, job)
         self.quarantine: Any = LOBTree()
+        self.lanes = Lanes()
         #: Corrections of the slots' counts by those who are no dispatchers; they merge.
         self.adjustments = {kind: Length() for kind in COUNTS}
 
     # Looking
 
     def places(self, shards: Any, slot: Any, now: datetime | None, everyones: bool = False) -> Iterator[entries.Place]:
-        """Where jobs wait that may be taken: the given inboxes, the slot's backlogs and those of free slots, what is
-        due, and what is parked for a quota that has room or a group that was released. ``now`` None: all places.
-        ``everyones``: also the backlogs of other dispatchers."""
+        """Where jobs wait that may be taken: the given inboxes, the slot's backlogs and those of free slots, the lanes
+        that no other dispatcher holds, what is due, and what is parked for a quota that has room or a group that was
+        released. ``now`` None: all places. ``everyones``: also the backlogs of other dispatchers."""
         for shard in shards:
             if len(self.inboxes[shard]) > 1:
                 yield entries.Place("inbox", self.inboxes[shard])
@@ -85,6 +91,9 @@ class Places(Base):
                 for group, tree in other.backlogs.items():
                     if tree:
                         yield entries.Place("backlog", tree, group, mine)
+        for key, lane in self.lanes.items() if self.lanes is not None else ():
+            if now is None or slot is None or holder_of(self, lane) in (None, slot.owner):
+                yield entries.Place("lane", lane.tree, key[0], lane=key)
         if self.later:
             yield entries.Place("later", self.later)
         for name, tree in self.parked.items():
@@ -111,7 +120,7 @@ class Places(Base):
     def waiting(self, after: int | None = None) -> Iterator[tuple[int, Any]]:
         """(key, job) of the jobs that may be claimed as soon as a thread is free, in the order offered."""
         places = self.places(range(len(self.inboxes)), None, None)
-        rows = [entries.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog")]
+        rows = [entries.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog", "lane")]
         for row in heapq.merge(*rows, key=lambda row: row.key):
             if after is None or row.key > after:
                 yield row.key, row.job

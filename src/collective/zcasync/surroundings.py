@@ -46,6 +46,10 @@ class Surroundings:
         ):
             yield
 
+    def belongs_elsewhere(self, who: Neighbour) -> bool:
+        """Whether such jobs are to run in another process, as they would conflict with those there."""
+        return self.neighbours is not None and who in self.neighbours.elsewhere
+
     def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> None:
         if self.neighbours is not None:
             self.neighbours.learn(who, conflict, collided)

@@ -108,6 +108,7 @@ class Task:
         timeout: float | None = None,
         safe_in_get: bool = False,
         rerun: bool = False,
+        lane: str = "",
     ) -> None:
         functools.update_wrapper(self, handler)
         self.handler = handler
@@ -122,8 +123,11 @@ class Task:
         self.timeout = timeout
         self.safe_in_get = safe_in_get
         self.rerun = rerun
+        self.lane = lane
         if not isinstance(self.name, str) or not self.name:
             raise InvalidValueError(f"a task's name must be a text, not {name!r}")
+        if not isinstance(lane, str):
+            raise InvalidValueError(f"lane of task {self.name!r} must be a text, not {lane!r}")
         if timeout is not None and (type(timeout) not in (int, float) or not 0 < timeout < math.inf):
             raise InvalidValueError(
                 f"timeout of task {self.name!r} must be a number of seconds above 0, not {timeout!r}"
@@ -168,6 +172,7 @@ def task(handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     another is named). ``safe_in_get``: it may be put in a GET request.
     ``rerun``: if the process ends while the job waits for a Deferred that it has returned, it runs again, and its retry
     policy is asked as after any interruption; without it the job then ends with an AbortedError.
+    ``lane``: jobs of one site in one lane would conflict with each other; they run in one process at a time.
     """
     if handler is not None:
         return register(Task(handler, **options))

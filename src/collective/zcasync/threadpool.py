@@ -123,7 +123,9 @@ class AgentThreadPool:
         more = 1 if self.mean is None else min(max(int(AHEAD / max(self.mean, 1e-5)), 1), MOST_HELD)
 
         def admit(job: Any) -> bool:
-            who = (job.group, job.task)
+            who = job.neighbours
+            if job.lane:
+                self.dispatcher.neighbours.narrow(who)
             if held[who] >= max(self.dispatcher.neighbours.room(who), 0) + more:
                 return False
             held[who] += 1
@@ -253,7 +255,7 @@ def execution_items(taken: list[Any], active: bool, queue: str) -> list[Item]:
     now = time.monotonic()
     return [
         Item(
-            *(job._p_oid, kind, job.token, (job.group, job.task), active or kind != "run", now),
+            *(job._p_oid, kind, job.token, job.neighbours, active or kind != "run", now),
             JobInfo(job, queue),
         )
         for job, kind in taken

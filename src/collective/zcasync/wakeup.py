@@ -52,6 +52,10 @@ class CommitWatcher:
         """Watch these oids from now on, and no others."""
         self.oids = frozenset(oids)
 
+    def watch_also(self, oids: Iterable[bytes]) -> None:
+        """Watch these oids as well, until ``watch`` says otherwise. From the thread that calls ``watch``."""
+        self.oids |= frozenset(oids)
+
     def _wrap(self) -> None:
         instance = self._instance
         invalidate, invalidate_cache = instance._invalidate, instance._invalidateCache

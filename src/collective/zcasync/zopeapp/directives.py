@@ -51,6 +51,11 @@ class ITaskDirective(Interface):
     safe_in_get = Bool(
         title="Safe in GET", description="Whether a GET request may put it.", required=False, default=False
     )
+    lane = TextLine(
+        title="Lane",
+        description="Jobs of one site in one lane write the same objects: they run in one process at a time.",
+        required=False,
+    )
 
 
 def task(
@@ -65,6 +70,7 @@ def task(
     transactional: bool = True,
     groupable: bool = False,
     safe_in_get: bool = False,
+    lane: str | None = None,
 ) -> None:
     """Handler of the directive. Two directives for one name are a conflict, as everywhere in ZCML."""
     if isinstance(handler, tasks.Task):
@@ -84,6 +90,7 @@ def task(
             "transactional": transactional,
             "groupable": groupable,
             "safe_in_get": safe_in_get,
+            "lane": lane or "",
         },
         order=LAST,
     )

@@ -1,0 +1,127 @@
+"""Which lanes a dispatcher holds, when it lets go of them, and what its conflicts with other processes teach."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collective.zcasync.lanes import holder_of
+from collective.zcasync.lanes import Key
+from collective.zcasync.lanes import LaneView
+from collective.zcasync.lanes import LEARNED_LANE
+from collective.zcasync.lookup import loads
+from collective.zcasync.neighbours import Neighbour
+from typing import Any
+
+import logging
+import time
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: Seconds that others get to take up a lane whose first job no agent of this dispatcher takes.
+LEFT_ALONE = 2.0
+
+
+class Laning:
+    """The lanes of one dispatcher. Used by the claim thread only."""
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+        dispatcher.neighbours.suspicion = dispatcher._wake.set
+        #: queue name -> lane -> monotonic time until which it is left to others.
+        self._left: dict[str, dict[Key, float]] = {}
+        #: queue name -> lane -> key of its first job, if no agent here took that at the last poll.
+        self._stuck: dict[str, dict[Key, int]] = {}
+        self._elsewhere: dict[str, set[Neighbour]] = {}
+        #: What the present claim sees, and those whom it has learned.
+        self.view: LaneView | None = None
+        self._new: list[Neighbour] = []
+
+    def forget(self, name: str) -> None:
+        """A queue is gone."""
+        for known in (self._left, self._stuck, self._elsewhere):
+            known.pop(name, None)
+
+    def due(self) -> list[float]:
+        """Monotonic times at which it may take again from lanes that were left to others."""
+        return [until for left in self._left.values() for until in left.values()]
+
+    def begin(self, queue: Any, slot: Any) -> LaneView:
+        """A claim begins."""
+        now, name = time.monotonic(), queue.name
+        left = {key: until for key, until in self._left.get(name, {}).items() if until > now}
+        self._left[name] = left
+        self.view = view = LaneView(queue, slot.owner, frozenset(left))
+        self._learn(view)
+        return view
+
+    def end(self, slot: Any, full: bool, done: set[bytes], refused: Callable[[int], bool]) -> bool:
+        """Before the claim's commit, let go of the lanes of which nothing is left here, and of those whose first job
+        waits for others; whether anything has changed. ``full``: at a poll. ``done``: oids of the jobs that have left
+        their threads. ``refused``: whether no agent takes the job of that key."""
+        view = self.view
+        if view is None or view.lanes is None:
+            return False
+        queue, lanes, name = view.queue, view.lanes, view.queue.name
+        stuck: dict[Key, int] = {}
+        gone, held = [], None
+        for key, lane in lanes.items():
+            first = lane.first() if full else None
+            if lane.holder != view.me:
+                if full and first is None and holder_of(queue, lane) is None:
+                    gone.append(key)  # what waited there was cancelled
+                continue
+            if held is None:
+                rows = slot.running.items()
+                held = {lanes.of(job) for oid, (job, _agent) in rows if oid not in done and loads(job)}
+            if first is not None and refused(first) and len(queue.dispatchers.active()) > 1:
+                stuck[key] = first
+            if key not in held or key in stuck and self._stuck.get(name, {}).get(key) == stuck[key]:
+                gone.append(key)
+        for key in gone:
+            lanes.let_go(key)
+            if key in stuck:
+                self._left[name][key] = time.monotonic() + LEFT_ALONE
+        if full:
+            self._stuck[name] = stuck
+        return bool(gone) or bool(self._new) or full and lanes.forget_old()
+
+    def committed(self) -> None:
+        """The claim was committed."""
+        for group, task in self._new:
+            logger.info(
+                "Jobs of %s%s conflict with those of other dispatchers: they share a lane now, and run in one"
+                " dispatcher at a time",
+                *(task, f" in {group}" if group else ""),
+            )
+        self._new = []
+        if self.view is not None and self.view.heard:
+            self.dispatcher.watcher.watch_also(record._p_oid for record in self.view.heard)
+            self.dispatcher._wake.set()  # to see what was moved in before that
+
+    def watched(self, queue: Any) -> Iterator[bytes]:
+        """The records of a queue's lanes whose commits this dispatcher has to hear of."""
+        if queue.lanes is not None:
+            yield queue.lanes.bell._p_oid
+            me = str(self.dispatcher.UUID)
+            yield from (lane.waiting._p_oid for _key, lane in queue.lanes.items() if lane.holder == me)
+
+    # What conflicts teach
+
+    def _learn(self, view: LaneView) -> None:
+        """Enter those whose jobs conflicted with jobs of other dispatchers; and see who is to run elsewhere."""
+        neighbours, lanes = self.dispatcher.neighbours, view.lanes
+        self._new = []
+        if lanes is None:
+            return
+        for group, task in neighbours.suspects():
+            if any(job.group == group and (job.task == task or lanes.of(job)) for job in _of_others(view)):
+                self._new += [(group, task)] if lanes.learn(group, task) else []
+        found = {who for who in lanes.learned if view.elsewhere((who[0], LEARNED_LANE)) is not None}
+        if found != self._elsewhere.get(view.queue.name, set()):
+            self._elsewhere[view.queue.name] = found
+            neighbours.elsewhere = frozenset().union(*self._elsewhere.values())
+
+
+def _of_others(view: LaneView) -> Iterator[Any]:
+    """The jobs that other dispatchers have taken."""
+    for slot in view.queue.slots.values():
+        if slot.owner not in (None, view.me):
+            yield from (job for job, _agent in slot.running.values() if loads(job))
