@@ -7,6 +7,7 @@ from collective.zcasync import api
 from collective.zcasync.exceptions import ContentGone
 from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.exceptions import UserGone
+from collective.zcasync.ploneapp import requests
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp.interfaces import IBrowserLayer
 from collective.zcasync.ploneapp.interfaces import IJobRequest
@@ -20,14 +21,20 @@ from plone.app.testing import login
 from plone.app.testing import logout
 from plone.app.testing import SITE_OWNER_NAME
 from plone.app.testing import TEST_USER_ID
+from plone.browserlayer.utils import register_layer
+from plone.browserlayer.utils import unregister_layer
 from plone.testing import zope
 from Products.CMFCore.indexing import getQueue
 from Products.CMFCore.Skinnable import SKINDATA
 from zope.component.hooks import getSite
 from zope.component.hooks import setSite
+from zope.event import notify
 from zope.globalrequest import getRequest
 from zope.globalrequest import setRequest
+from zope.interface import directlyProvidedBy
+from zope.interface import Interface
 from zope.security.management import queryInteraction
+from zope.traversing.interfaces import BeforeTraverseEvent
 
 import logging
 import pytest
@@ -52,6 +59,15 @@ def world():
         "actual": request["ACTUAL_URL"],
         "parents": [item.getId() for item in request["PARENTS"]],
     }
+
+
+class IAnotherLayer(Interface):
+    """A browser layer."""
+
+
+def provided():
+    """The names of what the request provides, in their order."""
+    return [interface.__name__ for interface in directlyProvidedBy(getRequest())]
 
 
 def create(title):
@@ -231,6 +247,28 @@ class TestRequest:
         result = run(portal, world)
         assert (result["site"], result["layer"], result["job"]) == ("/plone", True, True)
         assert result["parents"] == ["plone", ""]
+
+    def test_a_request_provides_the_same_whether_its_marks_are_known_or_not(self, portal, monkeypatch):
+        monkeypatch.setattr(requests, "_marks", {})
+        published = requests.make(portal.aq_parent, {}).REQUEST
+        notify(BeforeTraverseEvent(portal, published))
+        expected = [interface.__name__ for interface in directlyProvidedBy(published)]
+        assert {"IJobRequest", "IBrowserLayer"} < set(expected)
+        assert [run(portal, provided), run(portal, provided)] == [expected, expected]
+        assert len(requests._marks) == 1
+
+    def test_a_layer_that_comes_or_goes_is_seen_by_the_next_job(self, portal):
+        before = run(portal, provided)
+        register_layer(IAnotherLayer, "another")
+        assert set(run(portal, provided)) - set(before) == {"IAnotherLayer"}
+        unregister_layer("another")
+        assert run(portal, provided) == before
+
+    def test_few_marks_are_kept(self, portal, monkeypatch):
+        monkeypatch.setattr(requests, "_marks", {("what was there",): ()})
+        monkeypatch.setattr(requests, "MARKS", 1)
+        run(portal, provided)
+        assert len(requests._marks) == 1
 
     def test_urls_are_those_of_the_virtual_host(self, integration, portal):
         request = integration["request"]
