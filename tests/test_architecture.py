@@ -40,7 +40,8 @@ ENGINE_ORDER = """
     queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership
     laning agentclaims upkeep claiming claimthread inprocess dispatcher reactor signals subscribers adapters configure
     z3
-    monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor tasks api actions foreground
+    monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor putmany tasks api actions
+    foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()
 

@@ -182,17 +182,38 @@ def tell(event: Any) -> None:
         logger.exception("A subscriber of %s failed; the job is not affected", type(event).__name__)
 
 
-def tell_put(committed: bool, id: str, task: str, queue: str, served: bool) -> None:
-    """After a put's commit: that it was put, and now and then that nobody will run it."""
-    if not committed:
+def tell_put_at_commit(queue: Any, job: Any) -> None:
+    """Tell after the commit of the present transaction that a job was put: one hook for all jobs, as they are many."""
+    txn = queue._p_jar.transaction_manager.get()
+    try:
+        puts = txn.data(tell_puts)
+    except KeyError:
+        puts = {}
+        txn.set_data(tell_puts, puts)
+        txn.addAfterCommitHook(tell_puts, (puts,))
+    ids = puts.get((queue.name, job.task))
+    if ids is None:
+        if not queue.dispatchers.active():
+            txn.addAfterCommitHook(_tell_unserved, (job.id, job.task, queue.name))
+        ids = puts[queue.name, job.task] = []
+    ids.append(job.id)
+
+
+def tell_puts(committed: bool, puts: dict[tuple[str, str], list[str]]) -> None:
+    """After the commit: each job that it has put. ``puts``: (queue, task) -> ids."""
+    for (_queue, task), ids in puts.items() if committed else ():
+        for id in ids:
+            tell(JobPut(id, task))
+
+
+def _tell_unserved(committed: bool, id: str, task: str, queue: str) -> None:
+    """Now and then: nobody will run what was put."""
+    if not committed or time.monotonic() - _warned.get(queue, -WARN_EVERY) < WARN_EVERY:
         return
-    if not served and time.monotonic() - _warned.get(queue, -WARN_EVERY) >= WARN_EVERY:
-        _warned[queue] = time.monotonic()
-        logger.warning(
-            "Job %s (%s) waits in queue %r, which no dispatcher serves. Switch one on in zope.conf, or run zcasync"
-            " worker.",
-            id,
-            task,
-            queue,
-        )
-    tell(JobPut(id, task))
+    _warned[queue] = time.monotonic()
+    logger.warning(
+        "Job %s (%s) waits in queue %r, which no dispatcher serves. Switch one on in zope.conf, or run zcasync worker.",
+        id,
+        task,
+        queue,
+    )

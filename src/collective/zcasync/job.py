@@ -87,14 +87,14 @@ class Job(Ending, Call):
     late = False
     where = ""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         if not args:
             raise InvalidJobError("a Job needs something to call: Job(function, *args, **kwargs)")
         call, *rest = args
         self._set_call(call, tuple(rest), kwargs)
 
     @classmethod
-    def bind(cls, *args: Any, **kwargs: Any) -> "Job":
+    def bind(cls, /, *args: Any, **kwargs: Any) -> "Job":
         """A job that gets itself as first argument."""
         job = cls(*args, **kwargs)
         job.args.insert(0, job)

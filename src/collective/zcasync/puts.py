@@ -73,9 +73,7 @@ class Puts(Places):
             context = queryUtility(IJobContext)
             if context is not None and hasattr(context, "stored"):
                 self._ask(context, job, place)
-            connection.transaction_manager.get().addAfterCommitHook(
-                events.tell_put, (job.id, job.task, self.name, bool(self.dispatchers.active()))
-            )
+            events.tell_put_at_commit(self, job)
         return job
 
     def _ask(self, context: Any, job: Any, place: Any) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Iterable
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync.exceptions import InvalidJobError
+from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.exceptions import TaskNotFound
 from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.job import Job
+from collective.zcasync.putmany import Batches
 from collective.zcasync.queue import get_queue
 from collective.zcasync.threadlocal import local
 from dataclasses import dataclass
@@ -19,7 +21,6 @@ from typing import Any
 from zope.component import queryUtility
 
 import functools
-import itertools
 import math
 
 #: The tasks of this process, by name.
@@ -60,7 +61,7 @@ class Options:
     run_as: str | None = None
     bound: Any = None
 
-    def put(self, *args: Any, **kwargs: Any) -> Job:
+    def put(self, /, *args: Any, **kwargs: Any) -> Job:
         """``put(task, *args, **kwargs)``; on a task's own options just ``put(*args, **kwargs)``. Returns the job.
 
         Raises InvalidJobError, InvalidArgumentError, InvalidValueError, QueueNotFound, QuotaNotFound, TaskNotFound or
@@ -71,6 +72,18 @@ class Options:
         if not args:
             raise InvalidJobError("put needs something to call: put(task, *args, **kwargs)")
         return self.put_job(make_job(args[0], args[1:], kwargs))
+
+    def put_many(self, *what: Any, batch: int = 1000, commit: bool = False) -> int:
+        """``put_many(task, items)``; on a task's own options just ``put_many(items)``. See the function put_many."""
+        call, items = self._task_and_items(what)
+        batches = Batches(connection().transaction_manager, batch, commit)
+        return batches.put(items, lambda args, kwargs: self.put_job(make_job(call, args, kwargs)))
+
+    def _task_and_items(self, what: tuple[Any, ...]) -> tuple[Any, Any]:
+        found = what if self.bound is None else (self.bound, *what)
+        if len(found) != 2:
+            raise InvalidTypeError("write put_many(task, items), or put_many(items) where the task is known already")
+        return found
 
     def put_job(self, job: Job) -> Job:
         """Put a job that was made already."""
@@ -137,12 +150,16 @@ class Task:
     def __zcasync_task__(self) -> "Task":
         return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self.handler(*args, **kwargs)
 
-    def put(self, *args: Any, **kwargs: Any) -> Job:
+    def put(self, /, *args: Any, **kwargs: Any) -> Job:
         """Put a job for this task; see Options.put."""
         return Options(bound=self).put(*args, **kwargs)
+
+    def put_many(self, items: Iterable[Any], *, batch: int = 1000, commit: bool = False) -> int:
+        """Put a job for this task for each item; see the function put_many."""
+        return Options(bound=self).put_many(items, batch=batch, commit=commit)
 
     def options(self, **options: Any) -> Options:
         """``task.options(begin_after=...).put(...)``; see Options."""
@@ -202,26 +219,13 @@ def make_job(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
 def put_many(task: Any, items: Iterable[Any], *, batch: int = 1000, commit: bool = False) -> int:
     """Put a job for each item (a tuple of positional or a dict of keyword arguments); return how many.
 
-    ``batch``: jobs between two savepoints, or with ``commit=True`` between two commits (then an error later on leaves
-    the batches before it). Without it all belongs to the caller's transaction.
+    Without ``commit`` all belongs to the caller's transaction, with a savepoint after each ``batch`` jobs, which takes
+    them out of memory. With ``commit=True`` each batch is committed; the first commit also stores what the caller had
+    changed before.
+
+    Items are read one by one, as they are put. If one is refused, or ``items`` raises: without ``commit`` those before
+    it are put, unless the caller aborts; with it the batches before are committed, and the rest is aborted. The error
+    names the number of the item, from 0, and the item; see Options.put for what is raised. InvalidTypeError or
+    InvalidValueError, before anything is put, for what is no such ``batch``, ``commit`` or iterable.
     """
-    if type(batch) is not int or batch < 1:
-        raise InvalidValueError(f"batch must be a whole number of at least 1, not {batch!r}")
-    options, manager, count = Options(), connection().transaction_manager, 0
-    rest = iter(items)
-    while chunk := list(itertools.islice(rest, batch)):
-        for item in chunk:
-            if isinstance(item, dict):
-                options.put(task, **item)
-            elif isinstance(item, tuple):
-                options.put(task, *item)
-            else:
-                raise InvalidJobError(
-                    f"item {count} of put_many must be a tuple (positional) or a dict (keywords), not {item!r}"
-                )
-            count += 1
-        if commit:
-            manager.commit()
-        else:
-            manager.savepoint(optimistic=True)
-    return count
+    return Options().put_many(task, items, batch=batch, commit=commit)
