@@ -78,6 +78,11 @@ model: $(DEV_STAMP) ## Drive the engine through random interleavings, in pieces 
 test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
 	@$(BIN)/pytest tests/browser $(ARGS)
 
+# Its folder is no part of the distribution; it starts the servers that the tests use.
+.PHONY: bench
+bench: $(DEV_STAMP) ## Measure beside the limits of the storages (ARGS=--quick, --check, --site, "--storage zeo --only rates")
+	@PYTHONPATH=.:tests:scripts $(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: parity
 parity: $(DEV_STAMP) $(BUILDOUT) ## Run the tests that prove the features of zc.async, and count these
 	@$(BIN)/python scripts/parity.py
@@ -131,4 +136,4 @@ docs: $(DOCS_STAMP) ## Make HTML of the documentation, in docs/_build; a warning
 .PHONY: clean
 clean: ## Remove what was made here, but not the sites of `make start` and `make demo`
 	@rm -rf $(VENV) .venv-buildout .venv-docs .installed.cfg bin develop-eggs parts build dist docs/_build htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
-	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
