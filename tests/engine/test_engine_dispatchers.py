@@ -8,7 +8,9 @@ from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
 from collective.zcasync.dispatchers import DispatcherAgents
 from collective.zcasync.events import DispatcherActivated
+from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.interfaces import ASSIGNED
+from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import IFilterAgent
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
@@ -18,6 +20,7 @@ from collective.zcasync.reactor import start
 from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import wait_for_result
 from datetime import timedelta
+from persistent.mapping import PersistentMapping
 from typing import Any
 from uuid import uuid4
 
@@ -160,6 +163,29 @@ def test_a_dispatcher_that_is_wrongly_buried_comes_back_and_works(queue: Any, di
 
     assert wait_for_result(job) == 1
     assert queue.dispatchers[running.dispatcher.UUID].activated
+
+
+def test_what_was_ended_for_a_dispatcher_that_is_wrongly_buried_stores_nothing_any_more(
+    queue: Any, dispatch: Any
+) -> None:
+    """Its thread begins a new transaction after that, so that no conflict keeps the commit out."""
+    running, root = dispatch(poll_interval=0.1, threads=1), queue._p_jar.root()
+    root["two"] = PersistentMapping()
+    job = queue.put(Job(enginejobs.abort_and_wait))
+    job.policy = "NeverRetry"
+    transaction.commit()
+    assert enginejobs.started["a"].wait(6)
+    transaction.begin()
+    queue.dispatchers[running.dispatcher.UUID].deactivate(died=True)
+    transaction.commit()
+    assert (job.status, type(job.result.value)) == (COMPLETED, AbortedError)
+    enginejobs.released["a"].set()
+    after = queue.put(Job(enginejobs.add, 1))  # the one thread is free again
+    transaction.commit()
+
+    assert wait_for_result(after) == 1
+    assert "effect" not in root["two"]
+    assert (job.status, type(job.result.value)) == (COMPLETED, AbortedError)
 
 
 def test_a_free_slot_is_taken_again_with_what_lies_in_it(queue: Any, dispatch: Any) -> None:

@@ -83,6 +83,19 @@ def test_a_job_whose_commit_was_stored_but_not_confirmed_does_not_run_again(
     assert queue._p_jar.root()["count"] == 1 and job.attempts == 1
 
 
+def test_a_failure_whose_commit_was_stored_but_not_confirmed_is_not_stored_for_ever(
+    queue: Any, dispatch: Any, lose_answers: Any
+) -> None:
+    dispatch(threads=1)
+    lost = lose_answers("zcasync-main")
+    job = _put(queue, Job(enginejobs.change_and_raise))
+
+    assert wait_for_result(job).check(ValueError)
+    assert lost.wait(6)
+    assert wait_for_result(_put(queue, Job(enginejobs.note, "behind"))) == "behind", "its thread is free again"
+    assert job.attempts == 1
+
+
 def test_a_database_that_is_away_costs_no_attempt(queue: Any, dispatch: Any) -> None:
     dispatch()
     job = _put(queue, Job(enginejobs.disconnect_times, 3))

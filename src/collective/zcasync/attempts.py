@@ -218,11 +218,9 @@ class Run:
         self.manager.begin()
         self.job = self.find()
         check_owner(self.job, self.token)
-        left = outcomes.left(self.job) if self.job._p_jar is not None else None
-        if left is not None:
+        if self._has_left():
             # The commit went through, and only the answer to it was lost: what is done must not be done again.
-            self.ended = left
-            return left
+            return self.ended
         if isinstance(self.lost, Deferred):
             coroutines.cancel(self.lost, self.around.reactor)  # the next attempt makes another one
         self.lost = None if isinstance(self.lost, Deferred) else self.lost
@@ -250,6 +248,12 @@ class Run:
         self.manager.abort()
         self._pause(answer)
         return RETURNED
+
+    def _has_left(self) -> bool:
+        """Whether the stored job has an outcome already, or waits for one; then it is told as this run's end."""
+        left = None if self.job._p_jar is None else outcomes.left(self.job)
+        self.ended = left or self.ended
+        return left is not None
 
     def _database(self) -> Any:
         return self.around.database or database_of(self.job)
@@ -298,14 +302,11 @@ class Run:
 
     def _leave(self) -> str:
         """It was asked to stop: end it, or give it back, as the reason for that wants."""
-        returned: list[bool] = []
+        returned = [False]
 
         def change() -> None:
             job, why = self.job, str(self.running.asked)
             returned[:] = [False]
-            if job._p_jar is not None and outcomes.left(job) is not None:
-                self.ended = str(outcomes.left(job))
-                return  # another has ended it, or only the answer to a commit was lost
             returns = why == running.SHUTDOWN and job.queue is not None  # else somebody has taken it from its agent
             if returns and (not self.begun or decisions.goes_on_after_stop(job)):
                 if self.begun:
@@ -337,7 +338,8 @@ class Run:
         def call() -> None:
             self.job = self.find()
             check_owner(self.job, self.token)
-            change()
+            if not self._has_left():  # else another has ended it, or only the answer to a commit was lost
+                change()
 
         surely(call, f"the outcome of {self.task}", self.manager, self._database(), self.around.stopping)
 

@@ -62,6 +62,7 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         if job._status_id != 0 or job.held_back:  # else it comes again first, and keeps its places in quotas
             filing.leave_quotas(queue, job)
         if job._status_id == 3:
+            job.token = None  # whoever was wrongly taken for dead must not commit any more for a job that has ended
             filing.file_away(queue, slot, job)
         elif not waits:
             queue.give_back(job, front=True)
