@@ -83,6 +83,10 @@ test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
 bench: $(DEV_STAMP) ## Measure beside the limits of the storages (ARGS=--quick, --check, --site, "--storage zeo --only rates")
 	@PYTHONPATH=.:tests:scripts $(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(DEV_STAMP) ## The same jobs on Huey, RQ, Celery, Dramatiq, Procrastinate and here (ARGS="--only Huey --only zcasync")
+	@PYTHONPATH=.:tests:src $(BIN)/python -m benchmarks.peers $(ARGS)
+
 .PHONY: parity
 parity: $(DEV_STAMP) $(BUILDOUT) ## Run the tests that prove the features of zc.async, and count these
 	@$(BIN)/python scripts/parity.py
