@@ -61,6 +61,10 @@ def count(key: str = "count") -> int:
     return data[key]
 
 
+def put_one() -> None:
+    local.getQueue().put(Job(add, 1))
+
+
 def count_in(mapping: Any) -> int:
     """A change that only this job's mapping sees: no conflict with others."""
     mapping["count"] = mapping.get("count", 0) + 1

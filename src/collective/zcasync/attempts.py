@@ -27,6 +27,7 @@ from collective.zcasync.transactions import EXPLOSIVE
 from collective.zcasync.transactions import surely
 from datetime import datetime
 from datetime import timedelta
+from functools import partial
 from twisted.internet.defer import Deferred
 from typing import Any
 
@@ -112,7 +113,7 @@ class Run:
         """One attempt: FINISHED, WAITING, DEFERRED or RETURNED, for another here or in the queue (stage "returned")."""
         job = self.job = self.find()
         self.begun, self.stage = True, "call"
-        guard = Guard(job, self.token)
+        guard = Guard(job, self.token, partial(self.around.commits, self.who))
         self.manager.registerSynch(guard)
         try:
             check_owner(self.job, self.token)

@@ -30,6 +30,7 @@ class ClaimThread(Introspection):
     observer: Any
     shares: Any
     watcher: Any
+    way: Any
     #: The thread's transaction manager and connection, while it works.
     manager: Any
     connection: Any
@@ -121,6 +122,7 @@ class ClaimThread(Introspection):
         if not self.activated:
             return
         self.watcher.wait_readable()
+        self.way.look(self.manager, self.connection)
         full = self._full.is_set()
         self._full.clear()
         if full:
@@ -171,4 +173,5 @@ class ClaimThread(Introspection):
         if self._look_again:
             times.append(self._look_again)
         times += self.claimer.due()
+        times += self.way.due()
         return max(0.0, min(times) - now)

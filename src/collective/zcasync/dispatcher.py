@@ -24,6 +24,7 @@ from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.observer import Observer
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
+from collective.zcasync.rightofway import RightOfWay
 from collective.zcasync.running import RunningJob
 from collective.zcasync.shares import Shares
 from collective.zcasync.surroundings import Surroundings
@@ -103,6 +104,7 @@ class Dispatcher(ClaimThread):
         self.neighbours = Neighbours(threads or 64, threads)
         self.shares = Shares(threads, self.neighbours)
         self.around = Surroundings(db, self.neighbours)
+        self.way = RightOfWay(self.neighbours)
         self.thread: threading.Thread | None = None
         #: The RunningDispatcher that this is a part of.
         self.running: Any = None
@@ -197,6 +199,7 @@ class Dispatcher(ClaimThread):
         """A watched record changed. Called with locks of the storage held: only sets events."""
         if oids is None or not oids.isdisjoint(self._foreign):
             self.claimer.agents.abroad.set()
+        self.way.heard(oids)
         if oids is None or not oids.isdisjoint(self._kin):
             self._full.set()
         if oids is None or not oids.isdisjoint(self.mail.boxes):

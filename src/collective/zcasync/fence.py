@@ -1,5 +1,6 @@
 """The fence: no transaction of an attempt commits once the job has another owner, whatever the job's code does."""
 
+from collections.abc import Callable
 from collective.zcasync import clock
 from collective.zcasync.exceptions import ReassignedError
 from transaction._transaction import Status
@@ -50,9 +51,11 @@ class Guard:
     other databases only.
     """
 
-    def __init__(self, job: Any, token: str | None) -> None:
+    def __init__(self, job: Any, token: str | None, commits: Callable[[Any], None] = lambda job: None) -> None:
         self.job = job
         self.token = token
+        #: Called with the job before each commit, when the hooks before it have run; it may look, and must not raise.
+        self._commits = commits
         #: Whether the commit that comes is the engine's own.
         self.finishing = False
         #: Whether the attempt is over: the engine then looks at the owner itself, and may give the job away.
@@ -65,6 +68,7 @@ class Guard:
         # has failed takes no changes any more, and can only be aborted.
         if self.over or txn.status != Status.ACTIVE:
             return
+        self._commits(self.job)
         self.job._p_changed = True
         if self.job.token != self.token:
             txn.join(Refuse(reassigned(self.job)))

@@ -2,6 +2,7 @@
 
 from collective.zcasync import clock
 from collective.zcasync import instanceuuid
+from collective.zcasync import rightofway
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
@@ -88,6 +89,8 @@ class Membership:
                 if queue is None:
                     dispatcher.manager.abort()
                     return False
+                if queues.right_of_way is None:  # they are older than that
+                    queues.right_of_way = rightofway.new_record()
                 da = self._register(queue)
                 siblings = self._bury(queue)
                 queue.dispatchers.tidy(dispatcher.UUID)
@@ -188,7 +191,8 @@ class Membership:
             foreign: set[bytes] = set()
             boxes: set[bytes] = set()
             kin: set[bytes] = set()
-            served = [q for q in self._served(get_queues(dispatcher.connection)) if q.name not in self.refused]
+            queues = get_queues(dispatcher.connection)
+            served = [q for q in self._served(queues) if q.name not in self.refused]
             for name in set(dispatcher.claimer.homes) - {queue.name for queue in served}:
                 dispatcher.claimer.forget(name)
                 for pool in dispatcher.queues.pop(name, {}).values():
@@ -214,6 +218,7 @@ class Membership:
                 boxes |= {da.slot.mailbox._p_oid} if da is not None and da.slot is not None else set()
             dispatcher._foreign, dispatcher._kin = foreign, kin
             dispatcher.mail.watch(boxes)
+            oids.update(dispatcher.way.watched(queues))
             dispatcher.watcher.watch(oids | boxes | kin)
         finally:
             dispatcher.manager.abort()

@@ -78,7 +78,10 @@ class Neighbours:
         self._mine = threading.local()
         self._outside: dict[Neighbour, list[float]] = {}
         self._laned: set[Neighbour] = set()
-        #: Whether jobs of the lanes of a group may begin now. Who changes what it answers notifies ``changed``.
+        #: Those whose jobs were seen to write more than records of the queues.
+        self._content: set[Neighbour] = set()
+        #: Whether jobs of the lanes of a group, and others that write content, may begin now. Who changes what it
+        #: answers notifies ``changed``.
         self.lanes_may_begin: Callable[[str], bool] = lambda group: True
         #: Called, in a job thread, when somebody has become suspicious.
         self.suspicion: Callable[[], None] = lambda: None
@@ -112,8 +115,8 @@ class Neighbours:
             return max(1, int(limit.limit)) - limit.running if limit.held else 1000
 
     def _stands(self, who: Neighbour) -> bool:
-        """Whether nothing of its lane may begin now."""
-        return who in self._laned and not self.lanes_may_begin(who[0])
+        """Whether no content job may begin now, and theirs are."""
+        return (who in self._laned or who in self._content) and not self.lanes_may_begin(who[0])
 
     def narrow(self, who: Neighbour) -> None:
         """Jobs of a lane: they begin one at a time until it is seen that they do not conflict."""
@@ -121,6 +124,20 @@ class Neighbours:
             if who not in self._laned:
                 self._laned.add(who)
                 self._limit(who).limit = 1.0
+
+    def write_content(self, who: Neighbour) -> None:
+        """Their jobs write what requests may write as well."""
+        self._content.add(who)
+
+    def writes_content(self, group: str) -> bool:
+        """Whether there are such jobs of that group. With ``changed`` held."""
+        return any(who[0] == group for known in (self._laned, self._content) for who in list(known))
+
+    def give_way(self, who: Neighbour) -> None:
+        """Return when such jobs may begin."""
+        with self.changed:
+            while self._stands(who):
+                self.changed.wait(0.1)
 
     def leave(self, who: Neighbour) -> None:
         """Give the place back."""

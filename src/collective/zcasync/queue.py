@@ -8,6 +8,7 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import execution
 from collective.zcasync import filing
+from collective.zcasync import rightofway
 from collective.zcasync import waiting
 from collective.zcasync.dispatchers import DispatcherAgents as DispatcherAgents
 from collective.zcasync.dispatchers import Dispatchers
@@ -199,6 +200,9 @@ class Queue(Puts):
 class Queues(Base):
     """``root[KEY]``: name -> Queue, and what all queues share. Written by people's changes only."""
 
+    #: Which sites' requests go first; see rightofway. None: no dispatcher that knows of it has worked here yet.
+    right_of_way: Any = None
+
     def __init__(self) -> None:
         self.schema = SCHEMA
         self.deployment: str | None = None
@@ -206,6 +210,7 @@ class Queues(Base):
         self.schedules: Any = OOBTree()
         #: group -> Site
         self.sites: Any = OOBTree()
+        self.right_of_way = rightofway.new_record()
         self._queues: Any = OOBTree()
 
     def __getitem__(self, name: str) -> Queue:

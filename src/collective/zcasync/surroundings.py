@@ -40,11 +40,18 @@ class Surroundings:
     @contextmanager
     def attempt(self, who: Neighbour, again: bool) -> Iterator[None]:
         """Around one attempt: it begins when nobody has to go first. ``again``: whether it follows a conflict."""
+        if again and self.neighbours is not None:
+            self.neighbours.give_way(who)  # the first attempt was given a thread only when it might begin
         with (
             nullcontext() if self.neighbours is None else self.neighbours.attempt(who[0], again),
             nullcontext() if self.politeness is None else self.politeness.turn(),
         ):
             yield
+
+    def commits(self, who: Neighbour, job: Any) -> None:
+        """An attempt is about to commit: learn whether such jobs write content, for they let requests go first then."""
+        if self.neighbours is not None and who[0] and job._p_jar is not None and _writes_content(job):
+            self.neighbours.write_content(who)
 
     def belongs_elsewhere(self, who: Neighbour) -> bool:
         """Whether such jobs are to run in another process, as they would conflict with those there."""
@@ -53,6 +60,15 @@ class Surroundings:
     def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> None:
         if self.neighbours is not None:
             self.neighbours.learn(who, conflict, collided)
+
+
+def _writes_content(job: Any) -> bool:
+    """Whether a job changes more than jobs, and the queues' trees where it puts some. After a savepoint: perhaps."""
+    changed = [each for each in job._p_jar._registered_objects if each is not job]
+    modules = {type(each).__module__ for each in changed}
+    own = {name for name in modules if name.startswith("collective.zcasync.")}
+    trees = {name for name in modules if name.startswith("BTrees.")} if own else set()
+    return bool(modules - own - trees) or job._p_jar._savepoint_storage is not None
 
 
 def entered(job: Any) -> AbstractContextManager[Any]:
