@@ -12,8 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from typing import Any
 
+import benchtable
 import json
 import pytest
+import subprocess
 
 TINY = Scale(
     rounds=2,
@@ -163,3 +165,17 @@ def test_limit_and_ours_are_measured_in_turn() -> None:
     assert calls == ["limit", "ours", "limit", "ours", "limit"]
     assert found["ratio"] == {"ours": 0.5} and found["spread"] == {"ours": [0.5, 0.5]}
     assert found["cpu_ms"] == {"ours": 2, "limit": 1}
+
+
+def test_the_page_shows_the_numbers_of_a_file_that_is_kept(repository: Path) -> None:
+    text = benchtable.PAGE.read_text()
+    assert benchtable.filled(text) == text, "run scripts/benchtable.py"
+    named = benchtable.BLOCK.search(text)
+    assert named is not None
+    command = ["git", "ls-files", "--error-unmatch", named["file"]]
+    assert subprocess.run(command, cwd=repository, capture_output=True, check=False).returncode == 0
+
+
+def test_the_page_has_a_cell_for_each_storage_and_a_dash_for_what_was_not_measured() -> None:
+    results = {"zeo": {"rate": {"limit": 1234.5, "limit_4": 1100}}, "relstorage": {"latency_ms": {}}}
+    assert benchtable.rows(results) == [("commits a second, 1 thread / 4", ["1,234 / 1,100", "–"])]
