@@ -130,7 +130,7 @@ class Checker:
         recount["quarantined"] = len(queue.quarantine)
         for slot in queue.slots.values():
             running += len(slot.running)
-            for (_day, outcome), groups in slot.history.periods.items():
+            for (_day, outcome, *_begin), groups in slot.history.periods.items():
                 recount[outcome] += sum(len(tree) for tree in groups.values())
         counted = queue.counts()
         told = {name: counted.get(name) for name in ("waiting", "running", *recount)}

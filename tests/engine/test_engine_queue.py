@@ -27,6 +27,7 @@ from collective.zcasync.queue import install
 from collective.zcasync.queue import Queue
 from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.upkeep import drop_old
 from datetime import datetime
 from datetime import timedelta
 from pathlib import Path
@@ -488,7 +489,9 @@ def test_the_finished_jobs_of_whole_periods_are_dropped(queue: Any, dispatch: An
     running.stop()
     transaction.begin()
     slot = next(iter(queue.slots.values()))
-    assert slot.history.drop_before(utcnow() + timedelta(days=8), 7, 30) == {"succeeded": 1}
-    assert list(queue.finished()) == [bad]
-    assert slot.history.drop_before(utcnow() + timedelta(days=31), 7, 30) == {"failed": 1}
+    set_now((begun := utcnow()) + timedelta(days=8))
+    assert drop_old(queue, slot) and list(queue.finished()) == [bad]
+    assert not drop_old(queue, slot)
+    set_now(begun + timedelta(days=31))
+    assert drop_old(queue, slot)
     assert bad.status == COMPLETED and list(queue.finished()) == []

@@ -14,8 +14,7 @@ def file_away(queue: Any, slot: Any, job: Any) -> None:
     outcome = job.outcome or "failed"
     if not job.is_callback and (not job.late or not queue.has_filed(job)):
         home = slot if slot is not None else queue.any_slot()
-        home.history.add(job, outcome, job.finished_at or clock.utcnow())
-        home.count(outcome, 1)
+        home.file(job, outcome, job.finished_at or clock.utcnow())
     if slot is not None and job._p_oid in slot.running:
         slot.release(job._p_oid)
     leave_quotas(queue, job)

@@ -22,74 +22,100 @@ OUTCOMES = ("succeeded", "failed", "cancelled")
 #: Jobs that end in one microsecond may lie that many keys apart.
 MOST_AT_ONCE = 1000
 
+#: Jobs after which another period begins: the number of jobs in history is kept in such steps.
+PERIOD = 1000
+
+#: A day's first period is named by minus the day and the outcome; others also by minus the microseconds of their begin.
+Period = tuple[int, str] | tuple[int, str, int]
+
 
 class History(Persistent):
-    """One dispatcher slot's finished jobs, in periods (a day and an outcome) that are dropped whole.
+    """One dispatcher slot's finished jobs, in periods (of a day and an outcome) that are dropped whole.
 
-    ``periods``: (minus the day, outcome) -> group -> minus the moment -> job. All numbers are negative, so that
-    reading forwards gives the newest first, and a list by group and outcome needs no scan. Written by the claims of
-    one dispatcher only: there is nothing to resolve.
+    ``periods``: name of the period -> group -> minus the moment -> job. All numbers are negative, so that reading
+    forwards gives the newest first, and a list by group and outcome needs no scan. Written by the claims of one
+    dispatcher only: there is nothing to resolve.
     """
 
     def __init__(self) -> None:
         self.periods: Any = OOBTree()
 
-    def add(self, job: Any, outcome: str, ended: datetime) -> None:
-        """Enter a finished job under the time of its end."""
-        period = self.periods.get((-ended.toordinal(), outcome))
+    def add(self, job: Any, outcome: str, ended: datetime, full: bool = False) -> bool:
+        """Enter a finished job under the time of its end. ``full``: into a new period, if none has ended later; whether
+        there is one now."""
+        name = self._period_of(outcome, ended)
+        moment = clock.to_microseconds(ended)
+        fresh = full and self._newest(name) < moment
+        if fresh:
+            name = (-ended.toordinal(), outcome, -moment)
+        period = self.periods.get(name)
         if period is None:
-            period = self.periods[(-ended.toordinal(), outcome)] = OOBTree()
+            period = self.periods[name] = OOBTree()
         tree = period.get(job.group)
         if tree is None:
             tree = period[job.group] = LOBTree()
-        key = -((clock.to_microseconds(ended) << 6) | random.getrandbits(6))
+        key = -((moment << 6) | random.getrandbits(6))
         while key in tree:
             key -= 1
         tree[key] = job
+        return fresh
+
+    def _period_of(self, outcome: str, ended: datetime) -> Period:
+        """The last period that begins before that moment."""
+        day = -ended.toordinal()
+        later = self.periods.keys((day, outcome, -clock.to_microseconds(ended)), (day, outcome, 0))
+        return next(iter(later), (day, outcome))
+
+    def _newest(self, name: Period) -> int:
+        """Microseconds of the last end in a period, or a little more."""
+        return max((-tree.minKey() >> 6 for tree in self.periods.get(name, {}).values() if tree), default=0)
 
     def holds(self, job: Any) -> bool:
         """Whether the job was entered here."""
         ended = job.finished_at
-        tree = ended and self.periods.get((-ended.toordinal(), job.outcome or "failed"), {}).get(job.group)
+        tree = ended and self.periods.get(self._period_of(job.outcome or "failed", ended), {}).get(job.group)
         if not tree:
             return False
         last = -(clock.to_microseconds(ended) << 6)
         return any(other is job for other in tree.values(last - MOST_AT_ONCE, last))
 
-    def drop_before(self, now: datetime, retention_days: int, failed_days: int) -> dict[str, int]:
-        """Forget whole periods that are older than the retention; return how many jobs by outcome."""
-        dropped: dict[str, int] = {}
-        for day, outcome in list(self.periods.keys()):
-            keep = failed_days if outcome == "failed" else retention_days
-            if now.toordinal() + day > keep:
-                period = self.periods[(day, outcome)]
-                dropped[outcome] = dropped.get(outcome, 0) + sum(len(tree) for tree in period.values())
-                del self.periods[(day, outcome)]
-        return dropped
+    def names(self, outcome: str) -> list[Period]:
+        """The names of an outcome's periods, newest first."""
+        return sorted((name for name in self.periods.keys() if name[1] == outcome), key=begin_of)
+
+    def drop(self, name: Period) -> int:
+        """Forget a whole period; return how many jobs were in it. Loads none of them."""
+        number = sum(len(tree) for tree in self.periods[name].values())
+        del self.periods[name]
+        return number
 
     def rows(self, outcome: str | None = None, group: str | None = None) -> Iterator[tuple[int, Any]]:
         """(key, job), newest first."""
-        by_day: dict[int, list[Any]] = {}
-        for (day, kind), period in self.periods.items():
-            if outcome is None or kind == outcome:
-                by_day.setdefault(day, []).append(period)
-        for day in sorted(by_day):
-            trees = []
-            for period in by_day[day]:
-                if group is None:
-                    trees.extend(period.values())
-                elif group in period:
-                    trees.append(period[group])
-            yield from heapq.merge(*(tree.items() for tree in trees), key=lambda row: row[0])
+        kinds = OUTCOMES if outcome is None else (outcome,)
+        return heapq.merge(*(self._rows(kind, group) for kind in kinds), key=lambda row: row[0])
+
+    def _rows(self, outcome: str, group: str | None) -> Iterator[tuple[int, Any]]:
+        for name in self.names(outcome):
+            period = self.periods[name]
+            if group is None:
+                yield from heapq.merge(*(tree.items() for tree in period.values()), key=lambda row: row[0])
+            elif group in period:
+                yield from period[group].items()
 
     def purge(self, group: str) -> dict[str, int]:
         """Forget all jobs of a group; return how many by outcome."""
         purged: dict[str, int] = {}
-        for (_day, outcome), period in self.periods.items():
+        for name, period in self.periods.items():
+            outcome = name[1]
             if group in period:
                 purged[outcome] = purged.get(outcome, 0) + len(period[group])
                 del period[group]
         return purged
+
+
+def begin_of(name: Period) -> tuple[int, int]:
+    """What periods are sorted by, newest first: minus the day, and minus the microseconds."""
+    return name[0], name[2] if len(name) == 3 else 0
 
 
 def merged(histories: list[History], outcome: str | None = None, group: str | None = None) -> Iterator[Any]:

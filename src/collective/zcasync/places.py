@@ -156,6 +156,10 @@ class Places(Base):
         """Finished jobs, newest first. ``outcome``: succeeded, failed or cancelled."""
         return merged([slot.history for slot in self.slots.values()], outcome, group)
 
+    def number_finished(self, outcome: str) -> int:
+        """How many jobs of one outcome are in the history."""
+        return self.adjustments[outcome].value + sum(slot.counts.get(outcome, 0) for slot in self.slots.values())
+
     def has_filed(self, job: Any) -> bool:
         """Whether the job is in history already: callbacks can be added to finished jobs."""
         return any(slot.history.holds(job) for slot in self.slots.values())

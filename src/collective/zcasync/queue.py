@@ -75,8 +75,10 @@ class Queue(Puts):
 
     name = ""
     paused = False
+    #: Days that finished jobs are kept, and failed ones; and how many of each outcome at most.
     retention_days = 7
     failed_days = 30
+    retention_jobs = 100_000
     code_wait = CODE_WAIT
     owner = ""
     quotas: Quotas

@@ -4,7 +4,9 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync.history import History
+from collective.zcasync.history import PERIOD
 from collective.zcasync.lookup import main_of
+from datetime import datetime
 from persistent import Persistent
 from typing import Any
 
@@ -22,6 +24,8 @@ class Slot(Persistent):
 
     #: oid -> (job, agent name): their code has run, and a Deferred of the dispatcher's process will tell the result.
     deferreds: dict[bytes, tuple[Any, str]] = {}
+    #: outcome -> jobs filed since the history's last period began.
+    filed: dict[str, int] = {}
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -42,6 +46,13 @@ class Slot(Persistent):
         """Add to one of COUNTS."""
         if change:
             self.counts = {**self.counts, kind: self.counts.get(kind, 0) + change}
+
+    def file(self, job: Any, outcome: str, ended: datetime) -> None:
+        """Enter a finished job into the history."""
+        number = self.filed.get(outcome, 0)
+        fresh = self.history.add(job, outcome, ended, number >= PERIOD)
+        self.filed = {**self.filed, outcome: 1 if fresh else number + 1}
+        self.count(outcome, 1)
 
     def backlog(self, group: str) -> Any:
         """The backlog of one group, made if it is missing."""

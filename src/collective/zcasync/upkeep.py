@@ -4,6 +4,9 @@ from collections.abc import Callable
 from collective.zcasync import clock
 from collective.zcasync import sweeping
 from collective.zcasync import waiting
+from collective.zcasync.history import begin_of
+from collective.zcasync.history import OUTCOMES
+from collective.zcasync.history import Period
 from collective.zcasync.lookup import loads
 from datetime import datetime
 from typing import Any
@@ -15,6 +18,9 @@ logger = logging.getLogger("collective.zcasync.events")
 
 #: Seconds that a job claimed ahead waits for a thread before it is given back. A claim counts as half of that at most.
 STALE_AFTER = 1.0
+
+#: Periods of the history that one poll forgets: to count them, each costs a record for some thirty jobs.
+DROP_AT_MOST = 30
 
 
 class Upkeep:
@@ -43,7 +49,7 @@ class Upkeep:
         changed = self._give_back_lost(name, queue, slot, told) if name in self.doubtful else False
         if full:
             changed = self._stale(name, queue, slot) or changed
-            changed = self._drop_old(queue, slot) or changed
+            changed = drop_old(queue, slot) or changed
             changed = self._look_at_waiting(name, queue, slot) or changed
         return changed
 
@@ -72,18 +78,6 @@ class Upkeep:
         self._looked[name], changed = waiting.look(queue, slot, self._looked.get(name))
         return changed
 
-    @staticmethod
-    def _drop_old(queue: Any, own: Any) -> bool:
-        """Forget finished jobs after their time, also those in slots that nobody owns any more."""
-        changed = False
-        for slot in queue.slots.values():
-            if slot is own or slot.owner is None:
-                dropped = slot.history.drop_before(clock.utcnow(), queue.retention_days, queue.failed_days)
-                for outcome, number in dropped.items():
-                    slot.count(outcome, -number)
-                    changed = True
-        return changed
-
     def _stale(self, name: str, queue: Any, slot: Any) -> bool:
         """Give back what was claimed ahead and has waited too long: its threads have met long jobs."""
         back = self.back.setdefault(name, [])  # kept until it is committed: no thread has these any more
@@ -103,3 +97,32 @@ class Upkeep:
             moment = clock.from_microseconds(coming[0][0])
             seconds = (moment - clock.utcnow()).total_seconds()
             self.due[name] = time.monotonic() + max(seconds, 0.005)
+
+
+def drop_old(queue: Any, own: Any) -> bool:
+    """Forget finished jobs after their time, and the oldest where there are too many: in the own slot, and in those
+    that nobody owns any more. Whole periods, DROP_AT_MOST in one pass. Whether there were any."""
+    mine = [slot for slot in queue.slots.values() if slot is own or slot.owner is None]
+    left = DROP_AT_MOST
+    for outcome in OUTCOMES:
+        while left and (found := _to_drop(queue, mine, outcome)) is not None:
+            slot, name = found
+            slot.count(outcome, -slot.history.drop(name))
+            left -= 1
+    return left < DROP_AT_MOST
+
+
+def _to_drop(queue: Any, mine: list[Any], outcome: str) -> tuple[Any, Period] | None:
+    """The next period to forget, and its slot; None if there is none, or another dispatcher has it in its slot."""
+    days = queue.failed_days if outcome == "failed" else queue.retention_days
+    today = clock.utcnow().toordinal()
+    for slot in mine:
+        names = slot.history.names(outcome)
+        if names and today + names[-1][0] > days:
+            return slot, names[-1]
+    if queue.number_finished(outcome) <= queue.retention_jobs:
+        return None
+    # The last period of a slot is still being filled: it stays, however few are to be kept.
+    last = [(slot, names[-1]) for slot in queue.slots.values() if len(names := slot.history.names(outcome)) > 1]
+    oldest = max(last, key=lambda row: begin_of(row[1]), default=None)
+    return oldest if oldest is not None and oldest[0] in mine else None

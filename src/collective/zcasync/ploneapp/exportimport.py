@@ -49,7 +49,11 @@ def describe(queues: Any) -> profilexml.Description:
         tuple(
             profilexml.QueueNode(
                 name,
-                values={"retention_days": queue.retention_days, "failed_days": queue.failed_days},
+                values={
+                    "retention_days": queue.retention_days,
+                    "failed_days": queue.failed_days,
+                    "retention_jobs": queue.retention_jobs,
+                },
                 quotas=tuple(
                     profilexml.Node(quota, values={"size": queue.quotas[quota].size}) for quota in sorted(queue.quotas)
                 ),

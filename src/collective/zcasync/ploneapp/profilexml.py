@@ -166,7 +166,8 @@ class _Reader:
         return RuleNode(name=name, line=element.sourceline, **flags, rule=rule or ())
 
     def queue(self, element: Any) -> QueueNode:
-        node = self.node(element, {"retention_days": _days, "failed_days": _days}, empty_name=True)
+        numbers = {"retention_days": _days, "failed_days": _days, "retention_jobs": _whole(0, 100_000_000)}
+        node = self.node(element, numbers, empty_name=True)
         quotas, agents = [], []
         for child in self.children(element, ("quota", "agent")):
             if child.tag == "quota":
