@@ -228,3 +228,10 @@ def catch_up(connections: list[Any]) -> None:
         while connection.db().lastTransaction() < newest:
             assert time.monotonic() < end, "a client does not hear of the newest transaction"
         connection.transaction_manager.begin()
+
+
+def count_slowly(key: str = "count", seconds: float = 0.02) -> int:
+    """A change that conflicts with that of any other such job that runs meanwhile."""
+    number = count(key)
+    threading.Event().wait(seconds)
+    return number

@@ -5,11 +5,19 @@ from collective.zcasync.claims import Taker
 from collective.zcasync.entries import place_rows
 from collective.zcasync.job import Job
 from collective.zcasync.lanes import Lanes
+from collective.zcasync.neighbours import Neighbours
+from collective.zcasync.retry import RetryCommonForever
+from collective.zcasync.testing import poll_now
+from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testing import wait_until
 from typing import Any
 
 import enginejobs
 import pytest
+import threading
 import transaction
+
+LONG = 60
 
 KEY = ("", "content")
 
@@ -175,3 +183,166 @@ def test_a_queue_from_before_lanes_works_without_and_gets_them_from_its_next_dis
     dispatch()
     transaction.begin()
     assert queue.lanes is not None
+
+
+# With dispatchers that run
+
+
+def put_counting(queue: Any, number: int, lane: str) -> list[Any]:
+    jobs = [queue.put(Job(enginejobs.count_slowly)) for _number in range(number)]
+    for job in jobs:
+        job.lane = lane
+        job.retry_policy_factory = RetryCommonForever
+    transaction.commit()
+    return jobs
+
+
+def held_by(queue: Any) -> set[str]:
+    return {lane.holder for _key, lane in queue.lanes.items() if lane.holder is not None}
+
+
+def test_jobs_of_one_lane_never_conflict_though_two_dispatchers_are_there(queue: Any, dispatch: Any) -> None:
+    for _number in range(2):
+        dispatch(poll_interval=1000)
+    jobs = put_counting(queue, 30, "content")
+    for job in jobs:
+        wait_for_result(job, LONG)
+    transaction.begin()
+
+    assert sorted(job.result for job in jobs) == list(range(1, 31))
+    assert {job.attempts for job in jobs} == {1}
+    assert len({job.agent.parent.name for job in jobs}) == 1, "one dispatcher held the lane all the time"
+    wait_until(queue, lambda: list(queue.lanes.items()) == [], LONG, "the end of the lane")
+
+
+def test_what_others_move_into_a_lane_wakes_its_holder_without_a_poll(queue: Any, dispatch: Any) -> None:
+    enginejobs.fresh()
+    running = [dispatch(poll_interval=1000) for _number in range(2)]
+    first = queue.put(Job(enginejobs.wait, "a"))
+    first.lane = "content"
+    transaction.commit()
+    assert enginejobs.started["a"].wait(LONG)
+    transaction.begin()
+    holder = next(one.dispatcher for one in running if {str(one.dispatcher.UUID)} == held_by(queue))
+    jobs = put_counting(queue, 30, "content")
+    wait_until(queue, lambda: queue.lanes.get(KEY).waiting() > 20, LONG, "what was moved into the lane")
+    enginejobs.released["a"].set()
+    for job in (first, *jobs):
+        wait_for_result(job, LONG)
+    transaction.begin()
+
+    assert {job.agent.parent.name for job in (first, *jobs)} == {str(holder.UUID)}
+    assert {job.attempts for job in jobs} == {1}
+
+
+def test_other_jobs_of_the_site_use_the_threads_of_both_while_a_lane_is_busy(queue: Any, dispatch: Any) -> None:
+    enginejobs.fresh()
+    for _number in range(2):
+        dispatch(threads=2, poll_interval=1000)
+    content = put_counting(queue, 20, "content")
+    others = [queue.put(Job(enginejobs.wait, "b")) for _number in range(3)]
+    transaction.commit()
+    wait_until(queue, lambda: enginejobs.calls.count("b") == 3, LONG, "three that run beside the lane")
+    enginejobs.released["b"].set()
+    for job in (*content, *others):
+        wait_for_result(job, LONG)
+    transaction.begin()
+
+    assert {job.attempts for job in content} == {1}
+    assert len({job.agent.parent.name for job in others}) == 2
+
+
+def test_a_lane_is_learned_from_conflicts_with_another_dispatcher(
+    queue: Any, dispatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "collective.zcasync.events")
+    for _number in range(2):
+        dispatch(threads=2)
+    jobs = put_counting(queue, 60, "")
+    for job in jobs:
+        wait_for_result(job, LONG)
+    transaction.begin()
+    assert list(queue.lanes.learned) == [("", "enginejobs.count_slowly")]
+    assert caplog.text.count("they share a lane now") == 1
+    more = put_counting(queue, 40, "")
+    for job in more:
+        wait_for_result(job, LONG)
+    transaction.begin()
+
+    assert sorted(job.result for job in more) == list(range(61, 101))
+    assert max(job.attempts for job in more) <= 3 and sum(job.attempts - 1 for job in more) <= 4
+
+
+def test_a_holder_whose_agents_do_not_take_the_first_job_leaves_the_lane_to_others(queue: Any, dispatch: Any) -> None:
+    queue.set_template("worker", "main", size=1)
+    queue.set_template("other", "main", size=1)
+    transaction.commit()
+    picky = dispatch(role="worker", poll_interval=0.1).dispatcher
+    open_to_all = dispatch(role="other", poll_interval=0.1).dispatcher
+    transaction.begin()
+    queue.dispatchers[picky.UUID]["main"].filter = takes_even
+    transaction.commit()
+    poll_now(picky)
+    jobs = [queue.put(laned(number)) for number in range(40)]
+    transaction.commit()
+    for job in jobs:
+        wait_for_result(job, LONG)
+    transaction.begin()
+
+    assert {job.agent.parent.UUID for job in jobs if job.args[0] % 2} == {open_to_all.UUID}
+
+
+def takes_even(job: Any) -> bool:
+    return not job.args[0] % 2
+
+
+# What a process learns from its conflicts
+
+
+def test_only_an_attempt_beside_which_no_neighbour_ran_conflicts_with_another_process() -> None:
+    neighbours, who = Neighbours(4), ("site", "task")
+    told: list[int] = []
+    neighbours.suspicion = lambda: told.append(1)
+    for again in (False, True):
+        with neighbours.attempt("site", again):
+            neighbours.learn(who, True)
+    assert neighbours.suspects() == [who] and told == [1]
+
+    other = ("site", "other")
+    for _number in range(5):
+        with neighbours.attempt("site", False):
+            with_neighbour(neighbours)
+            assert not neighbours.learn(other, True)
+    assert neighbours.suspects() == [who]
+
+
+def with_neighbour(neighbours: Neighbours) -> None:
+    """Another attempt of the site begins and ends meanwhile."""
+
+    def run() -> None:
+        with neighbours.attempt("site", False):
+            neighbours.learn(("site", "neighbour"), False)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+
+
+def test_seldom_conflicts_make_nobody_suspicious() -> None:
+    neighbours, who = Neighbours(4), ("site", "task")
+    for number in range(100):
+        with neighbours.attempt("site", False):
+            neighbours.learn(who, number % 25 == 0)
+    assert neighbours.suspects() == []
+
+
+def test_jobs_of_a_lane_begin_one_at_a_time_and_not_at_all_while_it_stands() -> None:
+    neighbours, who, other = Neighbours(4), ("site", "content"), ("site", "other")
+    neighbours.narrow(who)
+    assert neighbours.room(who) == 1 and neighbours.enter(who) and not neighbours.enter(who)
+    assert neighbours.enter(other) and neighbours.enter(other)
+    neighbours.leave(who)
+    neighbours.lanes_may_begin = lambda group: group != "site"
+
+    assert neighbours.room(who) == 0 and not neighbours.enter(who)
+    assert neighbours.enter(other)

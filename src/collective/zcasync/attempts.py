@@ -42,6 +42,10 @@ tracelog = logging.getLogger("collective.zcasync.trace")
 RETURNED, REASSIGNED, UNREADABLE = "returned", "reassigned", "unreadable"
 
 
+#: Seconds that a job waits which conflicts with other processes again and again: a claim gives it a lane meanwhile.
+LANE_PAUSE = 0.15
+
+
 class MustWait(Exception):
     """A callback has to wait: its job leaves the thread, and goes on with it then."""
 
@@ -230,7 +234,8 @@ class Run:
                 retry.forget_conflicts(self.cache)
                 self.conflicts = 0
             self.conflicts += 1
-            self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__)
+            if self.around.learn(self.who, True, getattr(error, "class_name", None) or type(error).__name__):
+                self.around.stopping.wait(LANE_PAUSE)
         failure = Failure.from_exception(error, capture_locals=bool(self.job.capture_locals))
         answer = decisions.answer(self.job, failure, kind, self.stage == "commit", self.cache)
         if answer is False:

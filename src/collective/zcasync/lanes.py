@@ -56,7 +56,7 @@ class Lanes(Persistent):
         self._lanes: Any = OOBTree({_FIRST: None})
         #: (group, task) -> when they were seen to conflict last, in microseconds.
         self.learned: Any = OOBTree()
-        #: Changed when a lane is left to others, with jobs: all dispatchers hear of that.
+        #: Changed when a lane is left to others, with jobs, or a new one is learned: all dispatchers hear of that.
         self.bell = Length()
 
     def get(self, key: Key) -> Any:

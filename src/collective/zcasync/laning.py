@@ -106,22 +106,20 @@ class Laning:
     # What conflicts teach
 
     def _learn(self, view: LaneView) -> None:
-        """Enter those whose jobs conflicted with jobs of other dispatchers; and see who is to run elsewhere."""
+        """Enter those who conflict with other processes, if that may be siblings; and see who is to run elsewhere."""
         neighbours, lanes = self.dispatcher.neighbours, view.lanes
         self._new = []
         if lanes is None:
             return
-        for group, task in neighbours.suspects():
-            if any(job.group == group and (job.task == task or lanes.of(job)) for job in _of_others(view)):
-                self._new += [(group, task)] if lanes.learn(group, task) else []
+        suspects = neighbours.suspects()
+        for group, task in suspects if suspects and len(view.queue.dispatchers.active()) > 1 else ():
+            if lanes.learn(group, task):
+                self._new.append((group, task))
+                if view.elsewhere((group, LEARNED_LANE)) is None:
+                    view.hold((group, LEARNED_LANE))  # with the jobs that run here
+                lanes.bell.change(1)
         found = {who for who in lanes.learned if view.elsewhere((who[0], LEARNED_LANE)) is not None}
         if found != self._elsewhere.get(view.queue.name, set()):
             self._elsewhere[view.queue.name] = found
             neighbours.elsewhere = frozenset().union(*self._elsewhere.values())
-
-
-def _of_others(view: LaneView) -> Iterator[Any]:
-    """The jobs that other dispatchers have taken."""
-    for slot in view.queue.slots.values():
-        if slot.owner not in (None, view.me):
-            yield from (job for job, _agent in slot.running.values() if loads(job))
+            self.dispatcher.poll_soon()  # which gives back what threads have not begun

@@ -20,8 +20,8 @@ import time
 #: side by side, for that costs more than the conflict itself (each thread's cache loses what the others write).
 GROW_AFTER, LONGEST_PATIENCE = 50, 1600
 
-#: Conflicts with other processes, and the seconds in which they happen, that make suspicious.
-SUSPICIOUS, SUSPICIOUS_IN = 2, 60.0
+#: Conflicts with other processes that make suspicious if no more attempts and seconds lie between them.
+SUSPICIOUS, SUSPICIOUS_ATTEMPTS, SUSPICIOUS_IN = 2, 20, 60.0
 
 Neighbour = tuple[str, str]  # group and task, or group and lane
 
@@ -36,6 +36,9 @@ class _Limit:
         self.smooth = 0
         self.patience = GROW_AFTER
         self.grown = False
+        #: Attempts that have ended, and of those that conflicted with other processes: (which, when).
+        self.attempts = 0
+        self.outside: list[tuple[int, float]] = []
 
     def admits(self) -> bool:
         return self.running < max(1, int(self.limit))
@@ -45,7 +48,16 @@ class _Limit:
         """Whether conflicts keep some of the threads from such jobs."""
         return self.limit < self.most
 
-    def learn(self, conflict: bool) -> None:
+    @property
+    def suspicious(self) -> bool:
+        """Whether it conflicts with other processes again and again."""
+        oldest, first = time.monotonic() - SUSPICIOUS_IN, self.attempts - SUSPICIOUS_ATTEMPTS
+        return sum(number >= first and when > oldest for number, when in self.outside) >= SUSPICIOUS
+
+    def learn(self, conflict: bool, outside: bool) -> None:
+        self.attempts += 1
+        if outside:
+            self.outside = [*self.outside, (self.attempts, time.monotonic())][-SUSPICIOUS:]
         if conflict:
             if self.grown:
                 self.patience = min(self.patience * 2, LONGEST_PATIENCE)
@@ -76,7 +88,6 @@ class Neighbours:
         #: group -> how many attempts have begun; a thread's own attempt: (that number, whether others ran).
         self._begun: dict[str, int] = {}
         self._mine = threading.local()
-        self._outside: dict[Neighbour, list[float]] = {}
         self._laned: set[Neighbour] = set()
         #: Those whose jobs were seen to write more than records of the queues.
         self._content: set[Neighbour] = set()
@@ -146,33 +157,29 @@ class Neighbours:
             self.running -= 1
             self.changed.notify_all()
 
-    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> None:
-        """Tell how an attempt ended. ``collided``: name of the class of the object."""
+    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> bool:
+        """Tell how an attempt ended; whether it has become suspicious. ``collided``: name of the object's class."""
         with self.changed:
-            self._limit(who).learn(conflict)
+            limit, outside = self._limit(who), conflict and self._from_outside(who[0])
+            limit.learn(conflict, outside)
             if conflict:
                 self.collisions[who] = collided
-            suspicious = conflict and self._from_outside(who)
+            suspicious = outside and limit.suspicious and who not in self._laned
             self.changed.notify_all()
         if suspicious:
             self.suspicion()
+        return suspicious
 
-    def _from_outside(self, who: Neighbour) -> bool:
-        """This thread's attempt has conflicted: whether with another process, and not for the first time."""
+    def _from_outside(self, group: str) -> bool:
+        """Whether no other attempt of the group ran here during this thread's own."""
         begun, shared = getattr(self._mine, "attempt", (0, True))
-        if shared or begun != self._begun.get(who[0]):
-            return False
-        now = time.monotonic()
-        times = [when for when in self._outside.get(who, ()) if now - when < SUSPICIOUS_IN]
-        self._outside[who] = [*times, now][-SUSPICIOUS:]
-        return len(times) + 1 >= SUSPICIOUS
+        return not shared and begun == self._begun.get(group)
 
     def suspects(self) -> list[Neighbour]:
-        """Those who have conflicted with other processes again and again, not long ago."""
+        """Those who conflict with other processes again and again."""
         with self.changed:
-            oldest = time.monotonic() - SUSPICIOUS_IN
-            self._outside = {who: times for who, times in self._outside.items() if times[-1] > oldest}
-            return [who for who, times in self._outside.items() if len(times) >= SUSPICIOUS]
+            limits = [(who, limit) for who, limit in self._limits.items() if who not in self._laned]
+            return [who for who, limit in limits if limit.outside and limit.suspicious]
 
     def limits(self) -> dict[Neighbour, int]:
         """How many may run at once now, where that is less than the number of threads."""

@@ -57,9 +57,9 @@ class Surroundings:
         """Whether such jobs are to run in another process, as they would conflict with those there."""
         return self.neighbours is not None and who in self.neighbours.elsewhere
 
-    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> None:
-        if self.neighbours is not None:
-            self.neighbours.learn(who, conflict, collided)
+    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> bool:
+        """Tell how an attempt ended; whether such jobs conflict with another process again and again."""
+        return self.neighbours is not None and self.neighbours.learn(who, conflict, collided)
 
 
 def _writes_content(job: Any) -> bool:

@@ -139,11 +139,12 @@ class AgentThreadPool:
             self._changed.notify_all()
 
     def take_back(self, older_than: float = 0.0) -> list[Item]:
-        """Take away what no thread has begun; ``older_than`` seconds since its claim."""
+        """Take away what no thread has begun; ``older_than`` seconds since its claim, or what is to run elsewhere."""
         now = time.monotonic()
         with self._changed:
-            back = [item for item in self.waiting if now - item.since >= older_than]
-            self.waiting = deque(item for item in self.waiting if now - item.since < older_than)
+            elsewhere = self.dispatcher.neighbours.elsewhere
+            back = [item for item in self.waiting if now - item.since >= older_than or item.who in elsewhere]
+            self.waiting = deque(item for item in self.waiting if item not in back)
         return back
 
     def started(self) -> set[bytes]:
