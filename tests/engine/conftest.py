@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import dispatcher
+from collective.zcasync import notify
 from collective.zcasync.interfaces import IConnectionSource
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.queue import get_queue
@@ -10,6 +11,8 @@ from collective.zcasync.queue import install
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.reactor import start
 from pathlib import Path
+from postgresserver import postgres_server
+from postgresserver import PostgresServer
 from typing import Any
 from ZODB.FileStorage import FileStorage
 from zope.component import getGlobalSiteManager
@@ -66,6 +69,28 @@ def zeo_database(tmp_path: Path) -> Iterator[Callable[[], Any]]:
     for database in databases:
         database.close()
     stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def relstorage_database(postgres: PostgresServer) -> Iterator[Callable[[], Any]]:
+    """Open another client of a database in PostgreSQL at each call, as another process would."""
+    name = postgres.new_database()
+    databases: list[Any] = []
+
+    def open_one() -> Any:
+        databases.append(postgres.open(name))
+        return databases[-1]
+
+    yield open_one
+    for database in databases:
+        notify.switch_off(database)
+        database.close()
 
 
 @pytest.fixture(params=["filestorage", "zeo"])

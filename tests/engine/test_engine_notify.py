@@ -12,7 +12,6 @@ from collective.zcasync.testing import wait_for_result
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from postgresserver import postgres_server
 from postgresserver import PostgresServer
 from typing import Any
 
@@ -38,26 +37,14 @@ def fresh_jobs() -> None:
     enginejobs.fresh()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
+@pytest.fixture
+def server(postgres: PostgresServer) -> PostgresServer:
+    return postgres
 
 
 @pytest.fixture
-def clients(server: PostgresServer) -> Iterator[Callable[[], Any]]:
-    """Open another client of the test's database at each call, as another process would."""
-    name = server.new_database()
-    databases: list[Any] = []
-
-    def open_one() -> Any:
-        databases.append(server.open(name))
-        return databases[-1]
-
-    yield open_one
-    for database in databases:
-        notify.switch_off(database)
-        database.close()
+def clients(relstorage_database: Callable[[], Any]) -> Callable[[], Any]:
+    return relstorage_database
 
 
 @pytest.fixture

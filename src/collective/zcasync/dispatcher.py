@@ -110,7 +110,8 @@ class Dispatcher(ClaimThread):
         self.running: Any = None
         self.claimer = Claimer(self)
         self._foreign: set[bytes] = set()
-        #: oids of the siblings' registrations: what changes there is looked at in a poll.
+        #: oids of the siblings' registrations, and of what holds queues, quotas, agents and templates: what changes
+        #: there is looked at in a poll.
         self._kin: set[bytes] = set()
         self.leaving_grace = shutdown_grace
         self._leaving = False

@@ -7,6 +7,7 @@ from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
 from collective.zcasync.lanes import Lanes
+from collective.zcasync.persistence import records_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
 from typing import Any
@@ -192,6 +193,7 @@ class Membership:
             boxes: set[bytes] = set()
             kin: set[bytes] = set()
             queues = get_queues(dispatcher.connection)
+            kin |= _oids(queues._queues)
             served = [q for q in self._served(queues) if q.name not in self.refused]
             for name in set(dispatcher.claimer.homes) - {queue.name for queue in served}:
                 dispatcher.claimer.forget(name)
@@ -210,11 +212,13 @@ class Membership:
                     if shard not in homes:
                         foreign |= both
                 # What people change wakes everybody: pauses, releases, sizes of quotas, templates.
-                oids |= {queue._p_oid, queue.quotas._p_oid, *(quota._p_oid for quota in queue.quotas.values())}
+                oids |= {queue._p_oid, *(quota._p_oid for quota in queue.quotas.values())}
                 oids.update(dispatcher.claimer.laning.watched(queue))
                 da = queue.dispatchers.get(dispatcher.UUID)
                 oids |= {agent._p_oid for agent in da.values()} if da is not None else set()
-                kin |= {other._p_oid for other in queue.dispatchers.values()} | {queue.dispatchers._data._p_oid}
+                kin |= {other._p_oid for other in queue.dispatchers.values()} | _oids(queue.dispatchers._data)
+                kin |= _oids(queue.templates) | _oids(queue.templates.get(dispatcher.role))
+                kin |= _oids(queue.quotas._quotas) | _oids(getattr(da, "_agents", None))
                 boxes |= {da.slot.mailbox._p_oid} if da is not None and da.slot is not None else set()
             dispatcher._foreign, dispatcher._kin = foreign, kin
             dispatcher.mail.watch(boxes)
@@ -303,6 +307,11 @@ class Membership:
 
         transactions.never_fail(call, f"the end of {dispatcher.UUID}", dispatcher.manager)
         dispatcher.claimer.homes.clear()
+
+
+def _oids(tree: Any) -> set[bytes]:
+    """What to watch for entries that come into a tree and go."""
+    return {record._p_oid for record in records_of(tree)}
 
 
 def _place(da: Any) -> str:

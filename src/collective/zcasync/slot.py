@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collective.zcasync.history import History
 from collective.zcasync.history import PERIOD
 from collective.zcasync.lookup import main_of
+from collective.zcasync.persistence import records_of
 from datetime import datetime
 from persistent import Persistent
 from typing import Any
@@ -86,12 +87,8 @@ class Slot(Persistent):
 
         For whoever takes a job from its owner that had not ended: its letters go elsewhere from then on.
         """
-        jar, record = self._p_jar, self.mailbox
-        while record is not None:
-            if record._p_oid is not None:  # the only bucket of a small tree is a part of the tree's record
-                record._p_activate()
-                jar.readCurrent(record)
-            record = record._firstbucket if record is self.mailbox else record._next
+        for record in records_of(self.mailbox):
+            self._p_jar.readCurrent(record)
 
     def open_mail(self, oid: bytes) -> list[tuple[str, str, Any]]:
         """Take all letters for a job out: (kind, name, value). For the claim that sweeps it."""
