@@ -66,8 +66,8 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """Run a server until the end of the block."""
+def postgres_server(*settings: str) -> Iterator[PostgresServer]:
+    """Run a server until the end of the block, with these settings ("fsync=off")."""
     folder = tempfile.mkdtemp(prefix="zcasync-postgres-")
     who: dict[str, Any] = {"cwd": folder}
     if os.getuid() == 0:
@@ -79,6 +79,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         made = subprocess.run(make, capture_output=True, text=True, **who)
         assert made.returncode == 0, made.stdout + made.stderr
         run = [_program("postgres"), "-D", data, "-k", folder, "-c", "listen_addresses="]
+        run += [part for setting in settings for part in ("-c", setting)]
         with log.open("w") as output:
             process = subprocess.Popen(run, stdout=output, stderr=output, **who)
         try:
@@ -86,7 +87,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             _wait_for(server, process, log)
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # "fast": ends the sessions that are left
+            process.send_signal(signal.SIGQUIT)  # "immediate": nobody needs the data any more
             process.wait(PATIENCE)
     finally:
         shutil.rmtree(folder)

@@ -73,7 +73,7 @@ def zeo_database(tmp_path: Path) -> Iterator[Callable[[], Any]]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
+    with postgres_server("fsync=off") as server:
         yield server
 
 

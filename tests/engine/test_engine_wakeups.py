@@ -14,6 +14,7 @@ from collective.zcasync.retry import NeverRetry
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import enginejobs
 import pytest
@@ -344,6 +345,22 @@ def the_backlog_of_a_busy_process(scene: Scene) -> Iterator[None]:
     transaction.commit()
 
 
+def a_job_that_was_claimed_ahead_of_a_long_one(scene: Scene) -> Iterator[None]:
+    scene.queue.inboxes = scene.queue.inboxes[:1]
+    scene.queue.overflows = scene.queue.overflows[:1]
+    transaction.commit()
+    for number in (1, 2):  # the inbox has its home at the first of them
+        scene.begin(threads=1, uuid=UUID(int=number))
+    scene.agent(1).filter = only_b
+    transaction.commit()
+    for _number in range(5):
+        scene.put(enginejobs.note, "quick")
+    yield
+    for name in "ab":
+        scene.queue.put(Job(enginejobs.wait, name))
+    transaction.commit()
+
+
 def a_process_that_leaves(scene: Scene) -> Iterator[None]:
     running = scene.begin()
     scene.put(fail_first, "b")
@@ -378,6 +395,7 @@ CAUSES: list[Cause] = [
     an_inner_job_that_ends,
     a_cancelled_job_with_a_callback,
     the_backlog_of_a_busy_process,
+    a_job_that_was_claimed_ahead_of_a_long_one,
     a_process_that_leaves,
     *SETTINGS,
 ]

@@ -60,6 +60,7 @@ class AgentClaims:
         self.homes = homes
         #: Set, by any thread, when something may lie in the inboxes of others.
         self.abroad = threading.Event()
+        self._news = False
         self._seen: dict[str, set[int]] = {}
         self._skipped: dict[tuple[str, str], tuple[float, Rejections]] = {}
         #: Seconds that a claim takes, as a moving average.
@@ -80,6 +81,11 @@ class AgentClaims:
     def looks_abroad(self) -> bool:
         """Whether the inboxes of others should be looked at as soon as a thread is free."""
         return self.abroad.is_set() or any(self._seen.values())
+
+    def begin_look(self) -> None:
+        """Look at the inboxes of others in the claims that follow; what comes in from now on is for the next look."""
+        self._news = self.abroad.is_set()
+        self.abroad.clear()
 
     def claim(self, one: Claim, look: bool) -> Given:
         """Take jobs for all agents of a queue. ``look``: also from the inboxes of others."""
@@ -222,13 +228,16 @@ class AgentClaims:
         places = list(queue.places(foreign, slot, clock.utcnow(), everyones=True))
         backlogs = [place for place in places if not place.mine]
         self._seen[name] = {key for key in seen if any(key in place.tree for place in backlogs)}
-        if not one.full and (not given or self._seen[name]):
-            backlogs = []  # they may be long: look into them at polls, and while there is something for this one
+        # Backlogs may be long: look at their heads when something was moved there, and into all of them at polls, and
+        # while there is something for this one.
+        gone = bool(seen) and not self._seen[name]
+        rows = None if one.full or given and gone else claims.SPILL if self._news or gone else 0
         rejections = self._rejections(name)
-        for place in [place for place in places if place.kind in ("inbox", "overflow")] + backlogs:
-            keys = (row.key for row in entries.place_rows(place))
-            wanted = (key for key in keys if not rejections or not all(key in some for some in rejections))
-            self._seen[name].update(islice(wanted, claims.SPILL))
+        for place in places:
+            if place.kind in ("inbox", "overflow") or not place.mine:
+                keys = (row.key for row in islice(entries.place_rows(place), rows if not place.mine else None))
+                wanted = (key for key in keys if not rejections or not all(key in some for some in rejections))
+                self._seen[name].update(islice(wanted, claims.SPILL))
         return given
 
 

@@ -59,9 +59,10 @@ class Claimer:
         self.dispatcher.shares.forget(name)
 
     def due(self) -> list[float]:
-        """Monotonic times at which there is something to do: a sweep, a job's time."""
+        """Monotonic times at which there is something to do: a sweep, a job's time, a job to give back."""
         sweeps = [reports[0][0] + SWEEP_AFTER for reports in list(self._reports.values()) if reports]
-        return [*sweeps, *self.upkeep.due.values(), *self.laning.due()]
+        stale = [when for when in map(self.upkeep.stale_at, self.homes) if when is not None]
+        return [*sweeps, *stale, *self.upkeep.due.values(), *self.laning.due()]
 
     def claim(self, name: str, full: bool, look: bool, poll_id: int) -> dict[str, Any] | None:
         """Claim for all agents of one queue, in one transaction; what the poll remembers of it.

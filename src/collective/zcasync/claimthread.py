@@ -20,6 +20,9 @@ tracelog = logging.getLogger("collective.zcasync.trace")
 #: Seconds after which a second look is taken at what lay in a foreign inbox, before jitter.
 SECOND_LOOK = 0.02
 
+#: Seconds between two questions at most whether the database is back.
+AWAY = 5.0
+
 
 class ClaimThread(Introspection):
     """The base of Dispatcher that has its claim thread. All that touches the database runs there."""
@@ -89,8 +92,9 @@ class ClaimThread(Introspection):
                     self.observer.forget()
                     self._close(connection)
                     connection = None
-                    if not transactions.wait_for_database(self.db, self.around.stopping):
+                    if not transactions.wait_for_database(self.db, self.around.stopping, longest=AWAY):
                         self._ended.wait(0.5)  # it stops, and the last order needs the database
+                    self.poll_soon()  # what had woken it, or would have, is forgotten
         finally:
             self._abort(manager)
             self._close(connection)
@@ -130,7 +134,7 @@ class ClaimThread(Introspection):
         look = full or bool(self._look_again) and time.monotonic() >= self._look_again
         if look:
             self._look_again = 0.0
-            self.claimer.agents.abroad.clear()
+            self.claimer.agents.begin_look()
         poll = PollInfo()
         newest = poll if full or not self.polls else self.polls.first()
         failed = False

@@ -95,16 +95,18 @@ class AgentThreadPool:
     def wants(self, prefetch: int, claim: float = 0.0) -> tuple[int, int]:
         """(free, ahead): for how many jobs there is a thread, and how many more may be claimed ahead.
 
-        ``claim``: seconds that a claim takes.
+        ``claim``: seconds that a claim takes. A thread that has met a long job counts for nothing ahead.
         """
+        horizon, now = max(AHEAD, AHEAD_CLAIMS * claim), time.monotonic()
         with self._changed:
-            busy = sum(1 for oid in self.jobids.values() if oid is not None)
+            began = [self._began[thread] for thread, oid in self.jobids.items() if oid is not None]
             waiting = self.startable()
+        busy = len(began)
         free = self.size - busy - waiting
         ahead = 0
-        horizon = max(AHEAD, AHEAD_CLAIMS * claim)
-        if prefetch and self.mean is not None and self.mean < horizon and self.size:
-            ahead = min(prefetch, int(horizon / max(self.mean, 1e-5) * self.size))
+        quick = self.size - sum(1 for when in began if now - when > horizon)
+        if prefetch and self.mean is not None and self.mean < horizon and quick > 0:
+            ahead = min(prefetch, int(horizon / max(self.mean, 1e-5) * quick))
             if waiting > ahead // 2:
                 return 0, 0
             ahead = min(ahead, self.size + ahead - busy - waiting - max(free, 0))
@@ -146,6 +148,12 @@ class AgentThreadPool:
             back = [item for item in self.waiting if now - item.since >= older_than or item.who in elsewhere]
             self.waiting = deque(item for item in self.waiting if item not in back)
         return back
+
+    def waits_since(self) -> float | None:
+        """When the oldest of the claimed jobs that only lack a thread was claimed."""
+        with self._changed:
+            room = self.dispatcher.neighbours.room
+            return min((item.since for item in self.waiting if room(item.who) > 0), default=None)
 
     def started(self) -> set[bytes]:
         """oids of the jobs claimed ahead that have begun since the last claim."""

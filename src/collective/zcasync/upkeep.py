@@ -47,11 +47,18 @@ class Upkeep:
         """Within a claim, do what has to be done; whether that has changed anything. ``told``: answers with the oids of
         the jobs of which threads have reported."""
         changed = self._give_back_lost(name, queue, slot, told) if name in self.doubtful else False
-        if full:
+        stale = self.stale_at(name)
+        if full or stale is not None and stale <= time.monotonic():
             changed = self._stale(name, queue, slot) or changed
+        if full:
             changed = drop_old(queue, slot) or changed
             changed = self._look_at_waiting(name, queue, slot) or changed
         return changed
+
+    def stale_at(self, name: str) -> float | None:
+        """The monotonic time at which the first of the jobs claimed ahead will have waited too long for a thread."""
+        since = [when for when in (pool.waits_since() for pool in self._pools(name)) if when is not None]
+        return min(since) + STALE_AFTER if since else None
 
     def stored(self, name: str) -> None:
         """The claim was committed."""
