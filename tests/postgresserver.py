@@ -35,11 +35,35 @@ def _program(name: str) -> str:
 
 
 class PostgresServer:
-    """Makes databases on a running server, and opens them as a ZODB."""
+    """Makes databases on a running server, and opens them as a ZODB. ``options``: of the server's process."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, command: list[str], options: dict[str, Any]) -> None:
         self.folder = folder
         self.made = 0
+        self._command, self._options = command, options
+        self._process: Any = None
+
+    def start(self) -> None:
+        """Return as soon as the server answers."""
+        log = Path(self.folder, "log")
+        with log.open("a") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output, **self._options)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                self.sql("SELECT 1")
+            except psycopg2.OperationalError:
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(0.05)
+                    break
+            else:
+                return
+        raise AssertionError(log.read_text())
+
+    def stop(self) -> None:
+        """At once: it cuts the sessions that are left, and recovers what was committed at the next start."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(PATIENCE)
 
     def dsn(self, database: str) -> str:
         return f"host={self.folder} user=postgres dbname={database}"
@@ -73,36 +97,18 @@ def postgres_server(*settings: str) -> Iterator[PostgresServer]:
     if os.getuid() == 0:
         shutil.chown(folder, OWNER, OWNER)
         who.update(user=OWNER, group=OWNER, extra_groups=[])
-    data, log = f"{folder}/data", Path(folder, "log")
+    data = f"{folder}/data"
     try:
         make = [_program("initdb"), "--no-sync", "--auth=trust", "--username=postgres", "--locale=C", data]
         made = subprocess.run(make, capture_output=True, text=True, **who)
         assert made.returncode == 0, made.stdout + made.stderr
         run = [_program("postgres"), "-D", data, "-k", folder, "-c", "listen_addresses="]
         run += [part for setting in settings for part in ("-c", setting)]
-        with log.open("w") as output:
-            process = subprocess.Popen(run, stdout=output, stderr=output, **who)
+        server = PostgresServer(folder, run, who)
+        server.start()
         try:
-            server = PostgresServer(folder)
-            _wait_for(server, process, log)
             yield server
         finally:
-            process.send_signal(signal.SIGQUIT)  # "immediate": nobody needs the data any more
-            process.wait(PATIENCE)
+            server.stop()
     finally:
         shutil.rmtree(folder)
-
-
-def _wait_for(server: PostgresServer, process: Any, log: Path) -> None:
-    """Return as soon as the server answers."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        try:
-            server.sql("SELECT 1")
-        except psycopg2.OperationalError:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(0.05)
-                break
-        else:
-            return
-    raise AssertionError(log.read_text())

@@ -69,13 +69,15 @@ def conflicts(count):
     return [ConflictError() for _ in range(count)]
 
 
-def driver_error_through(module):
-    """An error as psycopg2 raises it, that went through a function of that module."""
+def driver_error_through(module, *names):
+    """An error as psycopg2 raises it, through a function of that module. ``names``: of its class and its bases."""
     scope = {"__name__": module}
     exec("def load(error):\n    raise error", scope)
-    error = type("OperationalError", (Exception,), {"__module__": "psycopg2"})("server closed the connection")
+    kind = Exception
+    for name in reversed(names or ("OperationalError", "DatabaseError")):
+        kind = type(name, (kind,), {"__module__": "psycopg2"})
     try:
-        scope["load"](error)
+        scope["load"](kind("server closed the connection"))
     except Exception as e:
         return e
 
@@ -102,6 +104,12 @@ def test_failures_are_classified_like_their_exceptions():
 def test_a_drivers_error_is_a_disconnect_only_if_relstorage_was_calling():
     assert transactions.is_disconnect(driver_error_through("relstorage.adapters.connmanager"))
     assert not transactions.is_disconnect(driver_error_through("addon.reports"))
+
+
+def test_a_server_that_has_cut_the_connection_off_is_told_from_what_it_says_itself():
+    cut_off = driver_error_through("relstorage.adapters.connmanager", "DatabaseError")
+    said = driver_error_through("relstorage.adapters.connmanager", "DataError", "DatabaseError")
+    assert transactions.is_disconnect(cut_off) and not transactions.is_disconnect(said)
 
 
 def test_never_fail_commits_and_returns_the_result(tm):

@@ -37,7 +37,7 @@ DISCONNECTS = (
 )
 
 #: What a driver raises when its server is gone. It means the job's own database only if RelStorage was calling.
-_DRIVER_ERRORS = ("OperationalError", "InterfaceError", "AdminShutdown")
+_DRIVER_ERRORS = {"OperationalError", "InterfaceError", "AdminShutdown"}
 
 
 def is_disconnect(exc: Any) -> bool:
@@ -46,14 +46,20 @@ def is_disconnect(exc: Any) -> bool:
     Test this before ``is_conflict``: a disconnect of ZEO is a TransactionError as well.
     """
     if isinstance(exc, twisted.python.failure.Failure):
+        names = [name.rpartition(".")[2] for name in map(str, exc.parents)]
         return exc.check(*DISCONNECTS) is not None or (
-            any(name.rpartition(".")[2] in _DRIVER_ERRORS for name in map(str, exc.parents))
-            and any("relstorage" in file for _, file, *_ in exc.frames)
+            _of_driver(names) and any("relstorage" in file for _, file, *_ in exc.frames)
         )
     classes = type(exc).__mro__
     if any(f"{cls.__module__}.{cls.__qualname__}" in DISCONNECTS for cls in classes):
         return True
-    return any(cls.__name__ in _DRIVER_ERRORS for cls in classes) and _through_relstorage(exc)
+    return _of_driver([cls.__name__ for cls in classes]) and _through_relstorage(exc)
+
+
+def _of_driver(names: list[str]) -> bool:
+    """Whether a driver's error, named by its class and the bases of that, tells of a server that is gone. What the
+    server itself says comes as a class below DatabaseError; one that was cut off, with psycopg2, as that itself."""
+    return names[0] == "DatabaseError" or not _DRIVER_ERRORS.isdisjoint(names)
 
 
 def is_conflict(exc: Any) -> bool:
