@@ -4,17 +4,22 @@ from AccessControl import getSecurityManager
 from AccessControl import Unauthorized
 from AccessControl.SecurityManagement import noSecurityManager
 from collective.zcasync import api
+from collective.zcasync.claims import Taker
 from collective.zcasync.exceptions import ContentGone
 from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.exceptions import UserGone
+from collective.zcasync.groups import Group
 from collective.zcasync.ploneapp import requests
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp.interfaces import IBrowserLayer
 from collective.zcasync.ploneapp.interfaces import IJobRequest
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queues
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.threadpool import execution_items
+from enginejobs import make_agent
 from OFS.Application import Application
 from plone import api as plone_api
 from plone.app.testing import login
@@ -371,6 +376,45 @@ class TestSurroundings:
         found = in_thread(enter_with_leftovers, context, job)
         assert found == [0, 0]
         assert "index operations were left in this thread before a job" in caplog.text
+
+
+def find_or_create(title):
+    """Create a page, unless the catalog has one; how many it had."""
+    found = len(plone_api.content.find(Title=title))
+    if not found:
+        with plone_api.env.adopt_roles(["Manager"]):
+            plone_api.content.create(plone_api.portal.get(), "Document", title=title)
+    return found
+
+
+class TestSharedTransactions:
+    def test_what_one_job_has_made_is_in_the_catalog_for_the_next_and_both_are_one_commit(self, functional):
+        jobs = [api.put(find_or_create, "Shared") for _ in range(3)]
+        for job in jobs:
+            job.groupable = True
+        transaction.commit()
+        found = in_thread(share, [job._p_oid for job in jobs])
+        transaction.begin()
+
+        assert found == [3]
+        assert [job.result for job in jobs] == [0, 1, 1]
+        assert len({job._p_serial for job in jobs}) == 1
+
+
+def share(connection, found, oids):
+    """Claim the jobs, and run them in one transaction."""
+    queue = get_queues(connection)[""]
+    taken = [one for one in Taker(queue).take(len(oids)) if one.job._p_oid in oids]
+    agent = make_agent(queue)
+    for job, _kind in taken:
+        agent.hold(job, False)
+    transaction.commit()
+    first, *rest = execution_items(taken, False, "")
+    others = iter(rest)
+    database = connection.db()
+    around = Surroundings(database, bundle=lambda who: 60.0)
+    done = Group(database, around, lambda: next(others, None)).perform(first)
+    found.append(len(done.ended))
 
 
 def put_for_thread(layer):

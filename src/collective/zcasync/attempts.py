@@ -66,6 +66,7 @@ class Run:
         around: Surroundings,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
+        conflicts: int = 0,
     ) -> None:
         self.find = find
         self.manager = manager
@@ -78,7 +79,8 @@ class Run:
         self.task = job.task
         self.cache: dict[str, Any] = dict(job._retry_cache)
         self.attempts = job.attempts
-        self.conflicts = 0
+        #: How often its attempts have met another's, also one that it made together with others.
+        self.conflicts = conflicts
         self.begun = False
         #: When the first attempt began; those that follow in this thread do not move it.
         self.start: datetime | None = None
@@ -97,7 +99,7 @@ class Run:
         with self.running.heard(self.job):
             ended = self._leave() if self.running.leaves else self._attempts()
         if ended != RETURNED:
-            self._report()
+            self.report()
         return ended
 
     def _attempts(self) -> str:
@@ -161,11 +163,7 @@ class Run:
         self.running.begin()
         try:
             setup = job.setUp()
-            call, args, kwargs = job._resolved()
-            given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
-            result = outcomes.settle(call(*args, *given, **{**kwargs, **self.kwargs}), job, self.around)
-            self.stage, self.lost = "commit", result
-            self._store(result)
+            self.call()
             guard.finishing = True
             self.manager.commit()
             self.stage = "done"
@@ -177,6 +175,22 @@ class Run:
         finally:
             self._tear_down(setup)
             local.job, local.running = before
+
+    def call(self) -> None:
+        """Call the job's code, and store the outcome in the transaction of the changes."""
+        job = self.job
+        call, args, kwargs = job._resolved()
+        given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
+        result = outcomes.settle(call(*args, *given, **{**kwargs, **self.kwargs}), job, self.around)
+        self.stage, self.lost = "commit", result
+        self._store(result)
+
+    def take_up(self) -> None:
+        """Begin an attempt in a transaction that the job shares with others; see ``groups``."""
+        self.begun, self.stage = True, "call"
+        if self.job._status_id == 0:
+            self._begin()
+        self.running.begin()
 
     def _store(self, result: Any, outcome: str | None = None) -> None:
         """The outcome, in the transaction of the changes."""
@@ -199,7 +213,8 @@ class Run:
         except Exception:
             logger.critical("tearDown of %r failed; its outcome is not affected", self.job, exc_info=True)
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """After its last commit: tell how it ended, and keep the Deferred that it waits for."""
         if self.ended == WAITING:
             tracelog.info("%r waits for %r", self.job, self.job.waiting_for)
         elif self.ended == DEFERRED:
@@ -226,9 +241,7 @@ class Run:
         if self._has_left():
             # The commit went through, and only the answer to it was lost: what is done must not be done again.
             return self.ended
-        if isinstance(self.lost, Deferred):
-            coroutines.cancel(self.lost, self.around.reactor)  # the next attempt makes another one
-        self.lost = None if isinstance(self.lost, Deferred) else self.lost
+        self.forget()
         if kind == "conflict":
             if self.running.moved:  # of a thousand pieces of work many may conflict, but none for ever
                 retry.forget_conflicts(self.cache)
@@ -260,6 +273,12 @@ class Run:
         left = None if self.job._p_jar is None else outcomes.left(self.job)
         self.ended = left or self.ended
         return left is not None
+
+    def forget(self) -> None:
+        """What the attempt has returned is gone with its transaction, and so must be what would tell of it later."""
+        if isinstance(self.lost, Deferred):
+            coroutines.cancel(self.lost, self.around.reactor)  # the next attempt makes another one
+            self.lost = None
 
     def _database(self) -> Any:
         return self.around.database or database_of(self.job)

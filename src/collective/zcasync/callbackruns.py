@@ -47,10 +47,11 @@ def run(
     around: Surroundings,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
+    conflicts: int = 0,
 ) -> str:
-    """Run a job and its callbacks; return what to report of it."""
+    """Run a job and its callbacks; return what to report of it. ``conflicts``: that it has met before, in this claim"""
     token = job.token
-    ended = Run(lambda: job, manager, around, args, kwargs).go()
+    ended = Run(lambda: job, manager, around, args, kwargs, conflicts).go()
     # A job that ended without callbacks can have got one since, from somebody who then owns it and sees to it.
     if ended == FINISHED and job._status_id == 2 and job.token == token:
         return run_callbacks(job, manager, around)

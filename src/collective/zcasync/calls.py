@@ -71,6 +71,8 @@ class Call(Base):
     lane = ""
     #: Seconds that an attempt may take before the job is asked to stop; None: no limit.
     timeout: float | None = None
+    #: Whether the job may share a transaction with others; see groups.
+    groupable = False
     # What Job adds, and this part needs.
     id: Any
     status: Any
@@ -99,6 +101,8 @@ class Call(Base):
         lane = "" if task is None else task.lane
         if self.lane != lane:
             self.lane = lane
+        if self.groupable != (task is not None and task.groupable):
+            self.groupable = not self.groupable
         self._is_method = owner is not None
         if owner is not None and owner is not self and IJob.providedBy(owner) and owner.parent is None:
             owner.parent = self
@@ -227,7 +231,7 @@ class Call(Base):
         for name in (
             *("_callable", "_task", "_title", "_is_method", "_args", "_kwargs", "_quota_names"),
             *("_policy_factory", "failure_log_level", "group", "user", "context_data", "policy", "priority", "where"),
-            *("timeout", "capture_locals", "rerun"),
+            *("timeout", "capture_locals", "rerun", "groupable"),
         ):
             setattr(new, name, getattr(self, name))
         if self._payload is not None:

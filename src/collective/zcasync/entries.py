@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collective.zcasync import clock
+from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.lookup import loads
 from collective.zcasync.persistence import SENTINEL
 from datetime import datetime
@@ -34,6 +35,23 @@ class Taken(NamedTuple):
 
     job: Any
     kind: str
+
+
+class Item(NamedTuple):
+    """A claimed job for a thread. ``active``: whether the claim wrote ACTIVE. ``since``: when the pool got it, by the
+    monotonic clock. ``bundle``: what it has in common with the jobs whose transaction it may share; None: with none.
+    ``conflicts``: whether it has met a conflict in such a transaction."""
+
+    oid: bytes
+    kind: str
+    token: str
+    who: tuple[str, str]
+    active: bool
+    since: float
+    info: JobInfo
+    task: str = ""
+    bundle: Any = None
+    conflicts: int = 0
 
 
 def group_of(job: Any) -> str:

@@ -106,6 +106,10 @@ class UnreadableArgumentsError(ZCAsyncError):
     """The job's arguments cannot be loaded: the class of one of them is gone."""
 
 
+class InGroupError(ZCAsyncError):
+    """A job that shares its transaction with others has committed, aborted or begun one. It then runs by itself."""
+
+
 class ContentGone(ZCAsyncError, LookupError):
     """The content that the job was about was deleted, or the job's user may not see it."""
 

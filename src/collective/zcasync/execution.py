@@ -35,26 +35,37 @@ logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
 
 
-def perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo | None = None) -> str:
+def perform(
+    database: Any,
+    oid: bytes,
+    kind: str,
+    token: str,
+    around: Surroundings,
+    info: JobInfo | None = None,
+    conflicts: int = 0,
+) -> str:
     """Run a claimed job on a connection and the default manager of this thread; return what to report of it.
 
-    ``kind``: "run", "expire" (it missed its begin_by), or "resume" (its callbacks). What the job's code sets in context
-    variables (decimal's precision, for one) ends with the job. ``info`` learns of the job as it goes.
+    ``kind``: "run", "expire" (it missed its begin_by), "resume" (its callbacks, after a takeover) or "callbacks". What
+    the job's code sets in context variables (decimal's precision, for one) ends with the job. ``info`` learns of the
+    job as it goes. ``conflicts``: that it has met already, in this claim.
     """
-    return contextvars.copy_context().run(_perform, database, oid, kind, token, around, info)
+    return contextvars.copy_context().run(_perform, database, oid, kind, token, around, info, conflicts)
 
 
-def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo | None) -> str:
+def _perform(
+    database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo | None, conflicts: int
+) -> str:
     manager = transaction.manager
     manager.abort()
-    connection = _open(database, oid, around.stopping)
+    connection = open_for(database, oid, around.stopping)
     try:
         job = connection.get(oid)
         if job.token != token:
             return REASSIGNED
-        if info is not None:
+        if info is not None and kind != "callbacks":
             info.begin(job)
-        report = _do(job, kind, manager, around)
+        report = _do(job, kind, manager, around, conflicts)
         if report == FINISHED:
             tracelog.info("completed %r in thread %s", job, threading.get_ident())
         if info is not None:
@@ -71,7 +82,9 @@ def _perform(database: Any, oid: bytes, kind: str, token: str, around: Surroundi
         connection.close()
 
 
-def _do(job: Any, kind: str, manager: Any, around: Surroundings) -> str:
+def _do(job: Any, kind: str, manager: Any, around: Surroundings, conflicts: int) -> str:
+    if kind == "callbacks":
+        return run_callbacks(job, manager, around)
     if kind == "resume" or job._status_id == 2:
         return run_callbacks(job, manager, around, resumed=True)
     if kind == "expire":
@@ -81,7 +94,7 @@ def _do(job: Any, kind: str, manager: Any, around: Surroundings) -> str:
         return FINISHED
     if job.interrupted_by:
         return _ask_again(job, manager, around)
-    return run(job, manager, around)
+    return run(job, manager, around, conflicts=conflicts)
 
 
 def _ask_again(job: Any, manager: Any, around: Surroundings) -> str:
@@ -104,7 +117,7 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
     """A job's thread dies under it: do at once what a takeover would do; return what to report."""
     manager = transaction.manager
     manager.abort()
-    connection = _open(database, oid, around.stopping)
+    connection = open_for(database, oid, around.stopping)
     reports: list[str] = []
     by = interruptions.STOP if around.stopping.is_set() else interruptions.THREAD
     try:
@@ -140,7 +153,7 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
         connection.close()
 
 
-def _open(database: Any, oid: bytes, stopping: threading.Event) -> Any:
+def open_for(database: Any, oid: bytes, stopping: threading.Event) -> Any:
     """A connection; while the database is away, wait until it gives the job's record: that is no trouble of the job."""
     conflicts = 0
     while True:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collective.zcasync import clock
+from collective.zcasync.exceptions import InGroupError
 from collective.zcasync.exceptions import ReassignedError
 from transaction._transaction import Status
 from transaction.interfaces import ISynchronizer
@@ -82,3 +83,44 @@ class Guard:
 
     def newTransaction(self, txn: Any) -> None:
         """Nothing to do."""
+
+
+@implementer(ISynchronizer)
+class GroupGuard:
+    """Watches the manager of a thread that runs several jobs in one transaction.
+
+    Their only commit is the engine's: it writes all their records, and is refused if one of them has another owner.
+    What their code does about transactions would concern the others too: it is refused, and remembered, since the code
+    may catch what it gets for that.
+    """
+
+    def __init__(self) -> None:
+        #: The jobs, each with its token.
+        self.members: list[tuple[Any, str]] = []
+        #: Whether the commit that comes is the engine's own.
+        self.finishing = False
+        #: Whether all is over: what then completes is the engine's.
+        self.over = False
+        #: What the code of the job that runs got for its commit, abort or begin.
+        self.refused: InGroupError | None = None
+
+    def beforeCompletion(self, txn: Any) -> None:
+        # An abort goes on all the same, and raises this in the end: the group is broken in any case.
+        if self.over or txn.status != Status.ACTIVE:
+            return
+        if not self.finishing:
+            task = self.members[-1][0].task if self.members else "a job"
+            self.refused = InGroupError(
+                f"{task} commits, aborts or begins a transaction that it shares with other jobs. Leave that to the"
+                " engine, or take groupable=True from the task"
+            )
+            raise self.refused
+        for job, token in self.members:
+            job._p_changed = True
+            if job.token != token:
+                txn.join(Refuse(reassigned(job)))
+
+    def afterCompletion(self, txn: Any) -> None:
+        """Nothing to do."""
+
+    newTransaction = afterCompletion

@@ -305,6 +305,15 @@ class IJobContext(Interface):
         """A context manager: enter the captured context for one attempt and restore what was before, after the
         commit or abort. ``connection``: the ZODB connection that the job was loaded from."""
 
+    def after_job(job):
+        """Inside the entered context, after each job that shares a transaction with others: do what the job has left
+        to its commit (indexing, for one), so that an error in it is the job's, and let nothing of it reach the next.
+        """
+
+    def lets_pass(participant):
+        """Whether others may follow a job that has left this in the transaction that they share: a data manager, or
+        the function of a hook. What is unknown may have effects elsewhere, and is the last of its transaction."""
+
     def shelve(value):
         """Return what to store in place of ``value``: a reference object if ``value`` is content, else ``value``
         itself. Raises InvalidArgumentError if it can never come back."""

@@ -107,21 +107,28 @@ class Neighbours:
             limit = self._limits[who] = _Limit(self.most)
         return limit
 
-    def enter(self, who: Neighbour) -> bool:
-        """Take a place for a job if one is free; call with ``changed`` held. Each entered job must ``leave``."""
+    def enter(self, who: Neighbour, beside: bool = False) -> bool:
+        """Take a place for a job if one is free; call with ``changed`` held. Each entered job must ``leave``.
+
+        ``beside``: its thread has a place for another one already, with which the job shares a transaction.
+        """
         limit = self._limit(who)
-        full = self.threads is not None and self.running >= self.threads
-        if full or not limit.admits() or self._alone.get(who[0]) or self._stands(who):
+        full = self.threads is not None and self.running >= self.threads and not beside
+        if full or not limit.admits() or not self.follows(who):
             return False
         limit.running += 1
-        self.running += 1
+        self.running += not beside
         return True
+
+    def follows(self, who: Neighbour) -> bool:
+        """Whether a job may begin in a place that another of its kind has; call with ``changed`` held."""
+        return not self._alone.get(who[0]) and not self._stands(who)
 
     def room(self, who: Neighbour) -> int:
         """How many more may begin now. A large number where nothing is known against it."""
         with self.changed:
             limit = self._limit(who)
-            if self._alone.get(who[0]) or self._stands(who):
+            if not self.follows(who):
                 return 0
             return max(1, int(limit.limit)) - limit.running if limit.held else 1000
 
@@ -150,11 +157,11 @@ class Neighbours:
             while self._stands(who):
                 self.changed.wait(0.1)
 
-    def leave(self, who: Neighbour) -> None:
+    def leave(self, who: Neighbour, beside: bool = False) -> None:
         """Give the place back."""
         with self.changed:
             self._limit(who).running -= 1
-            self.running -= 1
+            self.running -= not beside
             self.changed.notify_all()
 
     def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> bool:

@@ -19,6 +19,14 @@ from zope.component import queryUtility
 import threading
 import ZODB.broken
 
+#: Seconds that jobs may share one transaction before it ends, unless somebody knows better.
+BUNDLE = 0.2
+
+
+def bundle(who: tuple[str, str]) -> float:
+    """BUNDLE, for all jobs."""
+    return BUNDLE
+
 
 @dataclass
 class Surroundings:
@@ -36,6 +44,8 @@ class Surroundings:
     stopping: threading.Event = field(default_factory=threading.Event)
     #: Called with an error of the job's code, before its transaction is aborted: for somebody who looks at it.
     debug: Callable[[Exception], None] | None = None
+    #: For a job's group and task: the seconds after which a transaction that it shares takes up no more jobs.
+    bundle: Callable[[tuple[str, str]], float] = bundle
 
     @contextmanager
     def attempt(self, who: Neighbour, again: bool) -> Iterator[None]:
@@ -77,6 +87,21 @@ def entered(job: Any) -> AbstractContextManager[Any]:
     if context is None or job.context_data is None:
         return nullcontext()
     return context.enter(job, job._p_jar)
+
+
+def after_job(job: Any) -> None:
+    """After the code of a job that shares a transaction with others, inside the context."""
+    context = queryUtility(IJobContext)
+    if context is not None and job.context_data is not None:
+        context.after_job(job)
+
+
+def lets_pass(participant: Any) -> bool:
+    """Whether others may follow a job that has left this data manager or hook in the transaction that they share."""
+    if (getattr(participant, "__module__", None) or "").startswith("collective.zcasync."):
+        return True
+    context = queryUtility(IJobContext)
+    return context is not None and bool(context.lets_pass(participant))
 
 
 def unshelve(value: Any) -> Any:

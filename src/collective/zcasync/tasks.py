@@ -186,7 +186,8 @@ def task(handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     ``timeout``: seconds after which an attempt is asked to stop, and the job is shown as overdue.
     ``transactional=False``: the job has effects outside the database and is never run twice (policy NeverRetry, unless
-    another is named). ``safe_in_get``: it may be put in a GET request.
+    another is named). ``safe_in_get``: it may be put in a GET request. ``groupable``: it is short and only touches the
+    database, so that several of its jobs may share a transaction.
     ``rerun``: if the process ends while the job waits for a Deferred that it has returned, it runs again, and its retry
     policy is asked as after any interruption; without it the job then ends with an AbortedError.
     ``lane``: jobs of one site in one lane would conflict with each other; they run in one process at a time.

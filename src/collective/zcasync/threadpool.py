@@ -4,10 +4,11 @@ from collections import Counter
 from collections import deque
 from collections.abc import Callable
 from collective.zcasync import execution
+from collective.zcasync import groups
+from collective.zcasync.entries import Item
 from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.threadlocal import local
 from typing import Any
-from typing import NamedTuple
 
 import itertools
 import logging
@@ -26,18 +27,6 @@ MOST_HELD = 32
 _numbers = itertools.count(1)
 
 
-class Item(NamedTuple):
-    """A claimed job for a thread. ``active``: whether the claim wrote ACTIVE."""
-
-    oid: bytes
-    kind: str
-    token: str
-    who: tuple[str, str]
-    active: bool
-    since: float
-    info: JobInfo
-
-
 class AgentThreadPool:
     """Threads of one (queue, agent). ``dispatcher``: where to report, and what surrounds the runs."""
 
@@ -50,12 +39,15 @@ class AgentThreadPool:
         self.threads: list[threading.Thread] = []
         #: thread -> oid of the job it runs, or None.
         self.jobids: dict[threading.Thread, bytes | None] = {}
+        #: thread -> oids of all the jobs that share a transaction with it.
+        self._sharing: dict[threading.Thread, set[bytes]] = {}
         #: thread -> monotonic time at which it began its last job.
         self._began: dict[threading.Thread, float] = {}
         self.waiting: deque[Item] = deque()
         self.mean: float | None = None
         self._started: set[bytes] = set()
         self._noted: set[bytes] = set()
+        self._sizes = groups.Sizes()
         #: Held by the neighbours' limits, so that choosing a job and taking its place is one step.
         self._changed = dispatcher.neighbours.changed
         self.setSize(size)
@@ -136,8 +128,9 @@ class AgentThreadPool:
         return admit
 
     def give(self, items: list[Item]) -> None:
+        now = time.monotonic()
         with self._changed:
-            self.waiting.extend(items)
+            self.waiting.extend(item._replace(since=now) for item in items)
             self._changed.notify_all()
 
     def take_back(self, older_than: float = 0.0) -> list[Item]:
@@ -170,7 +163,8 @@ class AgentThreadPool:
     def known(self) -> set[bytes]:
         """oids of the jobs that run or wait for a thread."""
         with self._changed:
-            return {item.oid for item in self.waiting} | {oid for oid in self.jobids.values() if oid is not None}
+            running = {oid for oid in self.jobids.values() if oid is not None}
+            return running.union((item.oid for item in self.waiting), *self._sharing.values())
 
     def idle(self) -> bool:
         with self._changed:
@@ -193,13 +187,16 @@ class AgentThreadPool:
                     return None
                 for item in self.waiting:
                     if self.dispatcher.neighbours.enter(item.who):
-                        self.waiting.remove(item)
-                        self.jobids[me] = item.oid
-                        self._began[me] = time.monotonic()
-                        if not item.active:
-                            self._started.add(item.oid)
+                        self._begin(me, item)
                         return item
                 self._changed.wait()
+
+    def _begin(self, thread: threading.Thread, item: Item) -> None:
+        self.waiting.remove(item)
+        self.jobids[thread] = item.oid
+        self._began[thread] = time.monotonic()
+        if not item.active:
+            self._started.add(item.oid)
 
     def _forget(self, thread: threading.Thread) -> None:
         if thread in self.threads:
@@ -213,9 +210,67 @@ class AgentThreadPool:
         local.name = self.name
         item = self._take()
         while item is not None:
-            if not self._run(item):
+            if self._shares(item):
+                self._run_group(item)
+            elif not self._run(item):
                 return
             item = self._take()
+
+    def _shares(self, item: Item) -> bool:
+        """Whether there is another job with which this one can share a transaction."""
+        if self._sizes.most(item) < 2:
+            return False
+        with self._changed:
+            return any(other.bundle == item.bundle for other in self.waiting)
+
+    def _run_group(self, first: Item) -> None:
+        """Run jobs that share a transaction. Those that have to run by themselves are the next that wait."""
+        me, began = threading.current_thread(), time.monotonic()
+        items, places = [first], {first.who}
+
+        def more() -> Item | None:
+            item = self._join(me, first, places, began)
+            if item is not None:
+                items.append(item)
+            return item
+
+        group = groups.Group(self.dispatcher.db, self.dispatcher.around, more, self._sizes.most(first))
+        try:
+            done = group.perform(first)
+        except BaseException:
+            if not self.dispatcher.around.stopping.is_set():
+                logger.critical("Jobs that shared a transaction run one by one: unexpected error", exc_info=True)
+            done = groups.Done([], items)
+        self._sizes.learn(first.who, done)
+        if done.ended:
+            took = (time.monotonic() - began) / len(done.ended)
+            self.mean = took if self.mean is None else 0.9 * self.mean + 0.1 * took
+        for who in places:
+            self.dispatcher.neighbours.leave(who, beside=who != first.who)
+        now = time.monotonic()
+        with self._changed:
+            self.jobids[me] = None
+            self._sharing.pop(me, None)
+            self.waiting.extendleft(item._replace(bundle=None, since=now) for item in reversed(done.alone))
+            self._changed.notify_all()
+        for item, report in done.ended:
+            item.info.leave(report == execution.REASSIGNED)
+            self.dispatcher.report(self.queue_name, item.oid, report)
+
+    def _join(self, thread: threading.Thread, first: Item, places: set[tuple[str, str]], began: float) -> Item | None:
+        """The next job that may share the transaction of this thread, which sees only what was claimed before."""
+        with self._changed:
+            for item in self.waiting:
+                if item.bundle != first.bundle or item.since >= began or self._sizes.most(item) < 2:
+                    continue
+                neighbours, known = self.dispatcher.neighbours, item.who in places
+                if not (neighbours.follows(item.who) if known else neighbours.enter(item.who, beside=True)):
+                    continue
+                places.add(item.who)
+                self._sharing.setdefault(thread, {first.oid}).add(item.oid)
+                self._begin(thread, item)
+                return item
+        return None
 
     def _run(self, item: Item) -> bool:
         """Run one job; whether the thread can go on."""
@@ -223,7 +278,7 @@ class AgentThreadPool:
         around, database = self.dispatcher.around, self.dispatcher.db
         goes_on = True
         try:
-            report = execution.perform(database, item.oid, item.kind, item.token, around, item.info)
+            report = execution.perform(database, item.oid, item.kind, item.token, around, item.info, item.conflicts)
         except BaseException as error:
             goes_on = False
             if not around.stopping.is_set():
@@ -266,6 +321,8 @@ def execution_items(taken: list[Any], active: bool, queue: str) -> list[Item]:
         Item(
             *(job._p_oid, kind, job.token, job.neighbours, active or kind != "run", now),
             JobInfo(job, queue),
+            job.task,
+            groups.bundle_of(job) if kind == "run" else None,
         )
         for job, kind in taken
     ]

@@ -18,8 +18,11 @@ from collective.zcasync.ploneapp.seldom import Seldom
 from collective.zcasync.threadlocal import local
 from contextlib import contextmanager
 from Products.CMFCore.indexing import getQueue
+from Products.CMFCore.indexing import processQueue
+from Products.CMFCore.indexing import QueueTM
 from Products.CMFCore.Skinnable import SKINDATA
 from typing import Any
+from zope.annotation.interfaces import IAnnotations
 from zope.component.hooks import getSite
 from zope.component.hooks import setSite
 from zope.globalrequest import getRequest
@@ -34,6 +37,9 @@ import threading
 import transaction
 
 logger = logging.getLogger("collective.zcasync")
+
+#: Where views remember in their request what they have worked out: what was so for one job may not be so for the next.
+MEMOIZED = "plone.memoize"
 
 #: By site: that its jobs wait until the product is installed again.
 held_puts = Seldom(60)
@@ -81,6 +87,14 @@ class JobContext:
             purging.after_commit(request, outer.request)
         finally:
             outer.restore(request)
+
+    def after_job(self, job: Any) -> None:
+        processQueue()
+        IAnnotations(getRequest(), {}).pop(MEMOIZED, None)
+
+    def lets_pass(self, participant: Any) -> bool:
+        # What waits for the index is processed after each job, so that nothing of it is left.
+        return isinstance(getattr(participant, "__self__", participant), QueueTM)
 
     def shelve(self, value: Any) -> Any:
         return references.shelve(value)

@@ -1,0 +1,235 @@
+"""Group commit: several short jobs of one context in one transaction; if anything goes wrong, each runs by itself."""
+
+from collections.abc import Callable
+from collective.zcasync import events
+from collective.zcasync import outcomes
+from collective.zcasync import retry
+from collective.zcasync import transactions
+from collective.zcasync.attempts import Run
+from collective.zcasync.entries import Item
+from collective.zcasync.execution import open_for
+from collective.zcasync.fence import GroupGuard
+from collective.zcasync.job import Job
+from collective.zcasync.surroundings import after_job
+from collective.zcasync.surroundings import entered
+from collective.zcasync.surroundings import lets_pass
+from collective.zcasync.surroundings import Surroundings
+from collective.zcasync.threadlocal import local
+from contextlib import ExitStack
+from typing import Any
+from typing import NamedTuple
+
+import contextvars
+import logging
+import threading
+import time
+import transaction
+
+#: Jobs that share one transaction, at most.
+MOST = 8
+
+logger = logging.getLogger("collective.zcasync.events")
+tracelog = logging.getLogger("collective.zcasync.trace")
+
+
+def bundle_of(job: Any) -> Any:
+    """What a job that a claim has taken has in common with those whose transaction it may share: who put it, and where.
+
+    None for one that runs by itself: its task is not ``groupable``, it may not run twice, has hooks of its own around
+    each attempt, or has failed or died before, so that others would suffer from it.
+    """
+    if not job.groupable or job.attempts or job.deaths or job.interrupted_by or job.goes_on or job._cursor is not None:
+        return None
+    if type(job).setUp is not Job.setUp or type(job).tearDown is not Job.tearDown:
+        return None
+    return (job.group, job.user, job.context_data) if retry.retries_interruptions(job) else None
+
+
+class Done(NamedTuple):
+    """What has become of jobs that were to share a transaction."""
+
+    #: Those that were committed, each with what to report of it.
+    ended: list[tuple[Item, str]]
+    #: Those that have still to run, each by itself.
+    alone: list[Item]
+    #: The task whose code has tried to commit, abort or begin a transaction, if one has.
+    refused: str = ""
+
+
+class Sizes:
+    """How many jobs share a transaction: fewer where such transactions have failed."""
+
+    def __init__(self) -> None:
+        self._most: dict[tuple[str, str], int] = {}
+        self._refused: set[str] = set()
+
+    def most(self, item: Item) -> int:
+        """1: the job runs by itself."""
+        if item.bundle is None or item.task in self._refused:
+            return 1
+        return self._most.get(item.who, MOST)
+
+    def learn(self, who: tuple[str, str], done: Done) -> None:
+        """Half as many after a failure, and one more after each success; tasks that commit by themselves never."""
+        if done.refused:
+            self._refused.add(done.refused)
+            logger.warning(
+                "%s commits, aborts or begins transactions: its jobs share none any more, in this process. Take"
+                " groupable=True from the task",
+                done.refused,
+            )
+            return
+        most = self._most.get(who, MOST)
+        self._most[who] = min(most + 1, MOST) if done.ended else max(most // 2, 2)
+
+
+class Group:
+    """The jobs that one thread runs in one transaction.
+
+    ``more``: gives the next of them, or None; called after each, until there are ``most`` or the time is over that
+    ``around.bundle`` says.
+    """
+
+    def __init__(self, database: Any, around: Surroundings, more: Callable[[], Item | None], most: int = MOST) -> None:
+        self.database = database
+        self.around = around
+        self.more = more
+        self.most = most
+        self.manager: Any = transaction.manager
+        self.guard = GroupGuard()
+        self.runs: list[tuple[Item, Run]] = []
+        self.alone: list[Item] = []
+        #: What was in the transaction before the first job: those who surround the jobs have put it there.
+        self._known: set[int] = set()
+        self._connection: Any = None
+
+    def perform(self, first: Item) -> Done:
+        """Run ``first`` and those that follow it; on a connection and the default manager of this thread."""
+        return contextvars.copy_context().run(self._perform, first)
+
+    def _perform(self, first: Item) -> Done:
+        self.manager.abort()
+        self._connection = open_for(self.database, first.oid, self.around.stopping)
+        try:
+            with ExitStack() as heard:
+                stored = self._attempt(first, heard)
+            if not stored:
+                items = [item for item, _run in self.runs]
+                return Done([], [*items, *self.alone], self.runs[-1][1].task if self.guard.refused else "")
+            return self._ended()
+        finally:
+            self.manager.abort()
+            self._connection.close()
+
+    def _attempt(self, first: Item, heard: ExitStack) -> bool:
+        """Run and commit them; whether that is stored. Whatever went wrong, each job will meet it again by itself."""
+        with self.around.attempt(first.who, False):
+            self.manager.registerSynch(self.guard)
+            try:
+                self.manager.begin()
+                job = self._connection.get(first.oid)
+                if job.token != first.token:
+                    self.alone.append(first)
+                    return False
+                with entered(job):
+                    self._call_and_commit(first, heard)
+            except BaseException as error:
+                if not self._trouble(error):
+                    return False
+            finally:
+                self.manager.unregisterSynch(self.guard)
+            for item, _run in self.runs:
+                self.around.learn(item.who, False)
+        return True
+
+    def _call_and_commit(self, first: Item, heard: ExitStack) -> None:
+        before, end = (local.job, local.running), time.monotonic() + self.around.bundle(first.who)
+        self._strangers()
+        try:
+            item: Item | None = first
+            while item is not None:
+                goes_on = self._run(item, heard) and len(self.runs) < self.most and time.monotonic() < end
+                item = self.more() if goes_on else None
+            self.guard.finishing = True
+            for item, run in self.runs:
+                self.around.commits(item.who, run.job)
+            self.manager.commit()
+        except BaseException:
+            self.guard.over = True
+            self.manager.abort()  # inside the context: the site must be set until after the abort
+            raise
+        finally:
+            local.job, local.running = before
+        self.guard.over = True
+
+    def _run(self, item: Item, heard: ExitStack) -> bool:
+        """Run one job, if it is still ours; whether others may follow."""
+        try:
+            job = self._connection.get(item.oid)
+            fits = job.token == item.token and job._status_id < 2
+        except KeyError:  # no record; the run by itself will tell
+            fits = False
+        if not fits:
+            self.alone.append(item)
+            return True
+        run = Run(lambda: job, self.manager, self.around)
+        heard.enter_context(run.running.heard(job))
+        if run.running.leaves:
+            self.alone.append(item)
+            return True
+        item.info.begin(job)
+        tracelog.info("starting %r in thread %s, with %d before it", job, threading.get_ident(), len(self.runs))
+        self.runs.append((item, run))
+        self.guard.members.append((job, item.token))
+        local.job, local.running = job, run.running
+        run.take_up()
+        contextvars.copy_context().run(run.call)
+        after_job(job)
+        if self.guard.refused is not None:  # and its code has let that pass
+            raise self.guard.refused
+        return not self._strangers()
+
+    def _strangers(self) -> bool:
+        """Whether the last job has left something in the transaction that may have effects elsewhere."""
+        txn = self.manager.get()
+        ours = set(map(id, self._connection.connections.values()))
+        hooks = (txn.getBeforeCommitHooks, txn.getAfterCommitHooks, txn.getBeforeAbortHooks, txn.getAfterAbortHooks)
+        found = [*txn._resources, *(hook[0] for get in hooks for hook in get())]
+        new = [one for one in found if id(one) not in self._known and id(one) not in ours]
+        self._known.update(map(id, new))
+        return not all(map(lets_pass, new))
+
+    def _trouble(self, error: BaseException) -> bool:
+        """Whether the jobs have been stored all the same."""
+        kind = retry.trouble(error)
+        if self.guard.finishing and self._is_stored():
+            return True
+        tracelog.info("%d jobs that shared a transaction run one by one now: %r", len(self.runs), error)
+        for _item, run in self.runs:
+            run.forget()
+        if kind == "conflict":
+            for who in {item.who for item, _run in self.runs}:
+                self.around.learn(who, True, getattr(error, "class_name", None) or type(error).__name__)
+            self.runs = [(item._replace(conflicts=1), run) for item, run in self.runs]
+        return False
+
+    def _is_stored(self) -> bool:
+        """Whether the commit went through, and only the answer to it was lost, or what came after it has failed."""
+        if not transactions.wait_for_database(self.database, self.around.stopping):
+            return False
+        self.manager.begin()
+        item, run = self.runs[0]
+        return run.job.token == item.token and outcomes.left(run.job) is not None
+
+    def _ended(self) -> Done:
+        """After the commit."""
+        ended, alone = [], self.alone
+        for item, run in self.runs:
+            events.tell(events.JobStarted(run.job.id, run.job.task))
+            run.report()
+            item.info.end(run.job)
+            if run.job._status_id == 2:
+                alone.append(item._replace(kind="callbacks"))
+            else:
+                ended.append((item, run.ended))
+        return Done(ended, alone)
