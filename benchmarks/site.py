@@ -1,0 +1,211 @@
+"""What is measured in a Plone site, in processes of its own: context, content jobs, editors and pages beside them."""
+
+from benchmarks import sitejobs
+from benchmarks.measuring import quantiles
+from benchmarks.measuring import rounded
+from benchmarks.siteclients import Editor
+from benchmarks.siteclients import Reader
+from benchmarks.siteclients import Server
+from benchmarks.siteprocesses import Node
+from benchmarks.siteprocesses import Site
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import statistics
+import tempfile
+import time
+
+KINDS = ("bench.create", "bench.edit", "bench.wait_and_edit", "bench.unnamed")
+
+#: Seconds that jobs may take to end before something is wrong.
+PATIENCE = 120
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured. The long run takes some seven minutes, the quick one two."""
+
+    rounds: int = 5
+    #: Content jobs of a kind in a round, no-op jobs that are drained, and contexts entered.
+    jobs: int = 60
+    drained: int = 600
+    contexts: int = 1000
+    #: Seconds that editors edit, and that jobs run without them.
+    edits: float = 40
+    alone: float = 8
+    #: Pages of each gap beside each kind of jobs in a round.
+    pages: int = 15
+
+
+QUICK = Scale(rounds=1, jobs=24, drained=100, contexts=200, edits=12, alone=3, pages=10)
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """All of it; takes two to seven minutes. See ``goals`` for what is expected."""
+    return measure(QUICK if quick else Scale())
+
+
+def measure(scale: Scale) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="zcasync-bench-site-") as folder, Site(Path(folder)) as site:
+        nodes = [site.node(), site.node()]
+        nodes[0].do("prepare")
+        results = {"context_ms": rounded(nodes[0].do("context", samples=scale.contexts))}
+        finish(nodes[:1], 1, 1)
+        results |= content(nodes, scale)
+        with site.server() as server:
+            results |= editors(nodes[0], server, scale)
+        with site.server(embedded=True) as server:
+            results |= pages(server, scale)
+        return results
+
+
+# Content jobs
+
+
+def finish(nodes: Sequence[Node], jobs: int, *threads: int) -> dict[str, Any]:
+    """Let the nodes run so many jobs that wait, each in so many threads: jobs a second, and the most attempts."""
+    for node in nodes:
+        node.do("done", forget=True)
+    began = time.time()
+    for node, count in zip(nodes, threads, strict=True):
+        node.do("dispatch", threads=count)
+    until = began + PATIENCE
+    done = [node.do("done") for node in nodes]
+    while sum(each["ended"] for each in done) < jobs:
+        if time.time() > until:
+            raise RuntimeError(f"of {jobs} jobs only {[each['ended'] for each in done]} have ended")
+        time.sleep(0.02)
+        done = [node.do("done") for node in nodes]
+    for node in nodes:
+        node.do("rest")
+    tries = sum((Counter(each["tries"]) for each in done), Counter())
+    return {
+        "rate": jobs / (max(each["last"] for each in done) - began),
+        "most": max(tries.values()),
+        "conflicts": (tries.total() - len(tries)) / jobs,
+        "failed": sum(each["failed"] for each in done),
+    }
+
+
+def content(nodes: Sequence[Node], scale: Scale) -> dict[str, Any]:
+    """Content jobs with one thread, with four, and in two processes with two each, in turn; and no-op jobs."""
+    ways: dict[str, tuple[int, ...]] = {"1_thread": (1,), "4_threads": (4,), "2_processes": (2, 2)}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {kind: {way: [] for way in ways} for kind in KINDS}
+    for _round in range(scale.rounds):
+        for kind, rounds in found.items():
+            for way, threads in ways.items():
+                nodes[0].do("put", task=kind, count=scale.jobs)
+                rounds[way].append(finish(nodes[: len(threads)], scale.jobs, *threads))
+    nodes[0].do("put", task="bench.nothing", count=scale.drained)
+    results: dict[str, Any] = {"drain_rate": rounded(finish(nodes[:1], scale.drained, 4)["rate"])}
+    details: dict[str, Any] = {}
+    for kind, rounds in found.items():
+        for way, figures in rounds.items():
+            details.setdefault(kind.removeprefix("bench."), {})[way] = {
+                "rate": rounded(statistics.median(each["rate"] for each in figures)),
+                "most": max(each["most"] for each in figures),
+                "conflicts": rounded(statistics.mean(each["conflicts"] for each in figures)),
+                "failed": sum(each["failed"] for each in figures),
+            }
+    for way in ("4_threads", "2_processes"):
+        ratios = {
+            kind: statistics.median(
+                ours["rate"] / one["rate"] for ours, one in zip(rounds[way], rounds["1_thread"], strict=True)
+            )
+            for kind, rounds in found.items()
+        }
+        for kind, ratio in ratios.items():
+            details[kind.removeprefix("bench.")][way]["ratio"] = rounded(ratio)
+        results[f"content_ratio_{way}"] = rounded(min(ratios[kind] for kind in KINDS[:3]))
+    results["content_max_attempts"] = max(
+        details[kind.removeprefix("bench.")][way]["most"] for kind in KINDS[:3] for way in ways
+    )
+    return {**results, "content": details}
+
+
+# Editors
+
+
+def editors(node: Node, server: Server, scale: Scale) -> dict[str, Any]:
+    """An editor who saves each half second: alone, beside jobs without a pause, and where these ignore requests."""
+    alone = edited(node, server, scale.alone)
+    node.do("dispatch", threads=3)
+    node.do("feed", task="bench.create")
+    nobody = jobs_in(node, scale.alone)
+    beside = edited(node, server, scale.edits)
+    node.do("ignore_right_of_way", ignore=True)
+    ignored = edited(node, server, scale.edits / 2)
+    node.do("fed")
+    node.do("rest")
+    for each in (beside, ignored):
+        each["jobs_share"] = rounded(each["jobs"] / nobody)
+    return {
+        "editor_failed_share": beside["failed"],
+        "editor_tries": beside["tries"],
+        "editor_p95_ms": beside["ms"]["p95"],
+        "editors": {
+            "without_jobs": alone,
+            "with_right_of_way": beside,
+            "without_right_of_way": ignored,
+            "jobs_without_editor": rounded(nobody),
+        },
+    }
+
+
+def jobs_in(node: Node, seconds: float) -> float:
+    """Jobs a second that end meanwhile."""
+    before = node.do("done")
+    time.sleep(seconds)
+    return (node.do("done")["ended"] - before["ended"]) / seconds
+
+
+def edited(node: Node, server: Server, seconds: float) -> dict[str, Any]:
+    before, began = node.do("done"), time.monotonic()
+    saved = Editor(server).work(seconds)
+    after, took = node.do("done"), time.monotonic() - began
+    return {
+        "requests": len(saved),
+        "failed": rounded(sum(each.failed for each in saved) / len(saved)),
+        "tries": rounded(statistics.mean(each.tries for each in saved)),
+        "ms": quantiles([each.ms for each in saved]),
+        "jobs": rounded((after["ended"] - before["ended"]) / took),
+        "given": after["given"] - before["given"],
+    }
+
+
+# Pages
+
+
+def pages(server: Server, scale: Scale) -> dict[str, Any]:
+    """A page of the site again and again: alone, beside a busy job thread of its server, and beside a polite one."""
+    server.bench(polite="on")
+    ways = {"alone": {"chains": "0"}, "impolite": {"chains": "2", "polite": "off"}, "polite": {"polite": "on"}}
+    found: dict[tuple[str, float], list[float]] = {}
+    jobs: dict[tuple[str, float], list[float]] = {}
+    reader = Reader(server, f"{sitejobs.JOBS}/page0")
+    for _page in range(5):
+        reader.read()
+    for _round in range(scale.rounds):
+        for way, told in ways.items():
+            server.bench(**told)
+            reader.read()
+            for gap in (0.01, 0.1):
+                before, began = server.bench()["ended"], time.monotonic()
+                found.setdefault((way, gap), []).extend(reader.read(gap) for _page in range(scale.pages))
+                rate = (server.bench()["ended"] - before) / (time.monotonic() - began)
+                jobs.setdefault((way, gap), []).append(rate)
+    server.bench(chains="0")
+    table: dict[str, Any] = {}
+    factors = []
+    for (way, gap), taken in found.items():
+        own, base = quantiles(taken), quantiles(found["alone", gap])
+        row = table.setdefault(f"gap_{1000 * gap:.0f}_ms", {}).setdefault(way, {})
+        row.update(own, jobs=rounded(statistics.median(jobs[way, gap])))
+        if way != "alone":
+            row["factor"], row["factor_p95"] = (rounded(own[key] / base[key]) for key in ("median", "p95"))
+        if way == "polite":
+            factors.append(row["factor"])
+    return {"page_factor": max(factors), "pages": table}
