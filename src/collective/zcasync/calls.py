@@ -21,10 +21,12 @@ from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import Checked
 from collective.zcasync.persistence import level_or_none
 from collective.zcasync.persistence import MappingView
+from collective.zcasync.persistence import Moment
 from collective.zcasync.persistence import name_or_none
 from collective.zcasync.persistence import Payload
 from collective.zcasync.persistence import PRIORITIES
 from collective.zcasync.persistence import SequenceView
+from collective.zcasync.persistence import Sparse
 from collective.zcasync.persistence import walk
 from datetime import datetime
 from datetime import timedelta
@@ -36,7 +38,7 @@ import logging
 import uuid
 
 
-class Call(Base):
+class Call(Sparse, Base):
     """The part of a job's record that says what it does. The base of Job, whose docstring tells of conflicts."""
 
     _callable = ""
@@ -52,10 +54,10 @@ class Call(Base):
     context_data: Any = None
     #: The id of the job that this one repeats.
     retry_of = ""
-    _begin_after: datetime | None = None
+    _begin_after: Any = Moment()
     _begin_by: float | None = None
     #: The first begin_after of a job that was rescheduled since.
-    _first_begin: datetime | None = None
+    _first_begin: Any = Moment()
     _quota_names: tuple[str, ...] = ()
     _assigner: str | None = None
     _policy_factory: str | None = None
@@ -78,9 +80,9 @@ class Call(Base):
     status: Any
     queue: Any
     callbacks: Any
-    put_at: datetime | None
-    active_end: datetime | None
-    resume_at: datetime | None
+    put_at: Any
+    active_end: Any
+    resume_at: Any
     _status_id: int
     goes_on: bool
     rerun: bool
@@ -89,7 +91,8 @@ class Call(Base):
     def _set_call(self, call: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         task = getattr(call, "__zcasync_task__", None)
         if task is not None:
-            self._task, self._title, self._callable, owner = task.name, task.title, task.handler_name, None
+            self._task, self._callable, owner = task.name, task.handler_name, None
+            self._title = task.title if task.title != task.name else ""
         else:
             self._task = self._title = ""
             self._callable, owner = callables.describe(call)

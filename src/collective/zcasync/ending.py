@@ -6,6 +6,7 @@ from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.persistence import Moment
 from collective.zcasync.persistence import Payload
 from collective.zcasync.persistence import walk
 from datetime import datetime
@@ -24,8 +25,8 @@ class Ending:
     _result_record: Payload | None = None
     outcome: str | None = None
     error = ""
-    active_end: datetime | None = None
-    initial_callbacks_end: datetime | None = None
+    active_end: Any = Moment()
+    initial_callbacks_end: Any = Moment()
     #: The job that has to end before this one can; see ``waiting``. Read ``result`` for it while the job is ACTIVE.
     waiting_for: Any = None
     #: Whether its code has run, and a Deferred in its dispatcher's process will tell the result; see ``deferreds``.

@@ -24,6 +24,7 @@ from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.persistence import MappingView
+from collective.zcasync.persistence import Moment
 from collective.zcasync.representation import call_text
 from collective.zcasync.retry import callback_retry_policy_factory as callback_retry_policy_factory
 from collective.zcasync.retry import NeverRetry as NeverRetry
@@ -70,10 +71,10 @@ class Job(Ending, Call):
     #: The claim that owns the job; see fence.Guard.
     token: str | None = None
     agent_name = ""
-    put_at: datetime | None = None
-    active_start: datetime | None = None
+    put_at: Any = Moment()
+    active_start: Any = Moment()
     #: When a job whose callbacks have to wait goes on.
-    resume_at: datetime | None = None
+    resume_at: Any = Moment()
     attempts = 0
     attempt_log: tuple[tuple[datetime, str, str], ...] = ()
     #: Deaths of processes under this job; stops and disconnects are not counted.
