@@ -38,9 +38,9 @@ def run(
 ) -> None:
     """Measure the parts on each storage. What fails is noted, and the rest goes on; the file is written after each."""
     with Servers() as servers:
-        for kind in kinds:
-            own = results.setdefault(kind, {})
-            for name in parts:
+        for name in parts:
+            for kind in kinds:
+                own = results.setdefault(kind, {})
                 began = time.monotonic()
                 console.print(f"{kind} {name} ...", end=" ")
                 attempt(
@@ -66,7 +66,7 @@ def measure_site(quick: bool) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    told, console = arguments(argv), Console()
+    told, console = arguments(argv), Console(width=None if sys.stdout.isatty() else 110)
     clients.quiet()
     results = report.begun(told.quick)
     path = told.json or report.FOLDER / f"{results['date'][:10]}.json"

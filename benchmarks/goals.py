@@ -61,6 +61,10 @@ LIST_MS = 50
 #: Shares of commits that conflict, of putters and of claims.
 CONFLICTS = {"putters": 0.001, "claims": 0.05}
 
+#: What may not happen at all while they meet, and the milliseconds that no job may wait while threads are free.
+NEVER = ("lost", "run_twice")
+WAIT_MS = 100
+
 #: Bytes of a job's whole life.
 BYTES = {"bytes_per_job": 3200, "bytes_per_job_load": 2300}
 
@@ -97,6 +101,11 @@ def goals(storage: str, results: dict[str, Any]) -> Iterator[Goal]:
             yield Goal(storage, ("lists_ms", size, name), LIST_MS)
     for who, share in CONFLICTS.items():
         yield Goal(storage, ("conflict_share", who), share)
+    for case in ("backlog", "empty"):
+        for name in NEVER:
+            yield Goal(storage, ("conflict_share", case, name), 0)
+    if storage != "filestorage":
+        yield Goal(storage, ("conflict_share", "empty", "wait_ms", "most"), WAIT_MS)
     for name, bound in BYTES.items():
         yield Goal(storage, (name,), bound)
 

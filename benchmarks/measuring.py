@@ -16,16 +16,17 @@ class Scale:
     """How much is measured. ``LONG`` takes most of an hour, ``QUICK`` three minutes for two storages."""
 
     #: Rounds of limit and ours in turn, and the seconds that each limit or put takes.
-    rounds: int = 9
+    rounds: int = 7
     seconds: float = 0.5
     #: Jobs that each drain runs, and puts whose way to their start is timed.
-    drained: int = 2000
+    drained: int = 1500
     latencies: int = 300
     #: Seconds of a job -> such jobs that each thread runs.
     lasting: Mapping[float, int] = field(default_factory=lambda: {0.02: 40, 0.2: 10})
     #: Waiting jobs: at the first number figures are taken, at the others they are compared with these.
     sizes: Sequence[int] = (1000, 100_000, 1_000_000)
-    #: The same where claims look at each job once: behind a full quota, and behind a filter.
+    #: The same where claims look at each job once: behind a full quota, and behind a filter. Only FileStorage, which is
+    #: filled the quickest, gets more than the first.
     rejected: Sequence[int] = (100_000, 1_000_000)
     #: Jobs in history beside them, and samples of each figure.
     finished: int = 1_000_000

@@ -5,6 +5,7 @@ from benchmarks import conflicts
 from benchmarks import footprint
 from benchmarks import growth
 from benchmarks import latency
+from benchmarks import profile
 from benchmarks import rates
 from benchmarks.measuring import in_turn
 from benchmarks.measuring import rounded
@@ -78,7 +79,7 @@ def measure_rejected(servers: Servers, kind: str, scale: Scale, tell: Callable[[
     """The same behind jobs that nobody can take: of a full quota, or rejected by the filter."""
     for name, quota in (("full_quota", True), ("filter", False)):
         base: dict[str, float] = {}
-        for size in (scale.sizes[0], *scale.rejected):
+        for size in (scale.sizes[0], *scale.rejected[: 1 if kind != "filestorage" else None]):
             with servers.place(kind) as place, clients.clients(place, cache=growth.CACHE) as (here, _there):
                 figures = growth.behind(here, scale, size, quota)
             if base:
@@ -97,12 +98,20 @@ def measure_conflicts(servers: Servers, kind: str, scale: Scale, tell: Callable[
         tell({"conflict_share": {**worst, **found}})
 
 
+def measure_profile(servers: Servers, kind: str, scale: Scale, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Where the threads of a dispatcher are while it drains: what is not the storage could be saved."""
+    with servers.place(kind) as place, clients.clients(place) as (here, _there):
+        for name in rates.DRAINS:
+            tell({"profile": {name: profile.drain(here, scale.drained, name)}})
+
+
 #: In the order of a run.
 PARTS: dict[str, Part] = {
     "rates": measure_rates,
     "latency": measure_latency,
     "footprint": measure_footprint,
     "lasting": measure_lasting,
+    "profile": measure_profile,
     "conflicts": measure_conflicts,
     "growth": measure_growth,
     "rejected": measure_rejected,

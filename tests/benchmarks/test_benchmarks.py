@@ -81,6 +81,9 @@ def test_latencies_growth_lists_and_conflicts_have_all_their_keys(results: dict[
     assert set(own["growth"]["300"]) == {"put", "claim", "first_page", "counts", "search", "drain", *behind}
     assert all(value > 0 for value in own["growth"]["300"].values())
     assert set(own["lists_ms"]) == {"100", "300", "300+200"} and set(own["memory_mb"]) == {"100", "300"}
+    for shares in own["profile"].values():
+        assert shares["storage"] > 0 and shares["storage"] + shares["ours"] == pytest.approx(1, abs=0.02)
+        assert shares["top"]
     assert set(own["lasting"]["20"]) == {"1", "4", "16"} and own["lasting"]["20"]["1"] <= 1
     shares = own["conflict_share"]
     assert 0 <= shares["putters"] <= 1 and 0 <= shares["claims"] <= 1
