@@ -45,7 +45,7 @@ def requests(here: Here, number: int, seconds: float) -> Put:
     with here.connection() as connection:
         manager = connection.transaction_manager
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while not committed or time.monotonic() < end:
             job = number * EACH + len(committed)
             while True:  # as the publisher does: all of the request again
                 manager.begin()

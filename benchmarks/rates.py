@@ -46,7 +46,7 @@ def limit(here: Here, seconds: float, threads: int = 1) -> Rate:
     def work(number: int) -> None:
         with here.connection() as connection:
             manager = connection.transaction_manager
-            while time.monotonic() < end:
+            while not counts[number] or time.monotonic() < end:  # one at least, on a machine that is busy
                 manager.begin()
                 connection.root()["limits"][number]["count"] = counts[number]
                 manager.commit()
@@ -72,7 +72,7 @@ def put(here: Here, seconds: float, each: int = 1) -> Rate:
     with here.connection() as connection:
         manager = connection.transaction_manager
         began, busy = time.monotonic(), time.process_time()
-        while time.monotonic() < began + seconds:
+        while not count or time.monotonic() < began + seconds:
             manager.begin()
             queue = get_queue(connection)
             for _ in range(each):
