@@ -30,7 +30,7 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    logs exceptions events i18n interfaces states
+    logs exceptions inprocess events i18n interfaces states
     clock instanceuuid persistence threadlocal failuredata failure transactions
     notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
@@ -38,7 +38,7 @@ ENGINE_ORDER = """
     callbacks callbackruns direct execution calls job quota history slot letters filing entries rejections moves claims
     sweeping takeover dispatchers places puts queues rightofway
     groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership
-    laning agentclaims upkeep claiming claimthread inprocess dispatcher reactor signals subscribers adapters configure
+    laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor putmany tasks api actions
     foreground

@@ -4,6 +4,7 @@ The events about dispatchers and queues are fired inside the transaction that ma
 about jobs (``JobEvent``) are fired after the commit, in the process concerned, and no subscriber can break a job.
 """
 
+from collective.zcasync import inprocess
 from typing import Any
 from zope.interface import Attribute
 from zope.interface import implementer
@@ -12,6 +13,7 @@ from zope.interface.interfaces import IObjectEvent
 
 import logging
 import time
+import transaction
 import zope.event
 
 logger = logging.getLogger("collective.zcasync.events")
@@ -194,7 +196,7 @@ def tell_put_at_commit(queue: Any, job: Any) -> None:
     ids = puts.get((queue.name, job.task))
     if ids is None:
         if not queue.dispatchers.active():
-            txn.addAfterCommitHook(_tell_unserved, (job.id, job.task, queue.name))
+            txn.addAfterCommitHook(_tell_unserved, (job.id, job.task, queue.name, queue._p_jar.db(), queue._p_oid))
         ids = puts[queue.name, job.task] = []
     ids.append(job.id)
 
@@ -206,9 +208,11 @@ def tell_puts(committed: bool, puts: dict[tuple[str, str], list[str]]) -> None:
             tell(JobPut(id, task))
 
 
-def _tell_unserved(committed: bool, id: str, task: str, queue: str) -> None:
+def _tell_unserved(committed: bool, id: str, task: str, queue: str, db: Any, oid: bytes) -> None:
     """Now and then: nobody will run what was put."""
     if not committed or time.monotonic() - _warned.get(queue, -WARN_EVERY) < WARN_EVERY:
+        return
+    if _is_served(db, oid, queue):
         return
     _warned[queue] = time.monotonic()
     logger.warning(
@@ -217,3 +221,18 @@ def _tell_unserved(committed: bool, id: str, task: str, queue: str) -> None:
         task,
         queue,
     )
+
+
+def _is_served(db: Any, oid: bytes, queue: str) -> bool:
+    """Whether a dispatcher is at work there now: the transaction that put may have begun before it came."""
+    here = inprocess.serving(db)
+    if here is not None and (here.served is None or queue in here.served):
+        return True
+    manager = transaction.TransactionManager(explicit=True)
+    connection = db.open(manager)
+    try:
+        manager.begin()
+        return bool(connection.get(oid).dispatchers.active())
+    finally:
+        manager.abort()
+        connection.close()
