@@ -90,6 +90,9 @@ class Claimer:
                 last = error
                 tracelog.debug("a claim in queue %r conflicted: %s", name, error)
                 limit = max(1, min(limit, 32) // 2)
+                if look:  # what this one has seen abroad is too new to be taken by the next try
+                    look = False
+                    self.agents.abroad.set()
                 self.dispatcher.around.stopping.wait(random.random() * 0.002 * 2 ** min(attempt, 5))
                 continue
             took = min(time.monotonic() - began, STALE_AFTER / 2)

@@ -17,8 +17,9 @@ import transaction
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
 
-#: Seconds after which a second look is taken at what lay in a foreign inbox, before jitter.
-SECOND_LOOK = 0.02
+#: Seconds after which a second look is taken at what lay in a foreign inbox, before jitter: at least and at most, and
+#: in claims between these, as the home's own claim may still be on its way.
+SECOND_LOOK, LAST_LOOK, LOOK_CLAIMS = 0.02, 0.1, 3
 
 #: Seconds between two questions at most whether the database is back.
 AWAY = 5.0
@@ -168,7 +169,8 @@ class ClaimThread(Introspection):
         if self._look_again or not self.claimer.agents.looks_abroad():
             return
         if self.shares.room(self._pools()) != 0 and any(sum(pool.wants(0)) for pool in self._pools()):
-            self._look_again = time.monotonic() + SECOND_LOOK * (0.75 + random.random() / 2)
+            pause = min(max(SECOND_LOOK, LOOK_CLAIMS * self.claimer.agents.mean), LAST_LOOK)
+            self._look_again = time.monotonic() + pause * (0.75 + random.random() / 2)
 
     def _pause(self) -> float:
         """Seconds until something is due: a second look, a sweep, a job's time."""
