@@ -41,7 +41,7 @@ ENGINE_ORDER = """
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor putmany tasks api actions
-    foreground
+    bulk foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()
 

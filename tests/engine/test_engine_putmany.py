@@ -204,11 +204,11 @@ def test_an_item_that_is_refused_is_named_with_its_number(
         api.put_many(enginejobs.note, items, batch=10, commit=commit)
     assert isinstance(caught.value, ZCAsyncError)
     if commit:
-        assert caught.value.__notes__ == ["put_many: the first 10 jobs are committed, all others are not put"]
+        assert caught.value.__notes__ == ["put_many: 10 jobs are committed, and no others are put"]
         transaction.commit()  # the rest of the batch is gone already
         assert stored() == list(range(10))
     else:
-        assert "the first 17 jobs are put, unless" in caught.value.__notes__[0]
+        assert "17 jobs are put, unless" in caught.value.__notes__[0]
         transaction.abort()
         assert stored() == []
 
@@ -224,7 +224,7 @@ def test_without_a_commit_the_items_before_a_refused_one_are_put_if_the_caller_g
 def test_what_the_items_raise_comes_out_with_a_note_of_what_is_stored(commit: bool, left: Any, stored: Any) -> None:
     with pytest.raises(LookupError, match="^'?no more of these") as caught:
         api.put_many(enginejobs.note, faulty(13), batch=5, commit=commit)
-    assert caught.value.__notes__[0].startswith(f"put_many: the first {10 if commit else 13} jobs are")
+    assert caught.value.__notes__[0].startswith(f"put_many: {10 if commit else 13} jobs are")
     transaction.abort()
     assert stored() == left
 
@@ -245,7 +245,7 @@ def test_a_commit_that_conflicts_leaves_the_batches_before(
 
     with pytest.raises(ConflictError) as caught:
         api.put_many(enginejobs.note, items(), batch=3, commit=True)
-    assert caught.value.__notes__ == ["put_many: the first 6 jobs are committed, all others are not put"]
+    assert caught.value.__notes__ == ["put_many: 6 jobs are committed, and no others are put"]
     assert stored() == list(range(6))
 
 

@@ -56,6 +56,7 @@ LOOKING = (
 
 CHANGING = (
     *(("cancel", "WAITING"), ("retry", "BAD"), ("pause", "default"), ("resume", "default")),
+    *(("cancel-all",), ("retry-all", "--task", "*")),
     *(("release", "ASIDE"), ("discard", "ASIDE"), ("release", "--group", "/held")),
 )
 
@@ -344,6 +345,16 @@ class TestChanging:
         assert ask(shared, "cancel", "WAITING") == (0, {shared.ids["WAITING"]: "stopping"})
         shared.manager.begin()
         assert job.stop_requested
+
+    def test_all_jobs_that_match_are_cancelled_and_put_again(self, shared: Site, ask: Any) -> None:
+        assert ask(shared, "retry-all", "--site", "/nowhere") == (0, {"retried": 0, "refused": 0})
+        assert ask(shared, "retry-all", "--queue", "default") == (0, {"retried": 1, "refused": 0})
+        waits = ask(shared, "status")[1]["counts"]["waiting"]
+        assert ask(shared, "cancel-all", "running", "--task", "nothing") == (0, {"cancelled": 0, "stopping": 0})
+        assert ask(shared, "cancel-all", "waiting") == (0, {"cancelled": waits, "stopping": 0})
+        shared.manager.begin()
+        assert shared.job("WAITING").outcome == "cancelled"
+        assert ask(shared, "retry-all", "waiting")[0] == 2
 
     def test_retry_puts_a_failed_job_again(self, shared: Site, ask: Any) -> None:
         code, document = ask(shared, "retry", "BAD")

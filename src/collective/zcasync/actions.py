@@ -53,11 +53,15 @@ def retry(job: Any) -> Any:
         raise BadStatusError(f"Job {job.id} was retried already, as job {job.retried_as}: retry that one.")
     if queue is None:
         raise BadStatusError(f"Job {job.id} is in no queue's history any more, so nothing says where to put it again.")
-    new = job.again()
-    job._p_jar.add(new)
-    queue.put(new)
-    job.retried_as = new.id
+    new = put_again(queue, job)
     logger.info("Job %s (%s): put again as job %s on request", job.id, job.task, new.id)
+    return new
+
+
+def put_again(queue: Any, job: Any) -> Any:
+    """Put a finished job once more into its queue: the new job. Raises what a put raises, before anything is stored."""
+    new = queue.put(job.again())
+    job.retried_as = new.id
     return new
 
 

@@ -74,9 +74,9 @@ class Batches:
         if self.commit:
             self.manager.abort()
             self._begin()
-            error.add_note(f"put_many: the first {self.ended} jobs are committed, all others are not put")
+            error.add_note(f"put_many: {self.ended} jobs are committed, and no others are put")
         else:
-            error.add_note(f"put_many: the first {self.number} jobs are put, unless this transaction is aborted")
+            error.add_note(f"put_many: {self.number} jobs are put, unless this transaction is aborted")
 
 
 def _call_of(item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

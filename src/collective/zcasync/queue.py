@@ -151,7 +151,7 @@ class Queue(Puts):
             if waits and owned.parent is self:
                 self.give_back(owned, front=True)  # what it waited for will tell nobody of its end any more
             return "cancelled"
-        aside = self.quarantine_key(job)
+        aside = self.quarantine_key(job) if self.quarantine and self._find(job) is None else None
         if aside is not None:
             self.leave_quarantine(aside)
         if not callbacks:

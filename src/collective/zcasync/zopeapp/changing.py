@@ -1,9 +1,12 @@
-"""The commands of ``zcasync`` that change jobs and queues: each is one transaction, or nothing."""
+"""The commands of ``zcasync`` that change jobs and queues: each is one transaction, or nothing. But for those that
+change all jobs that match, which commit in batches."""
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 from collective.zcasync import actions
+from collective.zcasync import bulk
 from collective.zcasync import foreground
 from collective.zcasync import joblists
 from collective.zcasync import transactions
@@ -35,6 +38,32 @@ def retry(place: Opened, ids: Iterable[str]) -> Answer:
     """Put failed or cancelled jobs once more."""
     found = _each(place, ids, lambda job: actions.retry(job).id)
     return Answer(found, [f"Job {id}: put again as job {new}" for id, new in found.items()])
+
+
+def cancel_all(
+    place: Opened,
+    states: Sequence[str] = (),
+    queue: str | None = None,
+    site: str | None = None,
+    task: str | None = None,
+) -> Answer:
+    """Cancel all jobs that match."""
+    done = bulk.cancel_all(
+        place.connection, tuple(states) or bulk.CANCELLABLE[:2], **_matching(place, queue, site, task)
+    )
+    return _many(done, {"cancelled": "cancelled", "stopping": "asked to stop"})
+
+
+def retry_all(
+    place: Opened,
+    states: Sequence[str] = (),
+    queue: str | None = None,
+    site: str | None = None,
+    task: str | None = None,
+) -> Answer:
+    """Put all jobs that match once more."""
+    done = bulk.retry_all(place.connection, tuple(states) or bulk.RETRIABLE[:1], **_matching(place, queue, site, task))
+    return _many(done, {"retried": "put again", "refused": "could not be put again"})
 
 
 def release(place: Opened, ids: Sequence[str], group: str | None = None) -> Answer:
@@ -101,6 +130,16 @@ def _each(place: Opened, ids: Iterable[str], verb: Callable[[Any], Any]) -> dict
         connection, lambda: {id: verb(joblists.find(connection, id)) for id in wanted}
     )
     return found
+
+
+def _matching(place: Opened, queue: str | None, site: str | None, task: str | None) -> dict[str, Any]:
+    return {"queue": None if queue is None else named_queue(place, queue).name, "group": site, "task": task}
+
+
+def _many(done: Counter[str], words: dict[str, str]) -> Answer:
+    """What was done with all jobs that match; those that could not be put again need a person."""
+    lines = [f"Jobs {text}: {done[word]}" for word, text in words.items() if done[word]]
+    return Answer({word: done[word] for word in words}, lines or ["No such jobs."], attention="refused" in done)
 
 
 def _queues(place: Opened, names: Iterable[str], verb: Callable[[Any], None], word: str) -> Answer:

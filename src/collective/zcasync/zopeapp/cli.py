@@ -8,6 +8,7 @@ from argparse import ArgumentTypeError
 from argparse import Namespace
 from collections.abc import Callable
 from collections.abc import Sequence
+from collective.zcasync import bulk
 from collective.zcasync import joblists
 from collective.zcasync import monitordb
 from collective.zcasync import transactions
@@ -140,6 +141,14 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
     def of_jobs(name: str, help: str, command: Callable[..., Answer]) -> None:
         change(name, help, command, "ids").add_argument("ids", nargs="+", metavar="ID", help="ids of jobs")
 
+    def of_many(name: str, help: str, command: Callable[..., Answer], states: tuple[str, ...], usual: int) -> None:
+        made = change(name, help, command, "states", "queue", "site", "task")
+        told = f"{', '.join(states)} ({' and '.join(states[:usual])})"
+        made.add_argument("states", nargs="*", type=_state, metavar="STATE", help=told)
+        made.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
+        made.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
+        made.add_argument("--task", metavar="PATTERN", help="only of tasks with such a name; it may have * and ? in it")
+
     def of_queues(name: str, help: str, command: Callable[..., Answer]) -> None:
         change(name, help, command, "names").add_argument(
             "names", nargs="+", metavar="QUEUE", help="names of queues; 'default' is the one without a name"
@@ -147,6 +156,8 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
 
     of_jobs("retry", "put failed or cancelled jobs once more", changing.retry)
     of_jobs("cancel", "end jobs that have not started, and ask those that run to stop", changing.cancel)
+    of_many("retry-all", "put all jobs once more that failed and match", changing.retry_all, bulk.RETRIABLE, 1)
+    of_many("cancel-all", "end all jobs that have not started and match", changing.cancel_all, bulk.CANCELLABLE, 2)
     of_queues("pause", "let no job of these queues begin; what runs goes on", changing.pause)
     of_queues("resume", "let jobs of these queues begin again", changing.resume)
     release = change(
