@@ -188,9 +188,9 @@ def start(here: Here, threads: int = 4, **options: Any) -> None:
     dispatcher = here.running.dispatcher
     report = dispatcher.report
 
-    def counting(queue: str, oid: bytes, told: str) -> None:
+    def counting(*args: Any) -> Any:
         here.done, here.last = here.done + 1, time.monotonic()
-        report(queue, oid, told)
+        return report(*args)
 
     dispatcher.report = counting
     dispatcher.polls.wait_for(0, 30)

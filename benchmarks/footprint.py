@@ -3,6 +3,7 @@
 from benchmarks import clients
 from benchmarks import jobs
 from benchmarks import rates
+from benchmarks.clients import Beside
 from benchmarks.clients import Here
 from benchmarks.measuring import rounded
 from collections import Counter
@@ -20,6 +21,9 @@ import time
 
 #: Bytes that a FileStorage adds to each record and each transaction.
 RECORD, TRANSACTION = 42, 31
+
+#: Threads that put under load: more than the dispatcher keeps up with.
+PUTTERS = 4
 
 
 @dataclass
@@ -66,12 +70,17 @@ def counted() -> Iterator[Written]:
 
 
 def lives(here: Here, count: int, together: bool) -> dict[str, Any]:
-    """What a no-op job writes: put, claim, finish, sweep. ``together``: under load, else one by one."""
+    """What a no-op job writes: put, claim, finish, sweep. ``together``: many at once, else one by one."""
+    count = max(count // PUTTERS, 1) * PUTTERS
     clients.fresh_queue(here, size=rates.THREADS)
     clients.start(here, rates.THREADS)
     with counted() as written:
         if together:
-            rates.fill_singly(here, count)
+            putters = [Beside(here) for _ in range(PUTTERS)]
+            for putter in putters:
+                putter.begin(rates.fill_singly, count // PUTTERS)
+            for putter in putters:
+                putter.result()
             rates.wait(here, [here], count, time.monotonic() + 60)
         else:
             _one_by_one(here, count)
