@@ -48,9 +48,33 @@ class Ping(Persistent):
     version = ""
     skew: float | None = None
 
-    def _p_resolveConflict(self, old: dict[str, Any], saved: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-        latest = max(saved, new, key=lambda state: state.get("count", 0))
-        return {**latest, "count": max(saved.get("count", 0), new.get("count", 0)) + 1}
+    # The record is short, as an idle dispatcher writes nothing else: one each half minute.
+
+    def __getstate__(self) -> Any:
+        when = None if self.value is None else clock.to_microseconds(self.value)
+        return when, self.count, self.memory, self.version, self.skew
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(_plain_ping(state))
+
+    def _p_resolveConflict(self, old: Any, saved: Any, new: Any) -> Any:
+        latest = max(saved, new, key=_pings)
+        ping = Ping()
+        ping.__dict__.update(_plain_ping(latest), count=max(_pings(saved), _pings(new)) + 1)
+        return ping.__getstate__()
+
+
+def _plain_ping(state: Any) -> dict[str, Any]:
+    """The attributes of a ping from its record; earlier ones hold them by their names."""
+    if isinstance(state, dict):
+        return state
+    when, count, memory, version, skew = state
+    value = None if when is None else clock.from_microseconds(when)
+    return {"value": value, "count": count, "memory": memory, "version": version, "skew": skew}
+
+
+def _pings(state: Any) -> int:
+    return int(_plain_ping(state).get("count", 0))
 
 
 @implementer(IDispatcherAgents)
