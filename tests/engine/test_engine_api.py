@@ -242,3 +242,14 @@ def test_events_tell_of_jobs_after_their_commit_and_cannot_break_them(queue: Any
     finally:
         zope.event.subscribers.remove(listen)
     assert told == ["JobPut", "JobStarted", "JobFailed"]
+
+
+def test_of_several_tasks_for_one_function_the_one_that_is_put_runs(queue: Any) -> None:
+    one, other = (tasks.register(tasks.Task(enginejobs.note, name=f"engine.note{n}", queue="")) for n in (1, 2))
+    try:
+        jobs = [other.put(1), one.put(2), api.put("engine.note2", 3), api.put(enginejobs.note, 4)]
+        assert [job.task for job in jobs] == ["engine.note2", "engine.note1", "engine.note2", "engine.note1"]
+    finally:
+        for task in (one, other):
+            del tasks.registry[task.name]
+        del tasks._by_handler[one.handler_name]

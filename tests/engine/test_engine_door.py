@@ -219,9 +219,9 @@ def test_large_arguments_give_a_warning_with_task_and_size(caplog):
 
 
 def test_huge_arguments_are_refused_and_pointed_to_blobs():
-    with pytest.raises(InvalidArgumentError, match="argument 1.*more than 10 MB.*in a blob"):
+    with pytest.raises(InvalidArgumentError, match="argument 1.*10 MB at most.*in a blob"):
         check("x" * (10 * 1024 * 1024 + 1))
-    with pytest.raises(InvalidArgumentError, match="argument 1.*more than 10 MB.*in a blob"):
+    with pytest.raises(InvalidArgumentError, match="argument 1.*10 MB at most.*in a blob"):
         check([str(number) for number in range(2_000_000)])
 
 

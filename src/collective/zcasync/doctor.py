@@ -13,6 +13,7 @@ from collective.zcasync.plaindata import connection_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.utils import takecount
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -20,8 +21,11 @@ from typing import Any
 #: Waiting jobs that are looked at one by one, from the front.
 LOOK_AT_MOST = 500
 
-#: Jobs that one finding names.
+#: Jobs that one finding names, and findings of one kind.
 NAMED = 10
+
+#: Queues above which the doctor says that they are many.
+MANY_QUEUES = 100
 
 #: Seconds by which a clock may differ.
 SKEW = 2.0
@@ -55,7 +59,30 @@ def examine(context: Any) -> list[Finding]:
             )
         ]
     found = [finding for _name, queue in queues.items() for finding in _of_queue(queue)]
-    return sorted(found, key=lambda finding: not finding.problem)
+    if len(queues) > MANY_QUEUES:
+        found.append(
+            Finding(
+                "many-queues",
+                f"there are {len(queues)} queues, and each costs dispatchers and lists a look of its own",
+                "use few: quotas, priorities and filters of agents tell jobs apart as well",
+                problem=False,
+            )
+        )
+    return sorted(_bounded(found), key=lambda finding: not finding.problem)
+
+
+def _bounded(findings: list[Finding]) -> Iterator[Finding]:
+    """Of each kind the first few, and how many more there are."""
+    kinds: dict[tuple[str, bool], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.kind, finding.problem), []).append(finding)
+    for some in kinds.values():
+        yield from some[:NAMED]
+        if len(some) > NAMED:
+            yield replace(
+                some[NAMED],
+                what=f"and {len(some) - NAMED} more of this kind, among them: {some[NAMED].what}",
+            )
 
 
 def _of_queue(queue: Any) -> Iterator[Finding]:

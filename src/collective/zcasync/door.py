@@ -77,7 +77,7 @@ def check(
 
 def is_plain(value: Any, limit: int = 1024) -> bool:
     """Whether a job's own record may hold the value: plain builtins, loadable everywhere, and small."""
-    return _is_plain(value, 0) and len(pickle.dumps(value, PROTOCOL)) <= limit
+    return _is_plain(value, 0, limit) and len(pickle.dumps(value, PROTOCOL)) <= limit
 
 
 def survives(value: Any) -> bool:
@@ -93,10 +93,12 @@ def survives(value: Any) -> bool:
     return True
 
 
-def _is_plain(value: Any, depth: int) -> bool:
+def _is_plain(value: Any, depth: int, limit: int) -> bool:
     kind = type(value)
     if kind is tuple:
-        return depth < 20 and len(value) <= 1024 and all(_is_plain(item, depth + 1) for item in value)
+        return depth < 20 and len(value) <= 1024 and all(_is_plain(item, depth + 1, limit) for item in value)
+    if kind in (str, bytes):
+        return len(value) <= limit  # large ones are not pickled to find out how large they are
     if kind is datetime:
         return value.tzinfo is None or type(value.tzinfo) is timezone
     return kind in _PLAIN
@@ -137,11 +139,20 @@ class _Visit:
             f"{place} of {self.task} ({kind.__module__}.{kind.__qualname__}) cannot be stored: {why}"
         )
 
+    def too_large(self, size: int) -> InvalidArgumentError:
+        return self.refusal(
+            self.value,
+            f"the arguments take {size / 1024 / 1024:.0f} MB or more, and {REFUSE_ABOVE // 1024 // 1024} MB at most are"
+            " allowed; store large data in a blob, and pass the persistent object that holds it",
+        )
+
     def reference(self, obj: Any) -> Any:
         """The pickler's question about each object: a reference to store in its place, or None to pickle it."""
         self.last = obj
         kind = type(obj)
         if kind in _PLAIN:
+            if kind in (str, bytes) and len(obj) > REFUSE_ABOVE:
+                raise self.too_large(len(obj))  # the pickler would copy it first
             return None
         for refuse in refusals:
             why = refuse(obj)
@@ -188,11 +199,7 @@ class _Counter:
     def write(self, data: bytes) -> int:
         self.size += len(data)
         if self.size > REFUSE_ABOVE:
-            raise self.visit.refusal(
-                self.visit.value,
-                f"the arguments take more than {REFUSE_ABOVE // 1024 // 1024} MB; store large data in a blob, and pass"
-                " the persistent object that holds it",
-            )
+            raise self.visit.too_large(self.size)
         return len(data)
 
 

@@ -49,6 +49,11 @@ class _Limit:
         return self.limit < self.most
 
     @property
+    def unremarkable(self) -> bool:
+        """Whether a new one would know as much. There may be any number of tasks, most of which never conflict."""
+        return not (self.running or self.held or self.grown or self.outside) and self.patience == GROW_AFTER
+
+    @property
     def suspicious(self) -> bool:
         """Whether it conflicts with other processes again and again."""
         oldest, first = time.monotonic() - SUSPICIOUS_IN, self.attempts - SUSPICIOUS_ATTEMPTS
@@ -127,10 +132,10 @@ class Neighbours:
     def room(self, who: Neighbour) -> int:
         """How many more may begin now. A large number where nothing is known against it."""
         with self.changed:
-            limit = self._limit(who)
+            limit = self._limits.get(who)
             if not self.follows(who):
                 return 0
-            return max(1, int(limit.limit)) - limit.running if limit.held else 1000
+            return max(1, int(limit.limit)) - limit.running if limit is not None and limit.held else 1000
 
     def _stands(self, who: Neighbour) -> bool:
         """Whether no content job may begin now, and theirs are."""
@@ -160,7 +165,10 @@ class Neighbours:
     def leave(self, who: Neighbour, beside: bool = False) -> None:
         """Give the place back."""
         with self.changed:
-            self._limit(who).running -= 1
+            limit = self._limit(who)
+            limit.running -= 1
+            if limit.unremarkable:
+                del self._limits[who]
             self.running -= not beside
             self.changed.notify_all()
 

@@ -10,7 +10,7 @@ from collective.zcasync.readable import text_of
 from typing import Any
 
 #: Characters of an item that an error shows.
-ITEM_LIMIT = 200
+ITEM_LIMIT = 400
 
 Put = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 

@@ -213,6 +213,8 @@ def make_job(call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
         call = get_task(call)
     if isinstance(call, Job):
         raise InvalidJobError("this is a job already: queue.put(job), or Options.put_job(job)")
+    if isinstance(call, Task):
+        return Job(call, *args, **kwargs)  # of several tasks for one function this one
     name = f"{getattr(call, '__module__', None)}:{getattr(call, '__qualname__', None)}"
     return Job(_by_handler.get(name, call) if not hasattr(call, "__self__") else call, *args, **kwargs)
 
