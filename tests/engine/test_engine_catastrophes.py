@@ -300,7 +300,7 @@ def test_a_database_that_goes_away_while_claims_read_or_commit_is_told_and_work_
         return original(self, *args)
 
     monkeypatch.setattr(MVCCAdapterInstance, where, fail)
-    monkeypatch.setattr(transactions, "wait_for_database", lambda *args: True)
+    monkeypatch.setattr(transactions, "wait_for_database", lambda *args, **kwargs: True)
     away.set()
     job = _put(queue, Job(enginejobs.add, 1))
     running.dispatcher.connection.cacheMinimize()

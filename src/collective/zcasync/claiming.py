@@ -10,6 +10,7 @@ from collective.zcasync.agentclaims import Claim
 from collective.zcasync.agentclaims import Given
 from collective.zcasync.failure import Failure
 from collective.zcasync.laning import Laning
+from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.upkeep import STALE_AFTER
@@ -39,20 +40,29 @@ class Claimer:
         #: queue name -> numbers of the inboxes whose jobs this dispatcher takes at once.
         self.homes: dict[str, list[int]] = {}
         self._reports: dict[str, deque[tuple[float, bytes, str]]] = {}
+        #: The queues in which nothing waits for the end of a certain job.
+        self._patient: set[str] = set()
         self.agents = AgentClaims(dispatcher, self.homes)
         self.upkeep = Upkeep(dispatcher)
         self.laning = Laning(dispatcher)
 
-    def report(self, queue: str, oid: bytes, report: str) -> None:
-        """A job thread is done with a job."""
+    def report(self, queue: str, oid: bytes, report: str) -> bool:
+        """A job thread is done with a job; whether a claim should look at that before a thread needs one.
+
+        Each look costs as much as a short job: those that have ended can wait for each other, but for the first, from
+        which their time counts.
+        """
         if queue not in self.homes:
-            return  # the queue was removed: there is nothing to file the job in
-        self._reports.setdefault(queue, deque()).append((time.monotonic(), oid, report))
+            return True  # the queue was removed: there is nothing to file the job in
+        reports = self._reports.setdefault(queue, deque())
+        reports.append((time.monotonic(), oid, report))
+        return report != FINISHED or len(reports) in (1, SWEEP_AT) or queue not in self._patient
 
     def forget(self, name: str) -> None:
         """A queue is gone: nothing of it is due any more."""
         self.homes.pop(name, None)
         self._reports.pop(name, None)
+        self._patient.discard(name)
         self.agents.forget(name)
         self.upkeep.forget(name)
         self.laning.forget(name)
@@ -142,9 +152,13 @@ class Claimer:
             return None, None
         slot = da.slot
         now = time.monotonic()
-        urgent = full or len(reports) >= SWEEP_AT or bool(queue.parked)
-        urgent = urgent or not all(agent.batches for agent in da.values())  # choosers go by what their agent holds
-        urgent = urgent or any(now - when >= SWEEP_AFTER or what != "finished" for when, _oid, what in reports)
+        hurried = bool(queue.parked) or not all(agent.batches for agent in da.values())  # what choosers' agents hold
+        if hurried or not waiting.is_patient(queue):
+            self._patient.discard(name)
+        else:
+            self._patient.add(name)
+        urgent = full or hurried or len(reports) >= SWEEP_AT
+        urgent = urgent or any(now - when >= SWEEP_AFTER or what != FINISHED for when, _oid, what in reports)
         urgent = urgent or bool(reports) and waiting.awaited(queue, slot, [oid for _when, oid, _what in reports])
         if urgent and reports:
             sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])

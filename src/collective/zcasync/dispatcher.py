@@ -215,9 +215,13 @@ class Dispatcher(ClaimThread):
             self.poll_soon()
             self.reactor.callLater(self.poll_interval, self._tick, since)
 
-    def report(self, queue: str, oid: bytes, report: str) -> None:
-        """A job thread is done with a job."""
-        self.claimer.report(queue, oid, report)
+    def report(self, queue: str, oid: bytes, report: str, frees: bool = True) -> None:
+        """A job thread is done with a job. ``frees``: whether it may have kept others from running, by a quota."""
+        if self.claimer.report(queue, oid, report) or frees:
+            self._wake.set()
+
+    def claim_soon(self) -> None:
+        """A job thread is free, or will be: look for jobs."""
         self._wake.set()
 
     def tell_job(self, oid: bytes, subject: tuple[str, str], value: Any) -> None:

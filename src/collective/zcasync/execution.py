@@ -78,6 +78,16 @@ def _perform(
         logger.critical("The record of job %s cannot be loaded; it is set aside", oid.hex(), exc_info=True)
         return UNREADABLE
     finally:
+        close(connection, manager)
+
+
+def close(connection: Any, manager: Any) -> None:
+    """Close the connection, and forget what the job has left behind in the thread."""
+    if all(one._needs_to_join for one in connection.connections.values()):
+        # Nothing has changed since the last commit, and an abort before would only ask what others have changed.
+        connection.close()
+        manager.abort()
+    else:
         manager.abort()
         connection.close()
 

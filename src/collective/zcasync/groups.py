@@ -7,6 +7,7 @@ from collective.zcasync import retry
 from collective.zcasync import transactions
 from collective.zcasync.attempts import Run
 from collective.zcasync.entries import Item
+from collective.zcasync.execution import close
 from collective.zcasync.execution import open_for
 from collective.zcasync.fence import GroupGuard
 from collective.zcasync.job import Job
@@ -118,8 +119,7 @@ class Group:
                 return Done([], [*items, *self.alone], self.runs[-1][1].task if self.guard.refused else "")
             return self._ended()
         finally:
-            self.manager.abort()
-            self._connection.close()
+            close(self._connection, self.manager)
 
     def _attempt(self, first: Item, heard: ExitStack) -> bool:
         """Run and commit them; whether that is stored. Whatever went wrong, each job will meet it again by itself."""

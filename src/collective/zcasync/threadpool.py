@@ -48,6 +48,8 @@ class AgentThreadPool:
         self._started: set[bytes] = set()
         self._noted: set[bytes] = set()
         self._sizes = groups.Sizes()
+        #: With no more jobs than that a claim has to bring others.
+        self._refill_at = 0
         #: Held by the neighbours' limits, so that choosing a job and taking its place is one step.
         self._changed = dispatcher.neighbours.changed
         self.setSize(size)
@@ -95,11 +97,12 @@ class AgentThreadPool:
             waiting = self.startable()
         busy = len(began)
         free = self.size - busy - waiting
-        ahead = 0
+        ahead, self._refill_at = 0, self._refill_at if prefetch == 0 else 0
         quick = self.size - sum(1 for when in began if now - when > horizon)
         if prefetch and self.mean is not None and self.mean < horizon and quick > 0:
             ahead = min(prefetch, int(horizon / max(self.mean, 1e-5) * quick))
-            if waiting > ahead // 2:
+            self._refill_at = ahead // 2
+            if waiting > self._refill_at:
                 return 0, 0
             ahead = min(ahead, self.size + ahead - busy - waiting - max(free, 0))
         return max(free, 0), max(ahead, 0)
@@ -180,6 +183,7 @@ class AgentThreadPool:
     def _take(self) -> Item | None:
         """The first job whose neighbours allow it; None: this thread ends."""
         me = threading.current_thread()
+        asked = False
         with self._changed:
             while True:
                 if len(self.threads) > self.size:
@@ -188,7 +192,12 @@ class AgentThreadPool:
                 for item in self.waiting:
                     if self.dispatcher.neighbours.enter(item.who):
                         self._begin(me, item)
+                        if len(self.waiting) <= self._refill_at:
+                            self.dispatcher.claim_soon()
                         return item
+                if not asked:
+                    self.dispatcher.claim_soon()
+                    asked = True
                 self._changed.wait()
 
     def _begin(self, thread: threading.Thread, item: Item) -> None:
@@ -254,8 +263,7 @@ class AgentThreadPool:
             self.waiting.extendleft(item._replace(bundle=None, since=now) for item in reversed(done.alone))
             self._changed.notify_all()
         for item, report in done.ended:
-            item.info.leave(report == execution.REASSIGNED)
-            self.dispatcher.report(self.queue_name, item.oid, report)
+            self._report(item, report)
 
     def _join(self, thread: threading.Thread, first: Item, places: set[tuple[str, str]], began: float) -> Item | None:
         """The next job that may share the transaction of this thread, which sees only what was claimed before."""
@@ -300,9 +308,12 @@ class AgentThreadPool:
                 self._forget(me)
                 if self.dispatcher.activated and len(self.threads) < self.size:
                     self._start()
-        item.info.leave(report == execution.REASSIGNED)
-        self.dispatcher.report(self.queue_name, item.oid, report)
+        self._report(item, report)
         return goes_on
+
+    def _report(self, item: Item, report: str) -> None:
+        item.info.leave(report == execution.REASSIGNED)
+        self.dispatcher.report(self.queue_name, item.oid, report, bool(item.info["quota names"]))
 
     def _interrupted(self, item: Item) -> str:
         """The thread dies under its job: an interruption, dealt with at once."""

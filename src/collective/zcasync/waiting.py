@@ -167,6 +167,11 @@ def _hand_on_quotas(queue: Any, outer: Any, inner: Any) -> None:
         todo += [one for one in map(main_of, queue.waiting_for.get(key_of(job), ())) if id(one) not in seen]
 
 
+def is_patient(queue: Any) -> bool:
+    """Whether nobody waits for the end of a job."""
+    return not any(other.waiting_for for other in _queues(queue))
+
+
 def awaited(queue: Any, slot: Any, oids: Iterable[bytes]) -> bool:
     """Whether anybody waits for one of these jobs, which have ended: then they are filed away at once."""
     trees = [other.waiting_for for other in _queues(queue) if other.waiting_for]
