@@ -94,6 +94,7 @@ class Neighbours:
         self._begun: dict[str, int] = {}
         self._mine = threading.local()
         self._laned: set[Neighbour] = set()
+        self._suspected: set[Neighbour] = set()
         #: Those whose jobs were seen to write more than records of the queues.
         self._content: set[Neighbour] = set()
         #: Whether jobs of the lanes of a group, and others that write content, may begin now. Who changes what it
@@ -181,6 +182,8 @@ class Neighbours:
                 self.collisions[who] = collided
             suspicious = outside and limit.suspicious and who not in self._laned
             self.changed.notify_all()
+            if suspicious:
+                self._suspected.add(who)
         if suspicious:
             self.suspicion()
         return suspicious
@@ -193,8 +196,8 @@ class Neighbours:
     def suspects(self) -> list[Neighbour]:
         """Those who conflict with other processes again and again."""
         with self.changed:
-            limits = [(who, limit) for who, limit in self._limits.items() if who not in self._laned]
-            return [who for who, limit in limits if limit.outside and limit.suspicious]
+            self._suspected = {who for who in self._suspected if self._limit(who).suspicious}
+            return list(self._suspected)
 
     def limits(self) -> dict[Neighbour, int]:
         """How many may run at once now, where that is less than the number of threads."""
