@@ -55,6 +55,8 @@ class Machine(RuleBasedStateMachine):
         self.world: World = STORAGE.world()
         self.checker = Checker(self.world)
         self.seconds = 0.0
+        #: Whether all jobs of this world are in lanes.
+        self.laned = False
 
     def teardown(self) -> None:
         try:
@@ -123,7 +125,8 @@ class Machine(RuleBasedStateMachine):
     ) -> Any:
         client = self._client(who)
         known = tuple(name for name in quotas if name in client.queue.quotas)
-        job = self.world.new_job(policy, group=group, priority=priority, lane=lane, quota_names=known)
+        job = self.world.new_job(policy, group=group, priority=priority, quota_names=known)
+        job.lane = "content" if self.laned else lane
         number = job.args[0]
         callbacks = self._callbacks(job, shape, policy)
         when = None if after is None else clock.utcnow() + timedelta(seconds=after)
@@ -215,8 +218,13 @@ class Machine(RuleBasedStateMachine):
 
     # Dispatchers
 
-    @initialize(sizes=st.tuples(st.integers(1, 2), st.integers(1, 2)), prefetch=st.sampled_from([0, 3]))
-    def two_dispatchers(self, sizes: tuple[int, int], prefetch: int) -> None:
+    @initialize(
+        sizes=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        prefetch=st.sampled_from([0, 3]),
+        laned=st.booleans(),
+    )
+    def two_dispatchers(self, sizes: tuple[int, int], prefetch: int, laned: bool) -> None:
+        self.laned = laned
         for size in sizes:
             self.world.start(size, prefetch)
 

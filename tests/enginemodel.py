@@ -485,11 +485,21 @@ class World:
             for pool in one.queues.get("", {}).values():
                 pool.mean = 0.001  # short jobs: so some are claimed ahead
                 for item in pool.waiting:
+                    if item.token not in self.kinds and item.kind == "run":
+                        self._check_lane(one, item)
                     self.kinds.setdefault(item.token, (item.kind, one.quotas))
             if one._full.is_set():
                 one.membership.renew()
 
         return self._busy(one, f"claim of {one.number}", call)
+
+    def _check_lane(self, one: Any, item: Any) -> None:
+        """Whoever has taken a job of a lane holds that lane."""
+        queue = self.look()
+        job = self.observer.connection.get(item.oid)
+        lane = queue.lanes.get((job.group, job.lane)) if job.lane else None
+        if job.token == item.token and job.lane and (lane is None or lane.holder != str(one.UUID)):
+            self.faults.append(f"lanes: {one.number} took job {self.numbers[item.oid]} of a lane that it does not hold")
 
     def bury(self, one: Any, dead: Any) -> Actor:
         """A dispatcher takes over from one that it holds for dead."""

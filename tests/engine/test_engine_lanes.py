@@ -6,11 +6,14 @@ from collective.zcasync.entries import place_rows
 from collective.zcasync.job import Job
 from collective.zcasync.lanes import Lanes
 from collective.zcasync.neighbours import Neighbours
+from collective.zcasync.queue import get_queue
 from collective.zcasync.retry import RetryCommonForever
 from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
+from transaction import TransactionManager
 from typing import Any
+from ZODB.POSException import ConflictError
 
 import enginejobs
 import pytest
@@ -156,6 +159,64 @@ def test_a_lane_that_was_left_with_jobs_rings_for_all_and_an_empty_one_vanishes(
     transaction.commit()
 
     assert list(queue.lanes.items()) == [] and queue.lanes.bell() == 1
+
+
+@pytest.mark.parametrize("first_is_the_mover", [True, False])
+@pytest.mark.parametrize("waits", [True, False], ids=["with jobs", "empty"])
+def test_no_job_is_moved_into_a_lane_while_its_holder_lets_go(
+    first_is_the_mover: bool, waits: bool, queue: Any, agents: Any, db: Any
+) -> None:
+    first, second = agents
+    jobs = [queue.put(laned(number)) for number in range(3)]
+    transaction.commit()
+    claim(first)
+    if waits:
+        Taker(queue, second.slot, only={jobs[1].key}).take(1)
+        transaction.commit()
+    mover, closer = [TransactionManager() for _number in range(2)]
+    moving, closing = get_queue(db.open(mover)), get_queue(db.open(closer))
+    other = next(slot for slot in moving.slots.values() if slot.owner == second.parent.name)
+    Taker(moving, other, only={jobs[2].key}).take(1)
+    closing.lanes.let_go(KEY)
+    for manager in (mover, closer) if first_is_the_mover else (closer, mover):
+        if manager is (closer if first_is_the_mover else mover):
+            with pytest.raises(ConflictError):
+                manager.commit()
+            manager.abort()
+        else:
+            manager.commit()
+    transaction.begin()
+
+    held = first.parent.name if first_is_the_mover else None
+    assert queue.lanes.get(KEY) is None or queue.lanes.get(KEY).holder == held
+    assert {job for _key, job in queue.waiting()} == set(jobs[1:])
+    for connection in (moving._p_jar, closing._p_jar):
+        connection.close()
+
+
+def test_two_that_move_jobs_into_a_lane_and_its_holder_who_takes_do_not_conflict(
+    queue: Any, agents: Any, db: Any
+) -> None:
+    first, second = agents
+    third = enginejobs.make_agent(queue)
+    jobs = [queue.put(laned(number)) for number in range(5)]
+    transaction.commit()
+    claim(first)
+    Taker(queue, second.slot, only={jobs[1].key}).take(1)
+    transaction.commit()
+    managers = []
+    for agent, job in ((second, jobs[2]), (third, jobs[3]), (first, None)):
+        managers.append(TransactionManager())
+        there = get_queue(db.open(managers[-1]))
+        slot = next(slot for slot in there.slots.values() if slot.owner == agent.parent.name)
+        taker = Taker(there, slot, shards=(), only=None if job is None else {job.key})
+        taker.shards = () if job is None else range(len(there.inboxes))
+        assert len(taker.take(1)) == (job is None)
+    for manager in managers:
+        manager.commit()
+    transaction.begin()
+
+    assert in_lane(queue) == jobs[2:4]
 
 
 def test_who_conflicted_is_remembered_for_a_while_and_only_so_many() -> None:

@@ -8,6 +8,7 @@ from collective.zcasync import letters
 from collective.zcasync import sweeping
 from collective.zcasync.attempts import Run
 from collective.zcasync.history import History
+from collective.zcasync.lanes import LaneView
 from collective.zcasync.places import Places
 from collective.zcasync.quota import Quota
 from collective.zcasync.slot import Slot
@@ -109,6 +110,10 @@ def a_takeover_forgets_what_had_not_begun(patch: Patch) -> None:
     patch.setattr(sweeping, "put_back", lambda queue, slot, job: slot.release(job._p_oid))
 
 
+def who_takes_a_job_of_a_lane_does_not_hold_it(patch: Patch) -> None:
+    patch.setattr(LaneView, "hold", lambda view, key: None)
+
+
 #: Driven by hand: `make model ARGS="--fault NAME"`.
 RARE: dict[str, Callable[[Patch], None]] = {
     call.__name__: call
@@ -133,6 +138,7 @@ MUTATIONS: dict[str, tuple[Callable[[Patch], None], set[str], int]] = {
         (the_history_holds_one_job_of_a_kind, {"one place", "history final"}, 60),
         (a_sweep_files_a_job_twice, {"one place"}, 60),
         (a_takeover_forgets_what_had_not_begun, {"one place"}, 100),
+        (who_takes_a_job_of_a_lane_does_not_hold_it, {"lanes"}, 60),
     )
 }
 

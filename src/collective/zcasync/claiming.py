@@ -177,7 +177,8 @@ class Claimer:
             return {oid for _when, oid, _what in (*reports, *list(self._reports.get(name, ())))}
 
         tidied = self.upkeep.see_to(name, queue, slot, full, told)
-        tidied = self.laning.end(slot, full, told(), partial(self.agents.refused, name)) or tidied
+        done = told() - {item.oid for _pool, items in given for item in items}  # what came back may be taken again
+        tidied = self.laning.end(slot, full, done, partial(self.agents.refused, name)) or tidied
         self.upkeep.note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:
             return info, None
