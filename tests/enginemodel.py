@@ -588,6 +588,7 @@ class World:
         actor = Actor(self, f"thread of {one.number} with {self.numbers.get(item.oid)}", call)
         actor.dispatcher, actor.item = one, item
         pool.jobids[actor] = item.oid
+        pool._began[actor] = time.monotonic()
         return actor
 
 
