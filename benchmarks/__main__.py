@@ -27,7 +27,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="FileStorage and ZEO in under three minutes")
     parser.add_argument("--storage", action="append", choices=KINDS, help="only on this one (may be repeated)")
     parser.add_argument("--only", action="append", choices=tuple(PARTS), help="only this part (may be repeated)")
-    parser.add_argument("--site", action="store_true", help="only what is measured in a Plone site")
+    parser.add_argument(
+        "--site", action="store_true", help="only what is measured in a Plone site; added to the file, if it is there"
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed, and list those")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/<date>.json")
     return parser.parse_args(argv)
@@ -71,13 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = report.begun(told.quick)
     path = told.json or report.FOLDER / f"{results['date'][:10]}.json"
     if told.site:
+        results = report.read(path) or results
+        results["errors"].pop("site", None)
+    else:
+        results |= {name: value for name, value in report.read(path).items() if name == "site"}
+        kinds = told.storage or (KINDS[:2] if told.quick else KINDS)
+        run(kinds, told.only or tuple(PARTS), QUICK if told.quick else LONG, results, path, console)
+    if told.site or not (told.quick or told.storage or told.only):
         site = attempt("site", partial(measure_site, told.quick), results)
         if site is not None:
             results["site"] = site
         report.write(results, path)
-    else:
-        kinds = told.storage or (KINDS[:2] if told.quick else KINDS)
-        run(kinds, told.only or tuple(PARTS), QUICK if told.quick else LONG, results, path, console)
     report.show(results, console)
     console.print(f"Written to {path}.", highlight=False)
     missed = goals.misses(results) if told.check else []

@@ -16,11 +16,11 @@ class Scale:
     """How much is measured. ``LONG`` takes most of an hour, ``QUICK`` three minutes for two storages."""
 
     #: Rounds of limit and ours in turn, and the seconds that each limit or put takes.
-    rounds: int = 7
+    rounds: int = 5
     seconds: float = 0.5
     #: Jobs that each drain runs, and puts whose way to their start is timed.
     drained: int = 1500
-    latencies: int = 300
+    latencies: int = 200
     #: Seconds of a job -> such jobs that each thread runs.
     lasting: Mapping[float, int] = field(default_factory=lambda: {0.02: 40, 0.2: 10})
     #: Waiting jobs: at the first number figures are taken, at the others they are compared with these.

@@ -31,6 +31,19 @@ RATES = {
 
 STARTS = {"local": "start, same process", "remote": "start, other process", "notify": "start, other process, NOTIFY"}
 
+#: What was measured in a Plone site over ZEO.
+SITE = {
+    "context_ms": "entering and leaving a job's context, ms",
+    "content_ratio_4_threads": "content jobs in 4 threads, to 1",
+    "content_ratio_2_processes": "content jobs in 2 processes, to 1",
+    "content_max_attempts": "attempts of a content job, at most",
+    "drain_rate": "jobs that do nothing, a second",
+    "editor_failed_share": "requests of editors that fail beside content jobs",
+    "editor_tries": "tries of such a request",
+    "editor_p95_ms": "its time, 95 %, ms",
+    "page_factor": "a page beside a busy embedded dispatcher, to one without",
+}
+
 #: What was measured of one job's life, alone and under load.
 LIVES = {"bytes_per_job": "bytes a job", "records_per_job": "records a job", "commits_per_job": "commits a job"}
 
@@ -110,6 +123,10 @@ def block(file: str, results: dict[str, Any]) -> str:
     )
     lines = [f"| | {' | '.join(kinds)} |", "| --- |" + " --- |" * len(kinds)]
     lines += [f"| {label} | {' | '.join(cells)} |" for label, cells in rows(results)]
+    site = [(label, look(results, "site", key)) for key, label in SITE.items()]
+    if "site" in results:
+        lines += ["", "| in a Plone site | |", "| --- | --- |"]
+        lines += [f"| {label} | {number(value)} |" for label, value in site if value is not None]
     return "\n".join((f"<!-- numbers of {file} -->", "", said, "", *lines, "", "<!-- end of numbers -->"))
 
 

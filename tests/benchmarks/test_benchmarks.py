@@ -152,6 +152,25 @@ def test_a_part_that_fails_does_not_take_the_others_with_it(tmp_path: Path, monk
     assert read["filestorage"] == {"bytes_per_job": 3000, "latency_ms": {"local": {"median": 1, "p99": 2}}}
 
 
+def test_the_site_is_measured_by_itself_and_kept_beside_the_storages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(servers: Any, kind: str, scale: Scale, tell: Any) -> None:
+        tell({"bytes_per_job": 3000, "bytes_per_job_load": 2000})
+
+    monkeypatch.setitem(parts.PARTS, "footprint", part)
+    monkeypatch.setattr(command, "measure_site", lambda quick: {"context_ms": 0.1 if quick else 0.2})
+    path = tmp_path / "results.json"
+    storage = ["--storage", "filestorage", "--only", "footprint", "--json", str(path)]
+    assert command.main(["--site", "--json", str(path)]) == 0
+    assert command.main(storage) == 0
+    read = json.loads(path.read_text())
+    assert read["site"] == {"context_ms": 0.2} and read["filestorage"]["bytes_per_job"] == 3000
+    assert command.main(["--site", "--quick", "--json", str(path)]) == 0
+    read = json.loads(path.read_text())
+    assert read["site"] == {"context_ms": 0.1} and read["filestorage"]["bytes_per_job"] == 3000
+
+
 def test_limit_and_ours_are_measured_in_turn() -> None:
     limits = iter([100, 300, 100])
     calls: list[str] = []
@@ -182,3 +201,10 @@ def test_the_page_shows_the_numbers_of_a_file_that_is_kept(repository: Path) -> 
 def test_the_page_has_a_cell_for_each_storage_and_a_dash_for_what_was_not_measured() -> None:
     results = {"zeo": {"rate": {"limit": 1234.5, "limit_4": 1100}}, "relstorage": {"latency_ms": {}}}
     assert benchtable.rows(results) == [("commits a second, 1 thread / 4", ["1,234 / 1,100", "–"])]
+
+
+def test_the_page_has_a_table_for_the_site_where_that_was_measured() -> None:
+    results = {**report.begun(False), "zeo": {}}
+    assert "Plone site" not in benchtable.block("some.json", results)
+    shown = benchtable.block("some.json", {**results, "site": {"page_factor": 1.42, "editor_p95_ms": 812.4}})
+    assert "| its time, 95 %, ms | 812 |\n| a page beside a busy embedded dispatcher, to one without | 1.42 |" in shown
