@@ -38,3 +38,18 @@ def test_a_dispatcher_knows_how_long_its_claims_take(queue: Any, dispatch: Calla
     transaction.commit()
     wait_for_result(job)
     assert 0 < claimer.agents.mean <= 0.5
+
+
+def test_of_jobs_that_run_one_after_the_other_as_many_are_claimed_as_may_share_a_transaction(pool: Any) -> None:
+    alone, shared = Job(enginejobs.count), Job(enginejobs.add)
+    shared.groupable = True
+    pool.mean = 0.02
+    for job in (alone, shared):
+        with pool._changed:
+            assert pool.dispatcher.neighbours.enter(job.neighbours)
+        pool.dispatcher.neighbours._limit(job.neighbours).limit = 1.0
+    pool.dispatcher.around.bundle = lambda who: 0.2
+    admits = pool.admits()
+
+    assert [admits(alone) for _ in range(3)] == [True, True, False]
+    assert [admits(shared) for _ in range(11)] == [True] * 10 + [False]

@@ -117,13 +117,17 @@ class AgentThreadPool:
         """For one claim: whether to take a job. Of those that run one after the other only the next ones are taken."""
         with self._changed:
             held = Counter(item.who for item in self.waiting)
-        more = 1 if self.mean is None else min(max(int(AHEAD / max(self.mean, 1e-5)), 1), MOST_HELD)
+        around = self.dispatcher.around
+
+        def more(seconds: float) -> int:
+            return 1 if self.mean is None else min(max(int(seconds / max(self.mean, 1e-5)), 1), MOST_HELD)
 
         def admit(job: Any) -> bool:
             who = job.neighbours
             if job.lane:
                 self.dispatcher.neighbours.narrow(who)
-            if held[who] >= max(self.dispatcher.neighbours.room(who), 0) + more:
+            ahead = more(around.bundle(who) if job.groupable else AHEAD)  # the next ones share a transaction
+            if held[who] >= max(self.dispatcher.neighbours.room(who), 0) + ahead:
                 return False
             held[who] += 1
             return True
