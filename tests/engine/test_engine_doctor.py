@@ -203,6 +203,23 @@ def test_a_full_quota_is_told_with_those_that_hold_it(ward: Ward) -> None:
     assert second.status == "pending-status"
 
 
+def test_a_lane_in_which_jobs_wait_is_told_with_its_holder(ward: Ward) -> None:
+    for _number in range(3):
+        ward.put(lane="content", group="/site")
+    ward.da["main"].claimJob()
+    other = ward.dispatcher("1.0")
+    other["main"] = Agent(size=2)
+    transaction.commit()
+    assert "lane" not in ward.found()
+    assert other["main"].claimJob() is None
+
+    finding = ward.found()["lane"]
+    assert not finding.problem
+    assert finding.what.startswith(f"2 jobs wait in the lane 'content' of /site, which dispatcher {ward.da.name}")
+    ward.da.leaving = clock.utcnow()
+    assert "which no dispatcher holds" in ward.found()["lane"].what
+
+
 def test_jobs_that_no_agent_takes_are_told(ward: Ward) -> None:
     ward.da["main"].filter = takes_nothing
     job = ward.put()

@@ -60,7 +60,7 @@ def test_a_function_becomes_a_task_under_its_own_name() -> None:
     assert task.name == f"{__name__}.work"
     assert task.handler is work
     assert (task.queue, task.policy, task.permission, task.timeout) == ("", None, None, None)
-    assert (task.transactional, task.groupable, task.safe_in_get) == (True, False, False)
+    assert (task.transactional, task.groupable, task.safe_in_get, task.lane) == (True, False, False, "")
     assert task(7) == 7
 
 
@@ -77,6 +77,7 @@ def test_all_options_reach_the_task() -> None:
             transactional="no",
             groupable="yes",
             safe_in_get="true",
+            lane="content",
         ),
     )
     task = tasks.registry["work"]
@@ -85,6 +86,7 @@ def test_all_options_reach_the_task() -> None:
     assert task.permission == "Tests: Work"
     assert (task.queue, task.policy, task.timeout) == ("mail", "patient", 2.5)
     assert (task.transactional, task.groupable, task.safe_in_get) == (False, True, True)
+    assert task.lane == "content"
 
 
 def test_a_task_that_is_not_transactional_is_never_retried() -> None:

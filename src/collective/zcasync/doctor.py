@@ -9,6 +9,7 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.jobselection import accepted
 from collective.zcasync.jobselection import filter_of
+from collective.zcasync.lanes import holder_of
 from collective.zcasync.plaindata import connection_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.utils import takecount
@@ -98,6 +99,7 @@ def _of_queue(queue: Any) -> Iterator[Finding]:
             problem=waits > 0,
         )
     yield from _of_parked(queue)
+    yield from _of_lanes(queue)
     yield from _of_waiting(queue)
     yield from _of_later(queue)
     yield from _of_running(queue)
@@ -209,6 +211,24 @@ def _of_parked(queue: Any) -> Iterator[Finding]:
             _ids(members),
             problem=bool(ended),
         )
+
+
+def _of_lanes(queue: Any) -> Iterator[Finding]:
+    for (group, name), lane in queue.lanes.items() if queue.lanes is not None else ():
+        number = lane.waiting()
+        holder = holder_of(queue, lane)
+        if number:
+            site = f" of {group}" if group else ""
+            by = "no dispatcher" if holder is None else _where(queue.dispatchers.get(holder))
+            yield Finding(
+                "lane",
+                f"{_jobs(number)} in the lane {name!r}{site}, which {by} holds",
+                "nothing: they run one after the other, as they would conflict"
+                if holder is not None
+                else "the next dispatcher with a free thread takes them",
+                queue.name,
+                problem=False,
+            )
 
 
 def _of_waiting(queue: Any) -> Iterator[Finding]:
