@@ -99,6 +99,26 @@ def test_a_callback_that_is_added_as_a_dispatcher_gives_back_what_has_not_begun_
     assert (status(world, number), status(world, callback)) == ((3, "succeeded"), (3, "succeeded"))
 
 
+def test_a_callback_in_a_dead_dispatchers_mail_runs_though_its_job_has_ended_and_gone_on_with_a_later_one(
+    world: World,
+) -> None:
+    first, second = world.start(1, 0), world.start(1, 0)
+    number = put(world, callbacks=1)
+    claim(world, first)
+    thread = begin(world, first)
+    while thread.where != "call":
+        thread.advance(1)
+    told = add_callback(world, number)
+    thread.advance()
+    assert status(world, number) == (3, "succeeded")  # and its dispatcher has not opened the mail
+    later = add_callback(world, number)
+    assert (status(world, told), status(world, later)) == ((0, None), (3, "succeeded"))
+    world.crash(first)
+    world.bury(second, first).advance()
+    finish_all(world, second)
+    assert (status(world, number), status(world, told)) == ((3, "succeeded"), (3, "succeeded"))
+
+
 def test_a_callback_waits_in_no_mailbox_when_the_job_goes_on_elsewhere(world: World) -> None:
     first, second = world.start(1, 0), world.start(1, 0)
     number = put(world, WAITS)

@@ -34,10 +34,8 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
         if report == "waiting" and job.agent is not None and job.agent.slot is slot:
             waiting.begin(queue, slot, job)
             letters.stop_if_asked(queue, job, told)
-        elif "callback" in told and job._status_id == 3:
-            filing.leave_quotas(queue, job)
-            job._reopen()
-            queue.give_back(job)
+        elif came_late(queue, job, told):
+            continue
         elif report == "finished" and job._status_id == 3:
             filing.file_away(queue, slot, job)
         else:
@@ -46,6 +44,17 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
                 filing.leave_quotas(queue, job)
             letters.stop_if_asked(queue, job, told)
     slot.started = frozenset(oid for oid in slot.started if oid in slot.running)
+
+
+def came_late(queue: Any, job: Any, told: set[str]) -> bool:
+    """Whether a letter brought a callback to a job that has ended; the job then waits again, to run it."""
+    if "callback" not in told or job._status_id != 3:
+        return False
+    filing.leave_quotas(queue, job)
+    job._reopen()
+    job.resume_at = None  # whoever ran its callbacks last has come to their end
+    queue.give_back(job)
+    return True
 
 
 def put_back(queue: Any, slot: Any, job: Any) -> None:

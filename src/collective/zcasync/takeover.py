@@ -40,9 +40,10 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
         told = letters.deliver(job, slot)
         killed = died or "hung" in told  # the process leaves because of that job
         by = interruptions.DEATH if killed else interruptions.STOP
-        if not _is_of(job, slot):
+        if not _is_of(job, slot):  # it waits again already, in an inbox, or has even ended elsewhere since
+            sweeping.came_late(queue, job, told)
             letters.stop_if_asked(queue, job, told)
-            continue  # it waits again already, in an inbox
+            continue
         if waiting.waiter(job) is not None:
             waiting.begin(queue, slot, job)  # its code has run, and must not run again
             letters.stop_if_asked(queue, job, told)
