@@ -3,19 +3,14 @@
 from collections import Counter
 from collective.zcasync import entries
 from collective.zcasync import waiting
+from collective.zcasync.callbacks import jobs_of
+from collective.zcasync.interfaces import IJob
 from collective.zcasync.lookup import main_of
 from collective.zcasync.slot import COUNTS
 from collective.zcasync.takeover import DEADLY
+from enginemodel import Violated
 from enginemodel import World
 from typing import Any
-
-
-class Violated(AssertionError):
-    """An invariant does not hold. ``name``: which."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(f"{name}: {text}")
-        self.name = name
 
 
 class Checker:
@@ -175,6 +170,8 @@ class Checker:
                 raise Violated("reachable", f"job {number} (status {job._status_id}) is never taken from {where}")
             if main is not None and number in self.history:
                 self._callbacks_done(job)
+            elif main is None and IJob.providedBy(job.parent):  # else it came too late, and stood in the queue itself
+                self._is_still_a_callback(number, job)
         for slot in queue.slots.values():
             if slot.running or slot.mailbox:
                 raise Violated("reachable", f"a slot is left with {slot.running} and {list(slot.mailbox.keys())}")
@@ -184,6 +181,13 @@ class Checker:
         for name, quota in queue.quotas.items():
             if len(quota):
                 raise Violated("quotas", f"quota {name} still holds {[self._number(job) for job in quota]}")
+
+    def _is_still_a_callback(self, number: int, job: Any) -> None:
+        known = self._number(job.parent) in self.world.dropped
+        if not known and not any(job in jobs_of(callback) for callback in job.parent._callbacks):
+            raise Violated(
+                "callbacks", f"callback {number} (status {job._status_id}) is lost: its job knows nothing of it"
+            )
 
     def _callbacks_done(self, job: Any) -> None:
         if job._status_id != 3:

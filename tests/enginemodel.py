@@ -77,6 +77,14 @@ class Killed(SystemExit):
     """The process of this thread is gone: nothing of it goes on."""
 
 
+class Violated(AssertionError):
+    """An invariant does not hold. ``name``: which."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+
+
 class Hooked(RuntimeError):
     """What a hook raises that never lets a commit pass."""
 
@@ -178,7 +186,7 @@ class Actor:
         self.name = name
         self.what = what
         self.where = "start"
-        self.outcome, self.answer = "return", False
+        self.outcome, self.answer, self.then = "return", False, "return"
         self.error: BaseException | None = None
         self.killed = self.ended = False
         self.dispatcher: Any = None
@@ -195,9 +203,11 @@ class Actor:
 
     # For the driver
 
-    def advance(self, stops: int = MOST_STOPS, outcome: str = "return", answer: Any = False) -> None:
-        """Let it go on for so many stops, or to its end."""
-        self.outcome, self.answer = outcome, answer
+    def advance(
+        self, stops: int = MOST_STOPS, outcome: str = "return", answer: Any = False, then: str = "return"
+    ) -> None:
+        """Let it go on for so many stops, or to its end. ``then``: the outcome of the code that is called second."""
+        self.outcome, self.answer, self.then = outcome, answer, then
         for _ in range(stops):
             if self.ended:
                 break
@@ -209,7 +219,7 @@ class Actor:
         if self.error is not None:
             raise self.error
         if not self.ended and stops == MOST_STOPS:
-            raise AssertionError(f"{self} goes round in circles")
+            raise Violated("reachable", f"{self} goes round in circles")
 
     def kill(self) -> None:
         """Its process dies where it stands."""
@@ -265,7 +275,7 @@ class Actor:
         self.wrote, self.made = [], []
         self.stop("call")
         root = local.job._p_jar.root()
-        outcome, self.outcome = self.outcome, "return"
+        outcome, self.outcome, self.then = self.outcome, self.then, "return"
         if outcome == "exit":
             raise SystemExit
         if outcome == "conflict":
@@ -366,6 +376,8 @@ class World:
         self.numbers: dict[bytes, int] = {}
         self.mains: list[int] = []
         self.removed: set[int] = set()
+        #: Jobs that were cancelled together with their callbacks.
+        self.dropped: set[int] = set()
         #: Numbers of the jobs and callbacks that have returned a job, and wait for it or have ended with it.
         self.outers: set[int] = set()
         #: number -> token of the claim that was asked to stop it.
