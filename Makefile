@@ -74,6 +74,20 @@ test-engine: $(DEV_STAMP) ## Run the tests of the engine, without Zope: the quic
 model: $(DEV_STAMP) ## Drive the engine through random interleavings, in pieces that resume (ARGS="--examples 50000")
 	@$(BIN)/python scripts/model.py $(ARGS)
 
+# An environment of its own, which sees the packages of the other one: only this wants mutmut.
+MUTANTS_STAMP := .venv-mutants/.installed
+
+$(MUTANTS_STAMP): scripts/mutants.txt $(DEV_STAMP)
+	@$(BIN)/python -m venv .venv-mutants
+	@.venv-mutants/bin/pip install --quiet --no-deps --requirement scripts/mutants.txt
+	@there=$$($(BIN)/python -c "import site; print(site.getsitepackages()[0])"); \
+	    echo "$$there" > "$$(.venv-mutants/bin/python -c 'import site; print(site.getsitepackages()[0])')/beside.pth"
+	@touch $@
+
+.PHONY: mutants
+mutants: $(MUTANTS_STAMP) ## See whether tests notice small changes of modules, in pieces that resume (ARGS="retry --share 9")
+	@PYTHONPATH=src .venv-mutants/bin/python scripts/mutants.py $(ARGS)
+
 .PHONY: test-browser
 test-browser: $(DEV_STAMP) ## Run the tests that drive a browser
 	@$(BIN)/pytest tests/browser $(ARGS)
@@ -139,5 +153,5 @@ docs: $(DOCS_STAMP) ## Make HTML of the documentation, in docs/_build; a warning
 
 .PHONY: clean
 clean: ## Remove what was made here, but not the sites of `make start` and `make demo`
-	@rm -rf $(VENV) .venv-buildout .venv-docs .installed.cfg bin develop-eggs parts build dist docs/_build htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	@rm -rf $(VENV) .venv-buildout .venv-docs .venv-mutants .installed.cfg bin develop-eggs parts build dist docs/_build htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
 	@find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -103,6 +103,19 @@ def test_an_interrupted_callback_that_must_not_run_twice_ends_aborted_at_a_stop_
     assert "aborting interrupted callback" in caplog.text
 
 
+def test_what_is_chained_to_an_interrupted_callback_that_ends_aborted_runs_without_trouble(
+    queue: Any, dispatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, callback = _interrupted(queue, dispatch, NeverRetry)
+    behind = callback.addCallback(enginejobs.note)
+    transaction.commit()
+    dispatch(threads=1)
+
+    assert wait_for_result(job, 12) == 3
+    assert behind.status == COMPLETED and behind.result.check(AbortedError)
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_an_interrupted_callback_whose_policy_wants_a_later_time_waits_without_a_thread(
     queue: Any, dispatch: Any
 ) -> None:
@@ -152,12 +165,16 @@ def test_a_death_is_counted_with_the_job_and_its_callback(
     assert callback.result == "done" and enginejobs.calls == [3, 3]
 
 
-@pytest.mark.parametrize("inner", [False, True])
+@pytest.mark.parametrize(
+    ("inner", "own", "calls"), [(False, False, []), (True, False, []), (False, True, ["the old owner's"])]
+)
 def test_a_callback_whose_old_owner_ends_it_just_before_it_is_taken_over_does_not_run_again(
-    inner: bool, queue: Any, monkeypatch: pytest.MonkeyPatch
+    inner: bool, own: bool, calls: list[Any], queue: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job(enginejobs.add, 3)
     callback = job.addCallback(enginejobs.note)
+    if own:
+        callback.addCallback(enginejobs.note)
     waits_for = Job(enginejobs.add, 4)
     for one in (job, waits_for):
         queue._p_jar.add(one)
@@ -180,6 +197,6 @@ def test_a_callback_whose_old_owner_ends_it_just_before_it_is_taken_over_does_no
     monkeypatch.setattr(callbackruns, "surely", surely)
     ended = callbackruns.run_callbacks(job, transaction.manager, Surroundings(queue._p_jar.db()), resumed=True)
 
-    assert enginejobs.calls == []
+    assert enginejobs.calls == calls
     assert ended == ("waiting" if inner else "finished")
     assert callback.result is waits_for if inner else callback.result == "the old owner's"

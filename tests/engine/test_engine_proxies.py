@@ -99,6 +99,21 @@ def test_before_the_choice_a_proxy_is_new_and_has_neither_job_nor_result(connect
     assert [job.addCallbacks().success, job.addCallbacks().failure] == [None, None]
 
 
+def test_what_is_chained_to_a_proxy_belongs_to_the_chosen_job_and_so_does_what_comes_later(connection: Any) -> None:
+    proxy = SuccessFailureCallbackProxy(Job(enginejobs.add, 1), None)
+    before = proxy.addCallback(Job(enginejobs.add, 2))
+    behind = proxy.addCallbacks(enginejobs.add, enginejobs.add)
+    _run(connection, 5, proxy)
+    assert proxy.job is proxy.success
+    assert (before.parent, behind.parent, behind.job.parent) == (proxy.job, proxy.job, proxy.job)
+    later = proxy.addCallback(enginejobs.add, failure_log_level=logging.INFO, retry_policy_factory="NeverRetry")
+    assert (later.parent, later.failure_log_level, later.retry_policy_factory) == (
+        proxy.job,
+        logging.INFO,
+        "NeverRetry",
+    )
+
+
 def test_a_choice_once_made_stays(connection: Any) -> None:
     proxy = _run(connection, 4, ConditionalCallbackProxy((is_small, small), other))
 

@@ -7,6 +7,7 @@ from collective.zcasync.configuredpolicy import make_rule
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import PolicyNotFound
 from collective.zcasync.failure import Failure
+from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IRetryPolicy
 from collective.zcasync.retry import ConfiguredPolicy
 from collective.zcasync.retry import NeverRetry
@@ -91,6 +92,10 @@ def steady(**numbers):
 
 class NotOnce(RetryCommonFourTimes):
     max_interruptions = 0
+
+
+class JustOnce(RetryCommonFourTimes):
+    max_interruptions = 1
 
 
 def seconds(answers):
@@ -189,6 +194,18 @@ def test_a_stop_ends_no_job_of_a_configured_policy_however_old_it_is():
     job = Job(put_at=NOON - timedelta(days=9))
     job.interrupted_by = "stop"
     assert steady(age_limit=60).bind(job).interrupted() is True
+
+
+def test_one_interruption_alone_can_be_allowed():
+    policy = JustOnce(Job())
+    assert [policy.interrupted(), policy.interrupted()] == [True, False]
+
+
+def test_forever_counts_the_database_and_conflicts_under_the_names_of_the_contract():
+    policy, cache = RetryCommonForever(Job()), {}
+    policy.jobError(AWAY, cache)
+    policy.jobError(CONFLICT, cache)
+    assert (cache["zeo_disconnected"], cache["transaction_error"]) == (1, 1)
 
 
 def test_forever_frees_the_thread_between_attempts_after_many_conflicts():
@@ -413,6 +430,10 @@ def test_retries_and_the_end_are_logged_with_the_policys_name(log):
         ("jitter", 1.5, "from 0 to 1"),
         ("age_limit", 0, "from 1 to"),
         ("log_every", 0, "from 1 to 1000"),
+        ("log_every", None, "from 1 to 1000"),
+        ("growth", None, "from 1 to 100"),
+        ("longest_wait", None, "from 0 to"),
+        ("jitter", None, "from 0 to 1"),
     ],
 )
 def test_a_number_out_of_range_is_refused_with_field_value_and_range(field, value, allowed):
@@ -422,6 +443,33 @@ def test_a_number_out_of_range_is_refused_with_field_value_and_range(field, valu
     assert message.startswith(f"{field}: {value!r}") and allowed in message
     with pytest.raises(InvalidValueError):
         ConfiguredPolicy("mail", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempts", 1),
+        ("attempts", 100_000),
+        ("attempts", None),
+        ("first_wait", 0),
+        ("growth", 1),
+        ("growth", 100),
+        ("jitter", 0),
+        ("jitter", 1),
+        ("age_limit", 1),
+        ("age_limit", None),
+        ("log_every", 1),
+        ("log_every", 1000),
+    ],
+)
+def test_the_ends_of_a_range_belong_to_it(field, value):
+    assert getattr(ConfiguredPolicy("mail", **{field: value}), field) == value
+
+
+def test_a_policy_of_which_nothing_is_said_has_the_documented_numbers():
+    policy = ConfiguredPolicy("mail")
+    assert (policy.attempts, policy.first_wait, policy.growth, policy.longest_wait) == (5, 0, 2, 3600)
+    assert (policy.jitter, policy.age_limit, policy.log_every, policy.rules) == (0.2, None, 5, ())
 
 
 def test_a_first_wait_above_the_longest_is_refused():
@@ -439,6 +487,7 @@ def test_a_number_that_does_not_exist_is_refused():
     [
         ({"trouble": "rain"}, "trouble: 'rain'"),
         ({"trouble": "error", "exception": "SMTPException"}, "exception: 'SMTPException'"),
+        ({"trouble": "error", "exception": "SMTPException."}, "exception: 'SMTPException.'"),
         ({"trouble": "interruption", "exception": "smtplib.SMTPException"}, "exception: "),
         ({"trouble": "error", "attempts": 0}, "attempts: 0"),
         ({"trouble": "error", "age_limit": 5}, "age_limit: a rule cannot change this"),
@@ -497,6 +546,17 @@ def test_the_configured_default_replaces_four_times():
 def test_the_adapter_without_a_name_goes_before_the_configured_default(register):
     register(Own)
     assert type(policy_for(Job(policies={"default": steady()}))) is Own
+
+
+def test_an_adapter_is_given_the_job_and_must_be_one_to_a_policy(register):
+    manager, job = getGlobalSiteManager(), Job()
+    manager.registerAdapter(list, (Interface,), IJob)
+    try:
+        assert type(policy_for(job)) is RetryCommonFourTimes
+        register(Own)
+        assert type(policy_for(job)) is Own and policy_for(job).parent is job
+    finally:
+        manager.unregisterAdapter(list, (Interface,), IJob)
 
 
 def test_the_adapter_for_callbacks_is_for_callbacks_only(register):

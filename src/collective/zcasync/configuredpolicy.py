@@ -19,7 +19,6 @@ import logging
 import math
 import random
 
-logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
 
 #: Kinds of trouble that a rule can be about.
