@@ -589,13 +589,13 @@ class World:
         def call() -> None:
             local.dispatcher, local.name = one, pool.name
             try:
-                report = execution.perform(self.db, item.oid, item.kind, item.token, one.around)
+                report = execution.perform(self.db, item.oid, item.kind, item.token, one.around, item.info)
             except Killed:
                 raise
             except BaseException:
                 report = pool._interrupted(item)
             pool.jobids.pop(actor)
-            one.claimer.report("", item.oid, report)
+            one.claimer.report("", item.oid, report, end=item.info.end_of_job)
 
         actor = Actor(self, f"thread of {one.number} with {self.numbers.get(item.oid)}", call)
         actor.dispatcher, actor.item = one, item

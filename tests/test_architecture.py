@@ -37,7 +37,7 @@ ENGINE_ORDER = """
     surroundings ending running deferreds decisions attempts interruptions
     callbacks callbackruns direct execution calls job quota history slot letters filing entries rejections moves claims
     sweeping takeover dispatchers places puts queues rightofway
-    groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership
+    groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership news
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
     monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor putmany tasks api actions

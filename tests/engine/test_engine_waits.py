@@ -285,7 +285,7 @@ def test_a_death_between_the_finish_commit_and_the_sweep_runs_no_code_again(
 ) -> None:
     first = dispatch(threads=1)
     told: list[str] = []
-    monkeypatch.setattr(Dispatcher, "report", lambda self, queue, oid, report, frees: told.append(report))
+    monkeypatch.setattr(Dispatcher, "report", lambda self, queue, oid, report, *_more: told.append(report))
     outer = Job(hand_on, Job(enginejobs.wait))
     queue.put(outer)
     transaction.commit()

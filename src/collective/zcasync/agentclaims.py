@@ -16,7 +16,6 @@ from typing import Any
 from typing import NamedTuple
 
 import logging
-import threading
 import time
 
 logger = logging.getLogger("collective.zcasync.events")
@@ -58,10 +57,12 @@ class AgentClaims:
     def __init__(self, dispatcher: Any, homes: dict[str, list[int]]) -> None:
         self.dispatcher = dispatcher
         self.homes = homes
-        #: Set, by any thread, when something may lie in the inboxes of others.
-        self.abroad = threading.Event()
-        self._news = False
-        self._seen: dict[str, set[int]] = {}
+        #: queue name -> keys that lay in the inboxes of others at the last look.
+        self.seen: dict[str, set[int]] = {}
+        #: Whether something was told of those inboxes since.
+        self.news_abroad = False
+        #: Whether the last claim has left something that a thread could take that becomes free.
+        self.unfinished = False
         self._skipped: dict[tuple[str, str], tuple[float, Rejections]] = {}
         #: Seconds that a claim takes, as a moving average.
         self.mean = 0.0
@@ -69,7 +70,7 @@ class AgentClaims:
 
     def forget(self, name: str) -> None:
         """A queue is gone."""
-        self._seen.pop(name, None)
+        self.seen.pop(name, None)
         for key in [key for key in self._skipped if key[0] == name]:
             del self._skipped[key]
 
@@ -78,25 +79,18 @@ class AgentClaims:
         some = self._rejections(name)
         return bool(some) and all(key in rejections for rejections in some)
 
-    def looks_abroad(self) -> bool:
-        """Whether the inboxes of others should be looked at as soon as a thread is free."""
-        return self.abroad.is_set() or any(self._seen.values())
-
-    def begin_look(self) -> None:
-        """Look at the inboxes of others in the claims that follow; what comes in from now on is for the next look."""
-        self._news = self.abroad.is_set()
-        self.abroad.clear()
-
     def claim(self, one: Claim, look: bool) -> Given:
         """Take jobs for all agents of a queue. ``look``: also from the inboxes of others."""
         self._solitude.begin({oid for pool in self.dispatcher._pools() for oid in pool.known()})
+        self.unfinished = bool(one.queue.parked)
         given = self._claim_for_agents(one, one.taker)
+        self.unfinished = self.unfinished or self._solitude.closed or one.taker.moved > 0
         if look and not given:
             given = self._second_look(one)
         elif look:
-            self.abroad.set()  # the threads got jobs from home: look again when one is free
+            self.dispatcher.news.left_abroad(one.name)  # the threads got jobs from home: look when one is free
         if self._solitude.end():
-            self.dispatcher._wake.set()
+            self.dispatcher.look_soon()
         return given
 
     def _claim_for_agents(self, one: Claim, taker: claims.Taker) -> Given:
@@ -142,6 +136,7 @@ class AgentClaims:
                 taker.trouble = None
             if taker.more:
                 self.dispatcher._wake.set()  # behind what the filter rejects there may be something for it
+            self.unfinished = self.unfinished or self._leaves(agent, taker, free + ahead, len(items))
             if items:
                 entry["new jobs"] = [
                     (int.from_bytes(item.oid, "big"), self.dispatcher.db.database_name) for item in items
@@ -149,6 +144,13 @@ class AgentClaims:
                 given.append((pool, items))
                 room = None if room is None else max(room - len(items), 0)
         return given
+
+    @staticmethod
+    def _leaves(agent: Any, taker: claims.Taker, wanted: int, took: int) -> bool:
+        """Whether there may be more for the agent than it has taken."""
+        if not agent.batches or took >= wanted or taker.more:
+            return True
+        return bool(taker.passed or taker.lanes.full or taker.lanes.shut)
 
     def _rejected(self, name: str, agent: Any, full: bool) -> Rejections:
         """What the agent does not take; looked at anew now and then, and when it has another filter."""
@@ -221,23 +223,23 @@ class AgentClaims:
         if not foreign:
             return []
         given: Given = []
-        seen = self._seen.get(name, set())
+        seen = self.seen.get(name, set())
         if seen:
             taker = claims.Taker(queue, slot, foreign, only=seen, lanes=one.taker.lanes)
             given = self._claim_for_agents(one, taker)
         places = list(queue.places(foreign, slot, clock.utcnow(), everyones=True))
         backlogs = [place for place in places if not place.mine]
-        self._seen[name] = {key for key in seen if any(key in place.tree for place in backlogs)}
+        self.seen[name] = {key for key in seen if any(key in place.tree for place in backlogs)}
         # Backlogs may be long: look at their heads when something was moved there, and into all of them at polls, and
         # while there is something for this one.
-        gone = bool(seen) and not self._seen[name]
-        rows = None if one.full or given and gone else claims.SPILL if self._news or gone else 0
+        gone = bool(seen) and not self.seen[name]
+        rows = None if one.full or given and gone else claims.SPILL if self.news_abroad or gone else 0
         rejections = self._rejections(name)
         for place in places:
             if place.kind in ("inbox", "overflow") or not place.mine:
                 keys = (row.key for row in islice(entries.place_rows(place), rows if not place.mine else None))
                 wanted = (key for key in keys if not rejections or not all(key in some for some in rejections))
-                self._seen[name].update(islice(wanted, claims.SPILL))
+                self.seen[name].update(islice(wanted, claims.SPILL))
         return given
 
 

@@ -1,6 +1,7 @@
 """One dispatcher's claims: which jobs it takes in one transaction, and what it files away with them."""
 
 from collections import deque
+from collections.abc import Iterable
 from collective.zcasync import claims
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
@@ -9,14 +10,17 @@ from collective.zcasync.agentclaims import AgentClaims
 from collective.zcasync.agentclaims import Claim
 from collective.zcasync.agentclaims import Given
 from collective.zcasync.failure import Failure
+from collective.zcasync.jobinfo import End
 from collective.zcasync.laning import Laning
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
+from collective.zcasync.threadpool import Item
 from collective.zcasync.upkeep import STALE_AFTER
 from collective.zcasync.upkeep import Upkeep
 from functools import partial
 from typing import Any
+from typing import NamedTuple
 
 import logging
 import random
@@ -32,6 +36,16 @@ SWEEP_AT, SWEEP_AFTER = 32, 1.0
 CLAIM_TRIES = 20
 
 
+class Report(NamedTuple):
+    """What a thread says of a job that it has done with, and when. See Claimer.report."""
+
+    when: float
+    oid: bytes
+    what: str
+    frees: bool
+    end: End | None
+
+
 class Claimer:
     """The part of the claim thread that claims. Only ``report`` may be called from other threads."""
 
@@ -39,30 +53,43 @@ class Claimer:
         self.dispatcher = dispatcher
         #: queue name -> numbers of the inboxes whose jobs this dispatcher takes at once.
         self.homes: dict[str, list[int]] = {}
-        self._reports: dict[str, deque[tuple[float, bytes, str]]] = {}
+        self.news = dispatcher.news
+        #: The queue whose claim is being committed: its own changes are no news to it.
+        self.committing: str | None = None
+        self._reports: dict[str, deque[Report]] = {}
+        #: oid -> token of the last claim of each job that threads have.
+        self._tokens: dict[bytes, str] = {}
+        #: Queues with reports, and how many of these a claim has looked at and left for the next one.
+        self._reported: set[str] = set()
+        self._left: dict[str, int] = {}
         #: The queues in which nothing waits for the end of a certain job.
         self._patient: set[str] = set()
         self.agents = AgentClaims(dispatcher, self.homes)
         self.upkeep = Upkeep(dispatcher)
         self.laning = Laning(dispatcher)
 
-    def report(self, queue: str, oid: bytes, report: str) -> bool:
+    def report(self, queue: str, oid: bytes, report: str, frees: bool = True, end: End | None = None) -> bool:
         """A job thread is done with a job; whether a claim should look at that before a thread needs one.
 
         Each look costs as much as a short job: those that have ended can wait for each other, but for the first, from
-        which their time counts.
+        which their time counts. ``frees``: whether it may have kept others from running. ``end``: of a job at whose
+        record the sweep need not look.
         """
         if queue not in self.homes:
             return True  # the queue was removed: there is nothing to file the job in
         reports = self._reports.setdefault(queue, deque())
-        reports.append((time.monotonic(), oid, report))
-        return report != FINISHED or len(reports) in (1, SWEEP_AT) or queue not in self._patient
+        reports.append(Report(time.monotonic(), oid, report, frees, end))
+        self._reported.add(queue)
+        return frees or report != FINISHED or len(reports) in (1, SWEEP_AT) or queue not in self._patient
 
     def forget(self, name: str) -> None:
         """A queue is gone: nothing of it is due any more."""
         self.homes.pop(name, None)
-        self._reports.pop(name, None)
+        for known in (self._reports, self._left):
+            known.pop(name, None)
+        self._reported.discard(name)
         self._patient.discard(name)
+        self.news.forget(name)
         self.agents.forget(name)
         self.upkeep.forget(name)
         self.laning.forget(name)
@@ -70,9 +97,47 @@ class Claimer:
 
     def due(self) -> list[float]:
         """Monotonic times at which there is something to do: a sweep, a job's time, a job to give back."""
-        sweeps = [reports[0][0] + SWEEP_AFTER for reports in list(self._reports.values()) if reports]
-        stale = [when for when in map(self.upkeep.stale_at, self.homes) if when is not None]
-        return [*sweeps, *stale, *self.upkeep.due.values(), *self.laning.due()]
+        reports = [min(self._times(name), default=0.0) for name in self._reported.copy()]
+        return [*filter(None, reports), *self._stale().values(), *self.upkeep.due.values(), *self.laning.due()]
+
+    def _stale(self) -> dict[str, float]:
+        """queue name -> monotonic time at which a job has to be given back that waits for a thread."""
+        busy = {name for name, pools in self.dispatcher.queues.items() if any(pool.waiting for pool in pools.values())}
+        times = {name: self.upkeep.stale_at(name) for name in busy}
+        return {name: when for name, when in times.items() if when is not None}
+
+    def _times(self, name: str) -> list[float]:
+        """When reports of threads want a look: the first of all a sweep, and the new ones one at once, if somebody may
+        wait for the end of such a job, or there is nothing else to do."""
+        reports, left = self._reports.get(name, ()), self._left.get(name, 0)
+        times = [reports[0].when + SWEEP_AFTER] if reports else []
+        if len(reports) > left:
+            patient = name in self._patient and len(reports) < SWEEP_AT and any(p.waiting for p in self._pools(name))
+            new = [reports[at] for at in range(left, len(reports))]
+            if not patient or any(one.frees or one.what != FINISHED for one in new):
+                times.append(new[0].when)
+        return times
+
+    def stirring(self) -> set[str]:
+        """The queues in which a claim could find something to do now. Reads memory only."""
+        now = time.monotonic()
+        found = {name for name in self.news.queues() if self.news.changed(name) or self._wanted(name)}
+        found.update(name for name in self._reported.copy() if min(self._times(name), default=now + 1) <= now)
+        found.update(name for times in (self.upkeep.due, self._stale()) for name, when in times.items() if when <= now)
+        return found.union(self.upkeep.doubtful, self.laning.queues_due(now))
+
+    def _wanted(self, name: str) -> bool:
+        """Whether a thread of the queue's agents is free, or will soon be."""
+        pools, mean = self._pools(name), self.agents.mean
+        if not pools:
+            return True
+        if self.dispatcher.shares.room(self.dispatcher._pools()) == 0:
+            return False
+        return any(any(pool.wants(pool.prefetch, mean)) for pool in pools)
+
+    def looks_abroad(self) -> set[str]:
+        """The queues whose inboxes of others should be looked at as soon as a thread is free."""
+        return self.news.abroad() | {name for name, keys in self.agents.seen.items() if keys}
 
     def claim(self, name: str, full: bool, look: bool, poll_id: int) -> dict[str, Any] | None:
         """Claim for all agents of one queue, in one transaction; what the poll remembers of it.
@@ -83,40 +148,50 @@ class Claimer:
         for attempt in range(CLAIM_TRIES):
             reports = self.take_reports(name)
             began = time.monotonic()
+            self.agents.news_abroad = self.news.seen(name, look)
             self.dispatcher.manager.begin()
             try:
                 info, items = self._claim_once(name, reports, full, look, limit)
                 if items is None:
                     self.dispatcher.manager.abort()
                     self._give_reports(name, reports)
+                    if self.agents.unfinished:
+                        self.news.more(name)
                     return info
+                self.committing = name
                 self.dispatcher.manager.commit()
             except Exception as error:
                 self._give_reports(name, reports)
                 self.dispatcher.manager.abort()
+                self._forget_look(name, look)
                 if not transactions.is_conflict(error) or transactions.is_disconnect(error):
                     self.upkeep.doubtful.add(name)
                     raise
                 last = error
                 tracelog.debug("a claim in queue %r conflicted: %s", name, error)
                 limit = max(1, min(limit, 32) // 2)
-                if look:  # what this one has seen abroad is too new to be taken by the next try
-                    look = False
-                    self.agents.abroad.set()
+                look = False  # what this one has seen abroad is too new to be taken by the next try
                 self.dispatcher.around.stopping.wait(random.random() * 0.002 * 2 ** min(attempt, 5))
                 continue
+            finally:
+                self.committing = None
             took = min(time.monotonic() - began, STALE_AFTER / 2)
             self.agents.mean = 0.9 * self.agents.mean + 0.1 * took if self.agents.mean else took
             self.upkeep.stored(name)
+            for report in reports:
+                self._tokens.pop(report.oid, None)
             self.laning.committed()
             for pool in self._pools(name):
                 pool.forget_started()
             for pool, some in items:
                 self.dispatcher.shares.took(pool, len(some), self._pools(name))
                 self.dispatcher.remember_jobs(some, poll_id)
+                self._tokens.update((item.oid, item.token) for item in some)
                 pool.give(some)
-            if limit < 1000 and items:
-                self.dispatcher._wake.set()  # it took less than there are threads, so as not to conflict again
+            if limit < 1000 and items or self.agents.unfinished:
+                self.news.more(name)  # also where it took less than there are threads, so as not to conflict again
+                if self._wanted(name):
+                    self.dispatcher._wake.set()
             return info
         logger.critical(
             "dispatcher %s: %s claims in queue %r conflicted in a row", self.dispatcher.UUID, CLAIM_TRIES, name
@@ -131,16 +206,27 @@ class Claimer:
             for pool in self._pools(name)
         }
 
-    def take_reports(self, name: str) -> list[tuple[float, bytes, str]]:
+    def take_reports(self, name: str) -> list[Report]:
+        self._reported.discard(name)
+        self._left.pop(name, None)
         reports = self._reports.get(name)
         return [reports.popleft() for _ in range(len(reports))] if reports else []
 
-    def _give_reports(self, name: str, reports: list[tuple[float, bytes, str]]) -> None:
+    def _give_reports(self, name: str, reports: list[Report]) -> None:
         if reports:
             self._reports[name].extendleft(reversed(reports))
+            self._reported.add(name)
+            self._left[name] = len(reports)
+
+    def _forget_look(self, name: str, look: bool) -> None:
+        """A claim was not committed: what it has seen is as new as before."""
+        self.news.look_at([name])
+        self._left.pop(name, None)
+        if look:
+            self.news.left_abroad(name)
 
     def _claim_once(
-        self, name: str, reports: list[tuple[float, bytes, str]], full: bool, look: bool, limit: int
+        self, name: str, reports: list[Report], full: bool, look: bool, limit: int
     ) -> tuple[dict[str, Any] | None, Given | None]:
         queues = get_queues(self.dispatcher.connection)
         queue = None if queues is None else queues.get(name)
@@ -151,6 +237,7 @@ class Claimer:
             self.dispatcher._full.set()  # registered anew, or brought back, by the poll that follows
             return None, None
         slot = da.slot
+        self.agents.unfinished, queue._v_entered = True, False
         now = time.monotonic()
         hurried = bool(queue.parked) or not all(agent.batches for agent in da.values())  # what choosers' agents hold
         if hurried or not waiting.is_patient(queue):
@@ -158,10 +245,10 @@ class Claimer:
         else:
             self._patient.add(name)
         urgent = full or hurried or len(reports) >= SWEEP_AT
-        urgent = urgent or any(now - when >= SWEEP_AFTER or what != FINISHED for when, _oid, what in reports)
-        urgent = urgent or bool(reports) and waiting.awaited(queue, slot, [oid for _when, oid, _what in reports])
+        urgent = urgent or any(now - one.when >= SWEEP_AFTER or one.what != FINISHED for one in reports)
+        urgent = urgent or bool(reports) and waiting.awaited(queue, slot, [report.oid for report in reports])
         if urgent and reports:
-            sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
+            self._sweep(queue, slot, reports, ())
         if full:
             for quota in queue.quotas.values():
                 if quota.filled:
@@ -174,7 +261,7 @@ class Claimer:
             given = self.agents.claim(Claim(name, queue, da, slot, taker, info, full, limit), look)
 
         def told() -> set[bytes]:
-            return {oid for _when, oid, _what in (*reports, *list(self._reports.get(name, ())))}
+            return {report.oid for report in (*reports, *list(self._reports.get(name, ())))}
 
         tidied = self.upkeep.see_to(name, queue, slot, full, told)
         done = told() - {item.oid for _pool, items in given for item in items}  # what came back may be taken again
@@ -183,11 +270,22 @@ class Claimer:
         if not given and not taker.changed and not (urgent and reports) and not tidied:
             return info, None
         if reports and not urgent:
-            sweeping.sweep(queue, slot, [(oid, what) for _when, oid, what in reports])
+            self._sweep(queue, slot, reports, given)
         started = [oid for pool in self._pools(name) for oid in pool.started()]
         if started:
             slot.started = frozenset(oid for oid in (*slot.started, *started) if oid in slot.running)
+        self.agents.unfinished = self.agents.unfinished or queue._v_entered
         return info, given
+
+    def _sweep(self, queue: Any, slot: Any, reports: list[Report], given: Iterable[tuple[Any, list[Item]]]) -> None:
+        """File away what threads have done with. ``given``: what this claim takes: perhaps one of those jobs again."""
+        again = {item.oid for _pool, items in given for item in items}
+        ends = {
+            report.oid: report.end
+            for report in reports
+            if report.end is not None and report.oid not in again and self._tokens.get(report.oid) == report.end.token
+        }
+        sweeping.sweep(queue, slot, [(report.oid, report.what) for report in reports], ends)
 
     def _pools(self, name: str) -> list[AgentThreadPool]:
         return list(self.dispatcher.queues.get(name, {}).values())

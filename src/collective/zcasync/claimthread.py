@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from collective.zcasync import transactions
 from collective.zcasync.introspection import Introspection
+from collective.zcasync.news import News
 from collective.zcasync.pollinfo import PollInfo
 from transaction.interfaces import NoTransaction
 from typing import Any
@@ -43,6 +44,9 @@ class ClaimThread(Introspection):
         #: How often the claim thread has looked at its queues, and the last error that it met there.
         self.rounds = 0
         self.last_error: str | None = None
+        #: What was told of the queues since the claim thread has looked at them.
+        self.news = News()
+        self._loop_thread: threading.Thread | None = None
         self._look_again = 0.0
         self._wake = threading.Event()
         self._full = threading.Event()
@@ -57,6 +61,10 @@ class ClaimThread(Introspection):
         self._loop_thread = threading.Thread(target=self._loop, name="zcasync-claims", daemon=True)
         self._loop_thread.start()
 
+    def _join_claiming(self, seconds: float) -> None:
+        if self._loop_thread is not None:
+            self._loop_thread.join(seconds)
+
     def _order(self, what: Callable[[], None], seconds: float) -> None:
         """Have the claim thread do something, and wait for it."""
         done = threading.Event()
@@ -64,6 +72,11 @@ class ClaimThread(Introspection):
         self._wake.set()
         if not done.wait(seconds):
             logger.critical("dispatcher %s: %s took longer than %s s", self.UUID, what.__name__, seconds)
+
+    def look_soon(self) -> None:
+        """Look at all queues at once, without the rest of a poll."""
+        self.news.look_at(list(self.claimer.homes))
+        self._wake.set()
 
     def poll_soon(self) -> None:
         """Poll at once instead of waiting for the interval."""
@@ -133,15 +146,16 @@ class ClaimThread(Introspection):
         if full:
             self.membership.renew()
         look = full or bool(self._look_again) and time.monotonic() >= self._look_again
+        abroad = self.claimer.looks_abroad() if look else set()
         if look:
             self._look_again = 0.0
-            self.claimer.agents.begin_look()
         poll = PollInfo()
         newest = poll if full or not self.polls else self.polls.first()
         failed = False
-        for name in self.shares.queues_in_turn(self.claimer.homes):
+        names = self.claimer.homes if full else (self.claimer.stirring() | abroad).intersection(self.claimer.homes)
+        for name in self.shares.queues_in_turn(names):
             try:
-                poll[name] = self.claimer.claim(name, full, look, newest.key)
+                poll[name] = self.claimer.claim(name, full, full or name in abroad, newest.key)
             except Exception as error:
                 self._abort(self.manager)
                 if transactions.is_disconnect(error):
@@ -166,7 +180,7 @@ class ClaimThread(Introspection):
 
     def _plan_look(self) -> None:
         """Look at foreign inboxes soon if something may lie there and a thread is free for it."""
-        if self._look_again or not self.claimer.agents.looks_abroad():
+        if self._look_again or not self.claimer.looks_abroad():
             return
         if self.shares.room(self._pools()) != 0 and any(sum(pool.wants(0)) for pool in self._pools()):
             pause = min(max(SECOND_LOOK, LOOK_CLAIMS * self.claimer.agents.mean), LAST_LOOK)

@@ -18,6 +18,7 @@ from collective.zcasync.introspection import RUNNING
 from collective.zcasync.introspection import STARTING
 from collective.zcasync.introspection import STOPPED
 from collective.zcasync.introspection import STUCK
+from collective.zcasync.jobinfo import End
 from collective.zcasync.mail import Mail
 from collective.zcasync.membership import Membership
 from collective.zcasync.neighbours import Neighbours
@@ -109,7 +110,6 @@ class Dispatcher(ClaimThread):
         #: The RunningDispatcher that this is a part of.
         self.running: Any = None
         self.claimer = Claimer(self)
-        self._foreign: set[bytes] = set()
         #: oids of the siblings' registrations, and of what holds queues, quotas, agents and templates: what changes
         #: there is looked at in a poll.
         self._kin: set[bytes] = set()
@@ -170,7 +170,7 @@ class Dispatcher(ClaimThread):
         self._over = True
         self._wake.set()
         self._ended.wait(10)
-        self._loop_thread.join(10)
+        self._join_claiming(10)
         self.watcher.close()
         for pool in self._pools():
             pool.close(THREADS_END)
@@ -188,7 +188,7 @@ class Dispatcher(ClaimThread):
         for pool in self._pools():
             pool.take_back()
         self._wake.set()
-        self._loop_thread.join(10)
+        self._join_claiming(10)
         self.watcher.close()
         for pool in self._pools():
             pool.setSize(0)
@@ -198,8 +198,6 @@ class Dispatcher(ClaimThread):
 
     def _committed(self, oids: set[bytes] | None) -> None:
         """A watched record changed. Called with locks of the storage held: only sets events."""
-        if oids is None or not oids.isdisjoint(self._foreign):
-            self.claimer.agents.abroad.set()
         self.way.heard(oids)
         if oids is None or not oids.isdisjoint(self._kin):
             self._full.set()
@@ -207,6 +205,8 @@ class Dispatcher(ClaimThread):
             self.mail.read_soon()
             if oids is not None and oids <= self.mail.boxes:
                 return  # a letter is nothing to claim
+        own = threading.current_thread() is self._loop_thread
+        self.news.tell(oids, self.claimer.committing if own else None)
         self._wake.set()
 
     def _tick(self, since: datetime) -> None:
@@ -215,9 +215,10 @@ class Dispatcher(ClaimThread):
             self.poll_soon()
             self.reactor.callLater(self.poll_interval, self._tick, since)
 
-    def report(self, queue: str, oid: bytes, report: str, frees: bool = True) -> None:
-        """A job thread is done with a job. ``frees``: whether it may have kept others from running, by a quota."""
-        if self.claimer.report(queue, oid, report) or frees:
+    def report(self, queue: str, oid: bytes, report: str, frees: bool = True, end: End | None = None) -> None:
+        """A job thread is done with a job. ``frees``: whether it may have kept others from running, by a quota.
+        ``end``: of one at whose record the sweep need not look."""
+        if self.claimer.report(queue, oid, report, frees, end):
             self._wake.set()
 
     def claim_soon(self) -> None:

@@ -40,9 +40,9 @@ class History(Persistent):
     def __init__(self) -> None:
         self.periods: Any = OOBTree()
 
-    def add(self, job: Any, outcome: str, ended: datetime, full: bool = False) -> bool:
+    def add(self, job: Any, outcome: str, ended: datetime, full: bool = False, group: str | None = None) -> bool:
         """Enter a finished job under the time of its end. ``full``: into a new period, if none has ended later; whether
-        there is one now."""
+        there is one now. ``group``: the job's, so that it need not be loaded."""
         name = self._period_of(outcome, ended)
         moment = clock.to_microseconds(ended)
         fresh = full and self._newest(name) < moment
@@ -51,9 +51,10 @@ class History(Persistent):
         period = self.periods.get(name)
         if period is None:
             period = self.periods[name] = OOBTree()
-        tree = period.get(job.group)
+        group = job.group if group is None else group
+        tree = period.get(group)
         if tree is None:
-            tree = period[job.group] = LOBTree()
+            tree = period[group] = LOBTree()
         key = -((moment << 6) | random.getrandbits(6))
         while key in tree:
             key -= 1

@@ -4,6 +4,7 @@ from collective.zcasync import clock
 from collective.zcasync.failure import Failure
 from datetime import datetime
 from typing import Any
+from typing import NamedTuple
 
 import threading
 
@@ -11,6 +12,24 @@ import threading
 TEXT_LIMIT = 10_000
 
 CUT = "\n[...TRUNCATED...]"
+
+
+class End(NamedTuple):
+    """What filing away needs to know of a job that has ended and left nothing to do: then its record is not loaded."""
+
+    token: str
+    outcome: str
+    group: str
+    moment: datetime
+
+    @classmethod
+    def of(cls, job: Any) -> "End | None":
+        """None for a job at whose record a sweep has to look."""
+        if job._status_id != 3 or job.token is None or job.outcome is None or job.finished_at is None:
+            return None
+        if job._callbacks or job.quota_names or job.is_callback or job.late or job.sequence is not None:
+            return None
+        return cls(job.token, job.outcome, job.group, job.finished_at)
 
 
 class JobInfo(dict):
@@ -40,6 +59,7 @@ class JobInfo(dict):
         )
         #: When the claim took the job.
         self.claimed: datetime = clock.utcnow()
+        self.end_of_job: End | None = None
         #: Whether no thread has to do with it any more.
         self.over = False
 
@@ -53,6 +73,7 @@ class JobInfo(dict):
         """The job's thread has done with it; ``job`` is read as that thread committed it."""
         if job.outcome is None:
             return
+        self.end_of_job = End.of(job)
         result = job.result
         self["failed"] = bool(job.failed)
         self["result"] = cut(result.getTraceback()) if isinstance(result, Failure) else bounded(result)

@@ -24,7 +24,7 @@ class Laning:
 
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
-        dispatcher.neighbours.suspicion = dispatcher._wake.set
+        dispatcher.neighbours.suspicion = dispatcher.look_soon
         #: queue name -> lane -> monotonic time until which it is left to others.
         self._left: dict[str, dict[Key, float]] = {}
         #: queue name -> lane -> key of its first job, if no agent here took that at the last poll.
@@ -42,6 +42,10 @@ class Laning:
     def due(self) -> list[float]:
         """Monotonic times at which it may take again from lanes that were left to others."""
         return [until for left in self._left.values() for until in left.values()]
+
+    def queues_due(self, now: float) -> set[str]:
+        """The queues in which it may."""
+        return {name for name, left in self._left.items() if any(until <= now for until in left.values())}
 
     def begin(self, queue: Any, slot: Any) -> LaneView:
         """A claim begins."""
@@ -93,8 +97,10 @@ class Laning:
             )
         self._new = []
         if self.view is not None and self.view.heard:
-            self.dispatcher.watcher.watch_also(record._p_oid for record in self.view.heard)
-            self.dispatcher._wake.set()  # to see what was moved in before that
+            heard = {record._p_oid: self.view.queue.name for record in self.view.heard}
+            self.dispatcher.news.watch_also(heard)
+            self.dispatcher.watcher.watch_also(heard)
+            self.dispatcher.look_soon()  # to see what was moved in before that
 
     def watched(self, queue: Any) -> Iterator[bytes]:
         """The records of a queue's lanes whose commits this dispatcher has to hear of."""

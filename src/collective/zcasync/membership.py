@@ -188,7 +188,8 @@ class Membership:
         dispatcher = self.dispatcher
         dispatcher.manager.begin()
         try:
-            oids: set[bytes] = set()
+            places: dict[bytes, str] = {}
+            settings: dict[bytes, str] = {}
             foreign: set[bytes] = set()
             boxes: set[bytes] = set()
             kin: set[bytes] = set()
@@ -208,22 +209,23 @@ class Membership:
                 dispatcher.claimer.homes[queue.name] = homes
                 for shard in range(len(queue.inboxes)):
                     both = {queue.inboxes[shard]._p_oid, queue.overflows[shard]._p_oid}
-                    oids |= both
+                    places |= dict.fromkeys(both, queue.name)
                     if shard not in homes:
                         foreign |= both
                 # What people change wakes everybody: pauses, releases, sizes of quotas, templates.
-                oids |= {queue._p_oid, *(quota._p_oid for quota in queue.quotas.values())}
-                oids.update(dispatcher.claimer.laning.watched(queue))
+                settings[queue._p_oid] = queue.name
+                places |= dict.fromkeys((quota._p_oid for quota in queue.quotas.values()), queue.name)
+                settings |= dict.fromkeys(dispatcher.claimer.laning.watched(queue), queue.name)
                 da = queue.dispatchers.get(dispatcher.UUID)
-                oids |= {agent._p_oid for agent in da.values()} if da is not None else set()
+                settings |= dict.fromkeys((agent._p_oid for agent in da.values()) if da is not None else (), queue.name)
                 kin |= {other._p_oid for other in queue.dispatchers.values()} | _oids(queue.dispatchers._data)
                 kin |= _oids(queue.templates) | _oids(queue.templates.get(dispatcher.role))
                 kin |= _oids(queue.quotas._quotas) | _oids(getattr(da, "_agents", None))
                 boxes |= {da.slot.mailbox._p_oid} if da is not None and da.slot is not None else set()
-            dispatcher._foreign, dispatcher._kin = foreign, kin
+            dispatcher._kin = kin
+            dispatcher.news.watch(places, settings, foreign)
             dispatcher.mail.watch(boxes)
-            oids.update(dispatcher.way.watched(queues))
-            dispatcher.watcher.watch(oids | boxes | kin)
+            dispatcher.watcher.watch({*places, *settings, *boxes, *kin, *dispatcher.way.watched(queues)})
         finally:
             dispatcher.manager.abort()
 
@@ -241,7 +243,7 @@ class Membership:
                 pools[agent.name] = AgentThreadPool(dispatcher, name, agent.name, size)
             elif pools[agent.name].size != size:
                 pools[agent.name].setSize(size)
-            pools[agent.name].weight = agent.weight
+            pools[agent.name].weight, pools[agent.name].prefetch = agent.weight, agent.prefetch
         for gone in set(pools) - set(da.keys()):
             pools.pop(gone).setSize(0)
         threads = sum(pool.size for some in dispatcher.queues.values() for pool in some.values())
@@ -300,7 +302,7 @@ class Membership:
             dispatcher.manager.begin()
             for queue, da in self._mine():
                 if da.slot is not None:
-                    sweeping.sweep(queue, da.slot, [(oid, what) for _when, oid, what in reports[queue.name]])
+                    sweeping.sweep(queue, da.slot, [(one.oid, one.what) for one in reports[queue.name]])
                 if da.activated is not None:
                     da.deactivate()
                 queue.dispatchers.unregister(dispatcher.UUID)

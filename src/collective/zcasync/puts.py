@@ -89,6 +89,7 @@ class Puts(Places):
         """Enter the job into this thread's inbox, or its overflow when nobody empties it; return the place."""
         shard = my_shard(len(self.inboxes))
         place = self.inboxes[shard]
+        self._v_entered = True  # for the claim whose transaction this may be
         if len(place) > INBOX_FULL:
             place = self.overflows[shard]
         job.key = insert(place, key, job)

@@ -48,10 +48,10 @@ class Slot(Persistent):
         if change:
             self.counts = {**self.counts, kind: self.counts.get(kind, 0) + change}
 
-    def file(self, job: Any, outcome: str, ended: datetime) -> None:
-        """Enter a finished job into the history."""
+    def file(self, job: Any, outcome: str, ended: datetime, group: str | None = None) -> None:
+        """Enter a finished job into the history. ``group``: the job's, so that it need not be loaded."""
         number = self.filed.get(outcome, 0)
-        fresh = self.history.add(job, outcome, ended, number >= PERIOD)
+        fresh = self.history.add(job, outcome, ended, number >= PERIOD, group)
         self.filed = {**self.filed, outcome: 1 if fresh else number + 1}
         self.count(outcome, 1)
 
@@ -81,6 +81,10 @@ class Slot(Persistent):
         """(name, value) of the letters of one kind for one job."""
         for (_oid, _kind, name), value in self.mailbox.items((oid, kind), (oid, kind + "\0")):
             yield name, value
+
+    def has_mail(self, oid: bytes) -> bool:
+        """Whether somebody has written to the job itself."""
+        return bool(self.mailbox) and any(True for _key in self.mailbox.keys((oid,), (oid + b"\0",)))
 
     def hold_mail(self) -> None:
         """Let the present transaction conflict with any letter that arrives before its commit.

@@ -1,19 +1,28 @@
 """What becomes of claimed jobs that threads have done with, and of the letters that others sent them meanwhile."""
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collective.zcasync import filing
 from collective.zcasync import letters
 from collective.zcasync import waiting
+from collective.zcasync.jobinfo import End
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from typing import Any
 
 
-def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]]) -> None:
-    """File away what the threads report as done: (oid, report)."""
+def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]], ends: Mapping[bytes, End] | None = None) -> None:
+    """File away what the threads report as done: (oid, report). ``ends``: of those that need no look at their records,
+    and have not been claimed again since."""
+    trees = waiting.trees(queue)
     for oid, report in reports:
         row = slot.running.get(oid) or slot.deferreds.get(oid)
         if row is None:
+            continue
+        end = ends.get(oid) if ends else None
+        if end is not None and report == "finished" and not slot.has_mail(oid) and not waiting.key_in(oid, trees):
+            slot.release(oid)
+            slot.file(row[0], end.outcome, end.moment, end.group)
             continue
         job = row[0]
         owned = job.token is not None and job.agent is not None and job.agent.slot is slot

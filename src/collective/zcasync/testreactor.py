@@ -222,7 +222,7 @@ class Reactor:
         while dispatcher.activated and dispatcher.rounds < rounds:
             if time.monotonic() > end:
                 raise AssertionError(f"no look at the queues in {ANSWER} s: {dispatcher_story(dispatcher)}")
-            dispatcher._wake.set()
+            dispatcher.look_soon()
             time.sleep(GLANCE / 10)
 
 

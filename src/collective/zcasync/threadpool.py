@@ -35,6 +35,7 @@ class AgentThreadPool:
         self.queue_name = queue
         self.name = name
         self.weight = 1
+        self.prefetch = 0
         self.size = 0
         self.threads: list[threading.Thread] = []
         #: thread -> oid of the job it runs, or None.
@@ -317,7 +318,8 @@ class AgentThreadPool:
 
     def _report(self, item: Item, report: str) -> None:
         item.info.leave(report == execution.REASSIGNED)
-        self.dispatcher.report(self.queue_name, item.oid, report, bool(item.info["quota names"]))
+        frees, end = bool(item.info["quota names"]), item.info.end_of_job
+        self.dispatcher.report(self.queue_name, item.oid, report, frees, end)
 
     def _interrupted(self, item: Item) -> str:
         """The thread dies under its job: an interruption, dealt with at once."""

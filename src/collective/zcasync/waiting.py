@@ -174,15 +174,26 @@ def is_patient(queue: Any) -> bool:
 
 def awaited(queue: Any, slot: Any, oids: Iterable[bytes]) -> bool:
     """Whether anybody waits for one of these jobs, which have ended: then they are filed away at once."""
-    trees = [other.waiting_for for other in _queues(queue) if other.waiting_for]
-    if not trees:
+    known = trees(queue)
+    if not known:
         return False
     for oid in oids:
         row = slot.running.get(oid) or slot.deferreds.get(oid)
         jobs = _family(row[0]) if row is not None else ()
-        if any(key_of(job) in tree for job in jobs for tree in trees) or row is not None and _extended(row[0]):
+        if any(key_of(job) in tree for job in jobs for tree in known) or row is not None and _extended(row[0]):
             return True
     return False
+
+
+def trees(queue: Any) -> list[Any]:
+    """The trees of all queues in which anybody waits."""
+    return [other.waiting_for for other in _queues(queue) if other.waiting_for]
+
+
+def key_in(oid: bytes, some: Iterable[Any]) -> bool:
+    """Whether one of these trees says that somebody waits for the job of that oid."""
+    key = int.from_bytes(oid, "big", signed=True)
+    return any(key in tree for tree in some)
 
 
 def ended(queue: Any, slot: Any, job: Any, aside: bool = False) -> None:
