@@ -59,6 +59,8 @@ class AgentClaims:
         self.homes = homes
         #: queue name -> keys that lay in the inboxes of others at the last look.
         self.seen: dict[str, set[int]] = {}
+        #: See Spilling.
+        self.tails: dict[bytes, int] = {}
         #: Whether something was told of those inboxes since.
         self.news_abroad = False
         #: Whether the last claim has left something that a thread could take that becomes free.
@@ -119,7 +121,7 @@ class AgentClaims:
             taker.skipped = self._rejected(name, agent, full)
             taker.told = self._rejections(name)
             if not agent.batches:
-                taker.spill()
+                taker.spill(claims.SPILL)
                 taker.file_ended()
                 before = self.dispatcher.manager.savepoint()
                 try:
@@ -148,7 +150,7 @@ class AgentClaims:
     @staticmethod
     def _leaves(agent: Any, taker: claims.Taker, wanted: int, took: int) -> bool:
         """Whether there may be more for the agent than it has taken."""
-        if not agent.batches or took >= wanted or taker.more:
+        if took >= wanted or taker.more:
             return True
         return bool(taker.passed or taker.lanes.full or taker.lanes.shut)
 

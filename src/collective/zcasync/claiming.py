@@ -14,6 +14,7 @@ from collective.zcasync.jobinfo import End
 from collective.zcasync.laning import Laning
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.queue import get_queues
+from collective.zcasync.spilling import SPILL_AT_POLL
 from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.threadpool import Item
 from collective.zcasync.upkeep import STALE_AFTER
@@ -255,10 +256,13 @@ class Claimer:
                     quota.clean()  # else members leave when they are swept, after their callbacks
         lanes = self.laning.begin(queue, slot)
         taker = claims.Taker(queue, slot, self.homes[name], lanes=lanes)
+        taker.tails = self.agents.tails
         info: dict[str, Any] = {}
         given: Given = []
         if not self.dispatcher._leaving and self.dispatcher.heartbeat.may_claim():
             given = self.agents.claim(Claim(name, queue, da, slot, taker, info, full, limit), look)
+            if full:
+                taker.spill(SPILL_AT_POLL)
 
         def told() -> set[bytes]:
             return {report.oid for report in (*reports, *list(self._reports.get(name, ())))}

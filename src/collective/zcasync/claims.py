@@ -17,30 +17,30 @@ from collective.zcasync.entries import Taken
 from collective.zcasync.lanes import Key
 from collective.zcasync.lanes import LaneView
 from collective.zcasync.lookup import loads
-from collective.zcasync.moves import Moves
 from collective.zcasync.persistence import moment_of
 from collective.zcasync.rejections import Rejections
 from collective.zcasync.solitude import ALONE_FROM
+from collective.zcasync.spilling import SPILL as SPILL
+from collective.zcasync.spilling import SPILL_EACH
+from collective.zcasync.spilling import SPILL_MORE
+from collective.zcasync.spilling import Spilling
 from datetime import timedelta
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import heapq
-
-#: A claim that finds more than this in an inbox moves it to the dispatcher's backlog.
-SPILL = 64
-
-#: Jobs that one claim moves to the backlog: all of a million at once would fill the memory.
-SPILL_AT_MOST = 2000
 
 #: Jobs that one claim leaves where they are, as they would have to wait for others that run.
 PASS_AT_MOST = 32
 
 #: Rows that one claim looks at beyond those that it wants, before it leaves the rest to the next claim.
-LOOK_AT_MOST = 1000
+LOOK_AT_MOST = 128
+
+_key = attrgetter("key")
 
 
-class Taker(Moves):
+class Taker(Spilling):
     """Takes jobs out of one queue, in one transaction. Not persistent.
 
     ``slot``: where backlogs go and counts are kept; None for a caller without a dispatcher.
@@ -65,8 +65,6 @@ class Taker(Moves):
         self.only = only
         self.everyones = everyones or slot is None or only is not None
         self.lanes = LaneView(queue, None if slot is None else slot.owner) if lanes is None else lanes
-        #: What the dispatcher's agents have rejected in this queue: they are told what moves to a backlog.
-        self.told: Iterable[Rejections] = ()
         #: What a filter raised, if one did.
         self.trouble: Exception | None = None
         #: Whether the last call of ``take`` ended before all was looked at, and the next one will see more.
@@ -81,8 +79,9 @@ class Taker(Moves):
         self.passed, self.more = set(), False
         self.lanes.full, moved = set(), self.moved
         self.skipped.begin()
-        self.spill()
+        budget = SPILL_EACH * want + SPILL_MORE
         if self.queue.paused:
+            self.spill(budget, deep=False)
             self.file_ended()
             return taken
         looked, before = 0, len(self.skipped)
@@ -98,6 +97,7 @@ class Taker(Moves):
                 kind = self.consider(row, accepts, needed)
                 if kind:
                     taken.append(Taken(row.job, kind))
+        self.spill(budget, deep=False)
         self.more = len(taken) < want and looked >= LOOK_AT_MOST
         self.more = self.more and (len(self.skipped) > before or self.moved > moved)
         return taken
@@ -107,16 +107,17 @@ class Taker(Moves):
     def rows(self, limit: int) -> Iterator[Row]:
         """Waiting jobs: the groups in turn, by key within one. ``limit``: of each place no more are looked at."""
         by_group: dict[str, list[Iterator[Row]]] = {}
+        arrived: list[Iterator[Row]] = []
         for place in self.queue.places(self.shards, self.slot, self.now, self.everyones):
             if place.kind in ("backlog", "lane"):
                 by_group.setdefault(place.name, []).append(self._rows_of(place, limit))
+            elif place.kind in ("inbox", "overflow"):
+                arrived.append(self._rows_of(place, limit))
             else:
-                found: dict[str, list[Row]] = {}
-                for row in self._rows_of(place, limit):
-                    found.setdefault(group_of(row.job), []).append(row)
-                for group, some in found.items():
-                    by_group.setdefault(group, []).append(iter(sorted(some, key=lambda row: row.key)))
-        merged = [heapq.merge(*by_group[group], key=lambda row: row.key) for group in self._in_turn(by_group)]
+                self._by_group(sorted(self._rows_of(place, limit), key=_key), by_group)
+        # Each row's job is loaded, for its group: no more than a claim may take. What lies behind is spilled.
+        self._by_group(islice(heapq.merge(*arrived, key=_key), max(limit, SPILL)), by_group)
+        merged = [heapq.merge(*by_group[group], key=_key) for group in self._in_turn(by_group)]
         while merged:
             going = []
             for rows in merged:
@@ -124,6 +125,14 @@ class Taker(Moves):
                     yield row
                     going.append(rows)
             merged = going
+
+    @staticmethod
+    def _by_group(rows: Iterable[Row], groups: dict[str, list[Iterator[Row]]]) -> None:
+        found: dict[str, list[Row]] = {}
+        for row in rows:
+            found.setdefault(group_of(row.job), []).append(row)
+        for group, some in found.items():
+            groups.setdefault(group, []).append(iter(some))
 
     def _in_turn(self, groups: Iterable[str]) -> list[str]:
         """The groups, beginning behind the one that was served last."""
@@ -203,7 +212,7 @@ class Taker(Moves):
             self._unknown(row)
             return None
         if accepts is not None and not self._accepted(job, accepts):
-            self.skipped.add(row)
+            self._reject(row)
             return None
         if self._stays(row, lane, needed):
             return None
@@ -258,11 +267,21 @@ class Taker(Moves):
     def _unknown(self, row: Row) -> None:
         """This process lacks the code: the job waits for another, for ``code_wait`` at most."""
         job = row.job
-        self.skipped.add(row)
         since = max(moment_of(row.key, job.priority), callables.unknown_since(job.callable_name))
         if clock.utcnow() - since >= timedelta(seconds=self.queue.code_wait):
-            self.skipped.discard(row.key)
             self.set_aside(row, f"nobody knows its callable {job.callable_name}")
+        else:
+            self._reject(row)
+
+    def _reject(self, row: Row) -> None:
+        """The job is not for this agent, which does not look at it again. It leaves the way in, where others pass."""
+        place = None
+        if row.place.kind in ("inbox", "overflow") and self.slot is not None and not self.everyones:
+            place = self._into_backlog(row)
+        if place is None:
+            self.skipped.add(row)
+        else:
+            self.skipped.moved(place.tree, row.key)
 
     # What is done with more than one
 
@@ -271,48 +290,13 @@ class Taker(Moves):
         its end. Callbacks wait until the queue goes on."""
         for shard in self.shards:
             for kind, tree in (("inbox", self.queue.inboxes[shard]), ("overflow", self.queue.overflows[shard])):
-                for row in list(islice(place_rows(Place(kind, tree)), SPILL)):
+                for row in list(islice(place_rows(Place(kind, tree, str(shard))), SPILL)):
                     if not loads(row.job):
                         continue
                     if row.job._status_id == 3:
                         self.consider(row, None, None)
                     elif row.job._status_id == 0 and (row.job.deadline() or self.now) < self.now:
                         self._note_deadline(row.job)
-
-    def spill(self) -> None:
-        """Move what lies deep in an inbox to the dispatcher's own backlogs, so that inboxes stay small."""
-        if self.slot is None or self.everyones:
-            return
-        left = SPILL_AT_MOST
-        for shard in self.shards:
-            for kind, tree in (("inbox", self.queue.inboxes[shard]), ("overflow", self.queue.overflows[shard])):
-                rows = list(islice(place_rows(Place(kind, tree), self.now), left))
-                if not rows or kind == "inbox" and len(rows) <= SPILL:
-                    continue
-                left -= len(rows)
-                for row in rows:
-                    if loads(row.job) and row.job._status_id == 3:
-                        self.consider(row, None, None)
-                        continue
-                    if loads(row.job) and self._deep_in_lane(row):
-                        continue
-                    backlog = self.slot.backlog(group_of(row.job))
-                    if row.key not in backlog:  # keys are unique in a queue but for chance: then the job stays
-                        del tree[row.at]
-                        backlog[row.key] = row.job
-                        for rejections in self.told:
-                            rejections.came_in(backlog, row.key)
-                        self._count("backlog", 1)
-                        if loads(row.job) and row.job._begin_by is not None:
-                            self._note_deadline(row.job)
-
-    def _deep_in_lane(self, row: Row) -> bool:
-        """Move the job to its lane, if somebody holds that."""
-        key = self.lanes.of(row.job)
-        lane = None if key is None else self.lanes.mine(key) or self.lanes.elsewhere(key)
-        if lane is not None:
-            self.into_lane(row, lane)
-        return lane is not None
 
     def overdue(self, limit: int) -> list[Taken]:
         """Jobs whose begin_by has passed wherever they wait: a claim ends them, whatever holds them."""

@@ -59,6 +59,19 @@ def group_of(job: Any) -> str:
     return job.group if loads(job) else ""
 
 
+def newest_keys(tree: Any, number: int) -> list[int]:
+    """The last keys of an inbox or overflow, newest first. A slice from the end of a BTree would load all of it."""
+    keys: list[int] = []
+    try:
+        key = tree.maxKey()
+        while key > SENTINEL and len(keys) < number:
+            keys.append(key)
+            key = tree.maxKey(key - 1)
+    except ValueError:
+        return keys  # there is no other
+    return keys
+
+
 def place_rows(place: Place, now: datetime | None = None) -> Iterator[Row]:
     """The entries of one place in their order. ``now``: of the jobs for later only those that are due."""
     if place.kind == "later":

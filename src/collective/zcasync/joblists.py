@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import lookup
 from collective.zcasync import waiting
+from collective.zcasync.entries import newest_keys
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import ACTIVE
@@ -36,7 +37,6 @@ from collective.zcasync.monitorrows import SCHEDULED
 from collective.zcasync.monitorrows import STATE_OF_OUTCOME
 from collective.zcasync.monitorrows import STATES
 from collective.zcasync.monitorrows import WAITING
-from collective.zcasync.persistence import SENTINEL
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Queues
 from collective.zcasync.readable import shorten
@@ -283,8 +283,8 @@ def unswept(queue: Any) -> Iterator[Any]:
     yield from (found for found, _uuid, _agent in queue.running() if _has_ended(found))
     for place in queue.places(range(len(queue.inboxes)), None, None):
         if place.kind in ("inbox", "overflow"):
-            newest = place.tree.keys()[-UNSWEPT_LOOK:]
-            yield from (place.tree[key] for key in newest if key > SENTINEL and _has_ended(place.tree[key]))
+            newest = reversed(newest_keys(place.tree, UNSWEPT_LOOK))
+            yield from (place.tree[key] for key in newest if _has_ended(place.tree[key]))
 
 
 def _stored_counts(source: Any, name: str | None) -> dict[str, Count]:

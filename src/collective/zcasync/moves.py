@@ -51,6 +51,8 @@ class Moves:
         self.changed = True
         if row.place.kind in ("backlog", "later", "parked"):
             self._count(row.place.kind, -1)
+        elif row.place.kind == "overflow":
+            self.queue.count_overflow(int(row.place.name), -1)
         elif row.place.lane is not None:
             self.queue.lanes.get(row.place.lane).waiting.change(-1)
             self._count("backlog", -1)

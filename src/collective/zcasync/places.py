@@ -51,6 +51,8 @@ class Places(Base):
 
     #: Groups whose jobs are kept from running until a person releases them.
     held_groups: tuple[str, ...] = ()
+    #: How many jobs lie in each overflow, where they may be a million; they merge. None in an older queue.
+    overflow_lengths: tuple[Any, ...] | None = None
     #: What is held in lanes; None: no dispatcher has come to the queue since lanes are known.
     lanes: Lanes | None = None
     quotas: Any
@@ -59,6 +61,7 @@ class Places(Base):
     def __init__(self) -> None:
         self.inboxes = tuple(make_inbox() for _ in range(SHARDS))
         self.overflows = tuple(LOBTree() for _ in range(SHARDS))
+        self.overflow_lengths = tuple(Length() for _ in range(SHARDS))
         self.slots: Any = IOBTree()
         #: (microseconds, key) -> job: jobs whose begin_after has not come.
         self.later: Any = OOBTree()
@@ -84,7 +87,7 @@ class Places(Base):
             if len(self.inboxes[shard]) > 1:
                 yield entries.Place("inbox", self.inboxes[shard])
             if self.overflows[shard]:
-                yield entries.Place("overflow", self.overflows[shard])
+                yield entries.Place("overflow", self.overflows[shard], str(shard))
         for other in self.slots.values():
             mine = other is slot or other.owner is None
             if now is None or everyones or mine:
@@ -173,7 +176,9 @@ class Places(Base):
             running += len(slot.running) + len(slot.deferreds)
             for kind, number in slot.counts.items():
                 totals[kind] += number
-        waiting = sum(len(inbox) - 1 for inbox in self.inboxes) + sum(len(tree) for tree in self.overflows)
+        counted = self.overflow_lengths is not None
+        lengths = (length() for length in self.overflow_lengths or ()) if counted else map(len, self.overflows)
+        waiting = sum(len(inbox) - 1 for inbox in self.inboxes) + sum(lengths)
         waiting += totals.pop("backlog")
         return {"waiting": waiting, "running": running, **totals}
 
@@ -234,6 +239,11 @@ class Places(Base):
         """Take a job out of those that were set aside."""
         del self.quarantine[key]
         self.adjust("quarantined", -1)
+
+    def count_overflow(self, shard: int, change: int) -> None:
+        """So many jobs were entered into an overflow, or taken out."""
+        if self.overflow_lengths is not None:
+            self.overflow_lengths[shard].change(change)
 
     def adjust(self, kind: str, change: int) -> None:
         """Correct a count from outside a dispatcher."""

@@ -82,6 +82,8 @@ class Puts(Places):
             context.stored(job, [job, place, *([job._payload] if job._payload is not None else [])])
         except BaseException:
             del place[job.key]
+            if place is self.overflows[job.shard]:
+                self.count_overflow(job.shard, -1)
             job.parent = job.key = job.put_at = None
             raise
 
@@ -92,6 +94,7 @@ class Puts(Places):
         self._v_entered = True  # for the claim whose transaction this may be
         if len(place) > INBOX_FULL:
             place = self.overflows[shard]
+            self.count_overflow(shard, 1)
         job.key = insert(place, key, job)
         job.shard = shard
         notify.tell_at_commit(self._p_jar)
@@ -120,5 +123,7 @@ class Puts(Places):
         old = self._find(job)
         if old is not None and old.place.kind in ("inbox", "overflow"):
             del old.place.tree[old.at]
+            if old.place.kind == "overflow":
+                self.count_overflow(int(old.place.name), -1)
         elif old is not None:
             job.former_key = old.key

@@ -14,6 +14,7 @@ class Rejections:
 
     def __init__(self) -> None:
         self.keys: set[int] = set()
+        self._rejected = 0
         #: oid of a backlog -> the last key of those at its front that were all rejected.
         self._front: dict[bytes, int] = {}
         #: oid of a backlog -> keys that came in before its front since.
@@ -27,16 +28,29 @@ class Rejections:
         return key in self.keys
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self._rejected
 
     def add(self, row: Any) -> None:
         """The job of this row is not for this agent."""
-        self.keys.add(row.key)
+        self._rejected += 1
         oid = getattr(row.place.tree, "_p_oid", None)
         if row.place.kind != "backlog" or not row.place.mine or oid is None or oid in self._halted:
+            self.keys.add(row.key)
             return
         self._news.get(oid, set()).discard(row.key)
         self._front[oid] = max(row.key, self._front.get(oid, SENTINEL))
+
+    def moved(self, tree: Any, key: int) -> None:
+        """A job that is not for this agent was moved to this backlog."""
+        self._rejected += 1
+        oid = tree._p_oid
+        self._news.get(oid, set()).discard(key)
+        front = self._front.get(oid, SENTINEL)
+        between = tree.keys(front, key, True, True) if front < key else ()
+        if oid is None or oid in self._halted or any(True for _other in between):
+            self.keys.add(key)  # something before it has not been looked at
+        else:
+            self._front[oid] = max(front, key)
 
     def halt(self, row: Any) -> None:
         """The job of this row stays, and will be looked at again."""
@@ -46,10 +60,6 @@ class Rejections:
     def begin(self) -> None:
         """Another look begins at the fronts."""
         self._halted.clear()
-
-    def discard(self, key: int) -> None:
-        """Look at the job again."""
-        self.keys.discard(key)
 
     def came_in(self, tree: Any, key: int) -> None:
         """A claim has moved a job to this backlog."""

@@ -60,6 +60,8 @@ class Slot(Persistent):
         tree = self.backlogs.get(group)
         if tree is None:
             tree = self.backlogs[group] = LOBTree()
+            if self._p_jar is not None:
+                self._p_jar.add(tree)  # rejections know it by its oid
         return tree
 
     def release(self, oid: bytes) -> None:
