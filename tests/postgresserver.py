@@ -82,6 +82,14 @@ class PostgresServer:
         self.sql(f"CREATE DATABASE test{self.made}")
         return f"test{self.made}"
 
+    def empty(self, database: str) -> None:
+        """Make it as new, whoever still works on it."""
+        sessions = f"pg_stat_activity WHERE datname = '{database}'"
+        self.sql(f"SELECT pg_terminate_backend(pid) FROM {sessions}")
+        db = self.open(database)
+        db.storage.zap_all()
+        db.close()
+
     def open(self, database: str) -> Any:
         """The ZODB in a database, as another process would open it."""
         options = Options(keep_history=False, cache_local_mb=10, driver="psycopg2")

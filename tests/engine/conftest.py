@@ -77,14 +77,20 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres_database(postgres: PostgresServer) -> str:
+    """One for all tests, as a new one is thousands of files."""
+    return postgres.new_database()
+
+
 @pytest.fixture
-def relstorage_database(postgres: PostgresServer) -> Iterator[Callable[[], Any]]:
+def relstorage_database(postgres: PostgresServer, postgres_database: str) -> Iterator[Callable[[], Any]]:
     """Open another client of a database in PostgreSQL at each call, as another process would."""
-    name = postgres.new_database()
+    postgres.empty(postgres_database)
     databases: list[Any] = []
 
     def open_one() -> Any:
-        databases.append(postgres.open(name))
+        databases.append(postgres.open(postgres_database))
         return databases[-1]
 
     yield open_one

@@ -28,10 +28,14 @@ NEVER = 600
 LONG = 20
 
 
-@pytest.fixture(params=["filestorage", "zeo", "relstorage", "notify"])
+STORAGES = ["filestorage", "zeo", "relstorage", "notify"]
+
+
+@pytest.fixture
 def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "notify":
         monkeypatch.setattr(wakeup, "POLL", NEVER)
+        monkeypatch.setattr(wakeup, "SLOW_POLL", NEVER)
     return str(request.param)
 
 
@@ -401,12 +405,12 @@ CAUSES: list[Cause] = [
 ]
 
 
-@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.__name__)
-def test_no_job_waits_for_a_poll_when_a_thread_is_free(
-    cause: Cause, scene: Scene, storage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if cause not in SETTINGS:  # with NOTIFY these are looked for once a second
-        monkeypatch.setattr(wakeup, "SLOW_POLL", NEVER)
+# NOTIFY tells of no settings: these are polled for, as where it is not switched on.
+ALL = [(storage, cause) for storage in STORAGES for cause in CAUSES if storage != "notify" or cause not in SETTINGS]
+
+
+@pytest.mark.parametrize(("storage", "cause"), ALL, ids=lambda one: getattr(one, "__name__", one), indirect=["storage"])
+def test_no_job_waits_for_a_poll_when_a_thread_is_free(cause: Cause, scene: Scene) -> None:
     steps = cause(scene)
     next(steps)
     scene.fall_asleep()
