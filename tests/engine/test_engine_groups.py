@@ -635,6 +635,25 @@ def test_a_job_that_was_cancelled_before_its_turn_ends_by_itself(scene: Scene) -
     assert (cancelled.outcome, root(scene)["count"]) == ("cancelled", 2)
 
 
+def test_a_job_is_not_overdue_because_of_those_that_follow_it(scene: Scene) -> None:
+    seen: list[Any] = []
+
+    class Mail:
+        def enter(self, running: Any) -> None:
+            seen.append((running, running.timeout, [one.timeout for one, *_rest in seen]))
+
+        def leave(self, running: Any) -> None:
+            """Nothing to do."""
+
+    scene.around.mail = Mail()
+    for job in (jobs := counting(2)):
+        job.timeout = 5.0
+    scene.claim(*jobs)
+    scene.share()
+
+    assert [(timeout, before) for _running, timeout, before in seen] == [(5.0, []), (5.0, [None])]
+
+
 # The context
 
 

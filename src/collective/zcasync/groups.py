@@ -185,6 +185,7 @@ class Group:
         run.take_up()
         contextvars.copy_context().run(run.call)
         after_job(job)
+        run.running.timeout = None  # the time of those that follow is not its own
         if self.guard.refused is not None:  # and its code has let that pass
             raise self.guard.refused
         return not self._strangers()
