@@ -130,28 +130,26 @@ def content(nodes: Sequence[Node], scale: Scale) -> dict[str, Any]:
 
 
 def editors(node: Node, server: Server, scale: Scale) -> dict[str, Any]:
-    """An editor who saves each half second: alone, beside jobs without a pause, and where these ignore requests."""
-    alone = edited(node, server, scale.alone)
-    node.do("dispatch", threads=3)
-    node.do("feed", task="bench.create")
-    nobody = jobs_in(node, scale.alone)
-    beside = edited(node, server, scale.edits)
-    node.do("ignore_right_of_way", ignore=True)
-    ignored = edited(node, server, scale.edits / 2)
-    node.do("fed")
-    node.do("rest")
-    for each in (beside, ignored):
-        each["jobs_share"] = rounded(each["jobs"] / nobody)
+    """An editor who saves each half second: alone, and beside jobs without a pause, which commit one by one or in
+    bundles, and let requests go first or not."""
+    found = {"without_jobs": edited(node, server, scale.alone)}
+    for name, task in (("", "bench.create"), ("bundled_", "bench.bundled")):
+        node.do("dispatch", threads=3)
+        node.do("feed", task=task)
+        nobody = jobs_in(node, scale.alone)
+        ways = {"with_right_of_way": scale.edits, "without_right_of_way": scale.edits / 2}
+        for way, seconds in ways.items():
+            node.do("ignore_right_of_way", ignore=way == "without_right_of_way")
+            found[name + way] = beside = edited(node, server, seconds)
+            beside["jobs_alone"], beside["jobs_share"] = rounded(nobody), rounded(beside["jobs"] / nobody)
+        node.do("fed")
+        node.do("rest")
+    ours = found["bundled_with_right_of_way"]
     return {
-        "editor_failed_share": beside["failed"],
-        "editor_tries": beside["tries"],
-        "editor_p95_ms": beside["ms"]["p95"],
-        "editors": {
-            "without_jobs": alone,
-            "with_right_of_way": beside,
-            "without_right_of_way": ignored,
-            "jobs_without_editor": rounded(nobody),
-        },
+        "editor_failed_share": ours["failed"],
+        "editor_tries": ours["tries"],
+        "editor_p95_ms": ours["ms"]["p95"],
+        "editors": found,
     }
 
 
@@ -183,7 +181,7 @@ def pages(server: Server, scale: Scale) -> dict[str, Any]:
     """A page of the site again and again: alone, beside a busy job thread of its server, and beside a polite one."""
     server.bench(polite="on")
     ways = {"alone": {"chains": "0"}, "impolite": {"chains": "2", "polite": "off"}, "polite": {"polite": "on"}}
-    found: dict[tuple[str, float], list[float]] = {}
+    found: dict[tuple[str, float], list[tuple[float, float]]] = {}
     jobs: dict[tuple[str, float], list[float]] = {}
     reader = Reader(server, f"{sitejobs.JOBS}/page0")
     for _page in range(5):
@@ -201,9 +199,10 @@ def pages(server: Server, scale: Scale) -> dict[str, Any]:
     table: dict[str, Any] = {}
     factors = []
     for (way, gap), taken in found.items():
-        own, base = quantiles(taken), quantiles(found["alone", gap])
+        own, base = (quantiles([ms for ms, _cpu in each]) for each in (taken, found["alone", gap]))
+        works, alone = (statistics.median(cpu for _ms, cpu in each) for each in (taken, found["alone", gap]))
         row = table.setdefault(f"gap_{1000 * gap:.0f}_ms", {}).setdefault(way, {})
-        row.update(own, jobs=rounded(statistics.median(jobs[way, gap])))
+        row.update(own, jobs=rounded(statistics.median(jobs[way, gap])), cpu_factor=rounded(works / alone))
         if way != "alone":
             row["factor"], row["factor_p95"] = (rounded(own[key] / base[key]) for key in ("median", "p95"))
         if way == "polite":

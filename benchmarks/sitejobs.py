@@ -31,7 +31,8 @@ ZCML = """\
   <include package="plone.restapi" />
   <subscriber for="collective.zcasync.events.IJobFinished" handler="benchmarks.sitejobs.count_end" />
   <subscriber for="collective.zcasync.events.IJobFailed" handler="benchmarks.sitejobs.count_failure" />
-  <subscriber for="ZPublisher.interfaces.IPubBeforeCommit" handler="benchmarks.sitejobs.tell_tries" />
+  <subscriber for="ZPublisher.interfaces.IPubStart" handler="benchmarks.sitejobs.request_begins" />
+  <subscriber for="ZPublisher.interfaces.IPubBeforeCommit" handler="benchmarks.sitejobs.tell_client" />
   <browser:page name="bench" for="*" class="benchmarks.sitejobs.Bench" permission="cmf.ManagePortal" />
 </configure>
 """
@@ -58,9 +59,15 @@ def count_failure(event: Any) -> None:
     count_end(event)
 
 
-def tell_tries(event: Any) -> None:
-    """The client of a request learns how often it was tried."""
-    event.request.response.setHeader("X-Tries", str(event.request.retry_count + 1))
+def request_begins(event: Any) -> None:
+    event.request.set("bench.began", time.process_time())
+
+
+def tell_client(event: Any) -> None:
+    """The client of a request learns how often it was tried, and what its process has worked meanwhile."""
+    request = event.request
+    request.response.setHeader("X-Tries", str(request.retry_count + 1))
+    request.response.setHeader("X-Cpu-Ms", f"{1000 * (time.process_time() - request.get('bench.began')):.2f}")
 
 
 def _folder() -> Any:
@@ -79,6 +86,11 @@ def nothing() -> None:
 
 @api.task(name="bench.create", lane="content")
 def create(number: int) -> None:
+    _create()
+
+
+@api.task(name="bench.bundled", lane="content", groupable=True)
+def create_bundled(number: int) -> None:
     _create()
 
 

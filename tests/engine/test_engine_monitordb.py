@@ -431,12 +431,13 @@ class TestTools:
         assert told(monitordb.UUIDs(story.connection)) == [str(FIRST), str(third)]
 
     def test_status_tells_queues_dispatchers_and_agents(self, story: Story) -> None:
-        story.first.ping(clock.utcnow(), memory=100 * 2**20, version="1.2", skew=-1.5)
+        story.first.ping(clock.utcnow(), memory=100 * 2**20, version="1.2", skew=-1.5, gave_way=2)
         story.second.slot.mailbox[(story.active._p_oid, "overdue", "")] = True
         story.at(30.025)
         agent = {"filter": "test_engine_monitordb.takes_letters", "len": 1, "size": 3}
         silent = {
             "clock skew": None,
+            "gave way": 0,
             "dead": True,
             "last ping": None,
             "memory": None,
@@ -452,6 +453,7 @@ class TestTools:
                     str(FIRST): {
                         "agents": {"main": agent},
                         "clock skew": -1.5,
+                        "gave way": 2,
                         "dead": False,
                         "last ping": "2026-05-01T12:30:00Z",
                         "memory": 104857600,

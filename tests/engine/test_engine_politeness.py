@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collective.zcasync import politeness as module
 from collective.zcasync.job import Job
 from collective.zcasync.politeness import Politeness
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import wait_for_result
 from typing import Any
 
@@ -164,3 +165,14 @@ def test_much_work_is_said_once_an_hour(monkeypatch: pytest.MonkeyPatch, caplog:
             work(polite, monkeypatch, 1000, within)
             times.append(caplog.text.count("zcasync worker"))
     assert times == [1, 1, 1, 2, 2]
+
+
+def test_a_shared_transaction_takes_up_no_more_jobs_once_a_request_has_come() -> None:
+    requests = Politeness()
+    around = Surroundings(politeness=requests)
+    assert around.goes_on
+    request = requests.begin()
+    assert not around.goes_on
+    requests.end()
+    assert around.goes_on and Surroundings().goes_on
+    del request

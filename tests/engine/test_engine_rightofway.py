@@ -224,3 +224,24 @@ def test_a_job_that_only_puts_another_one_writes_no_content(queue: Any, running:
     assert not running.neighbours.writes_content(SITE)
     wait_for_result(put(queue, enginejobs.count), 10)
     assert running.neighbours.writes_content(SITE)
+
+
+def test_the_more_requests_conflict_the_more_jobs_share_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = RightOfWay(Neighbours(2))
+    now = rightofway.time.monotonic()
+    seconds = [way.bundle((SITE, "task"))]
+    for number in range(5):
+        way._learn({number: SITE}, now)
+        seconds.append(round(way.bundle((SITE, "task")), 3))
+    assert seconds == [0.2, 0.3, 0.4, 0.5, 0.5, 0.5]
+    assert way.bundle(("1b", "task")) == 0.2
+    monkeypatch.setattr(rightofway.time, "monotonic", lambda: now + 31)
+    assert way.bundle((SITE, "task")) == 0.2
+
+
+def test_a_ping_tells_how_often_jobs_gave_way(queue: Any, db: Any, running: Any) -> None:
+    running.way.given = 3
+    running.heartbeat._ping()
+    transaction.begin()
+    (da,) = queue.dispatchers.active()
+    assert da.last_ping.gave_way == 3

@@ -106,6 +106,7 @@ class Dispatcher(ClaimThread):
         self.shares = Shares(threads, self.neighbours)
         self.around = Surroundings(db, self.neighbours)
         self.way = RightOfWay(self.neighbours)
+        self.around.bundle = self.way.bundle
         self.thread: threading.Thread | None = None
         #: The RunningDispatcher that this is a part of.
         self.running: Any = None

@@ -47,12 +47,15 @@ class Ping(Persistent):
     memory = 0
     version = ""
     skew: float | None = None
+    #: How often its content jobs had to let a request go first, since its start; see rightofway.
+    gave_way = 0
 
     # The record is short, as an idle dispatcher writes nothing else: one each half minute.
 
     def __getstate__(self) -> Any:
         when = None if self.value is None else clock.to_microseconds(self.value)
-        return when, self.count, self.memory, self.version, self.skew
+        state = when, self.count, self.memory, self.version, self.skew
+        return (*state, self.gave_way) if self.gave_way else state
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(_plain_ping(state))
@@ -68,9 +71,10 @@ def _plain_ping(state: Any) -> dict[str, Any]:
     """The attributes of a ping from its record; earlier ones hold them by their names."""
     if isinstance(state, dict):
         return state
-    when, count, memory, version, skew = state
+    when, count, memory, version, skew, *more = state
     value = None if when is None else clock.from_microseconds(when)
-    return {"value": value, "count": count, "memory": memory, "version": version, "skew": skew}
+    known = {"value": value, "count": count, "memory": memory, "version": version, "skew": skew}
+    return {**known, "gave_way": more[0]} if more else known
 
 
 def _pings(state: Any) -> int:
@@ -198,12 +202,15 @@ class DispatcherAgents(Base):
             self.slot.owner = self.name
         zope.event.notify(events.DispatcherReactivated(self))
 
-    def ping(self, now: datetime, memory: int = 0, version: str = "", skew: float | None = None) -> None:
+    def ping(
+        self, now: datetime, memory: int = 0, version: str = "", skew: float | None = None, gave_way: int = 0
+    ) -> None:
         """Say that it is alive; see Ping for the rest."""
         ping = self.last_ping
         ping.value = now
         ping.count += 1
         ping.memory, ping.version, ping.skew = memory, version, skew
+        ping.gave_way = gave_way
 
 
 @implementer(IDispatchers)
@@ -240,11 +247,11 @@ class Dispatchers(Base):
         if last is None or not last <= now < last + da.ping_interval:
             da.ping(now)
 
-    def beat(self, uuid: uuidlib.UUID, memory: int, version: str, skew: float | None) -> None:
+    def beat(self, uuid: uuidlib.UUID, memory: int, version: str, skew: float | None, gave_way: int = 0) -> None:
         """Write a ping now, whatever the clock says: for the thread that pings by its monotonic clock."""
         da = self[uuid]
         self._revive(da)
-        da.ping(clock.utcnow(), memory, version, skew)
+        da.ping(clock.utcnow(), memory, version, skew, gave_way)
 
     @staticmethod
     def _revive(da: DispatcherAgents) -> None:

@@ -126,7 +126,8 @@ class Heartbeat:
             da = queue.dispatchers.get(self.dispatcher.UUID)
             if da is None or not membership.is_own(da):
                 continue
-            queue.dispatchers.beat(da.UUID, instanceuuid.process_memory(), membership.process["version"], self.skew)
+            memory, version = instanceuuid.process_memory(), membership.process["version"]
+            queue.dispatchers.beat(da.UUID, memory, version, self.skew, self.dispatcher.way.given)
             written.append(da)
         return written
 

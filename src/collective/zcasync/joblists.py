@@ -350,4 +350,5 @@ def _dispatcher_row(one: Any) -> DispatcherRow:
         version=str(one.last_ping.version or process.get("version", "")),
         memory=one.last_ping.memory or None,
         skew=one.last_ping.skew,
+        gave_way=one.last_ping.gave_way,
     )

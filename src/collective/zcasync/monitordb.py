@@ -202,6 +202,7 @@ def _dispatcher(da: Any, wanted: Selection) -> dict[str, Any]:
         "version": da.last_ping.version or da.process.get("version"),
         "memory": da.last_ping.memory or None,
         "clock skew": da.last_ping.skew,
+        "gave way": da.last_ping.gave_way,
         "ping interval": da.ping_interval,
         "ping death interval": da.ping_death_interval,
         "agents": {name: _agent(one) for name, one in da.items() if fnmatchcase(name, str(wanted.agent))},

@@ -128,6 +128,8 @@ class DispatcherRow:
     #: Bytes in use, and by how many seconds its clock is ahead of the storage's, at its last ping; None: not known.
     memory: int | None = None
     skew: float | None = None
+    #: How often its content jobs let a request go first, at its last ping.
+    gave_way: int = 0
 
 
 @dataclass(frozen=True)

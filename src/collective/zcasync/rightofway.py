@@ -5,14 +5,17 @@ nothing: they win. So the request says that it goes first, in a record that all 
 """
 
 from BTrees.LLBTree import LLBucket
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import notify
 from collective.zcasync import transactions
+from collective.zcasync.neighbours import Neighbour
 from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.persistence import SENTINEL
 from collective.zcasync.queues import get_queues
+from collective.zcasync.surroundings import BUNDLE
 from typing import Any
 
 import logging
@@ -31,6 +34,10 @@ AFTERWARDS = 1.0
 
 #: Seconds after which an entry is removed whose process did not come to do it; by the clock, so generous.
 FORGOTTEN = 60.0
+
+#: Seconds that content jobs may share one transaction: fewer commits are fewer to collide with. More, up to
+#: LONGEST_BUNDLE, by BUNDLE_MORE for each request that has claimed the right of way in the last PRESSED seconds.
+LONGEST_BUNDLE, BUNDLE_MORE, PRESSED = 0.5, 0.1, 30.0
 
 #: Tries to write it down.
 TRIES = 5
@@ -119,6 +126,8 @@ class RightOfWay:
         self._entries: dict[int, str] = {}
         #: group -> monotonic time until which none of its content jobs begins.
         self._until: dict[str, float] = {}
+        #: group -> monotonic times at which the last of its requests have claimed it.
+        self._claimed: dict[str, deque[float]] = {}
         #: How often content jobs of this dispatcher had to let a request go first.
         self.given = 0
 
@@ -126,6 +135,12 @@ class RightOfWay:
         """Whether content jobs of that group may begin now."""
         until = self._until.get(group)
         return until is None or time.monotonic() >= until
+
+    def bundle(self, who: Neighbour) -> float:
+        """Seconds that jobs may share one transaction; see Surroundings."""
+        oldest = time.monotonic() - PRESSED
+        claimed = sum(1 for when in tuple(self._claimed.get(who[0], ())) if when > oldest)
+        return min(BUNDLE + BUNDLE_MORE * claimed, LONGEST_BUNDLE)
 
     def watched(self, queues: Any) -> Iterator[bytes]:
         """The record whose commits this dispatcher has to hear of."""
@@ -169,5 +184,6 @@ class RightOfWay:
             self._until[group] = min(self._until[group], now + AFTERWARDS)
         for group in new:
             self._until[group] = now + LONGEST
+            self._claimed.setdefault(group, deque(maxlen=10)).append(now)
             self.given += self._neighbours.writes_content(group)
         self._until = {group: until for group, until in self._until.items() if until > now}

@@ -58,6 +58,11 @@ class Surroundings:
         ):
             yield
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether another job may begin in a transaction at once: no request has come meanwhile that goes first."""
+        return self.politeness is None or not self.politeness.serving
+
     def commits(self, who: Neighbour, job: Any) -> None:
         """An attempt is about to commit: learn whether such jobs write content, for they let requests go first then."""
         if self.neighbours is not None and who[0] and job._p_jar is not None and _writes_content(job):

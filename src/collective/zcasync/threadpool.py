@@ -272,6 +272,8 @@ class AgentThreadPool:
 
     def _join(self, thread: threading.Thread, first: Item, places: set[tuple[str, str]], began: float) -> Item | None:
         """The next job that may share the transaction of this thread, which sees only what was claimed before."""
+        if not self.dispatcher.around.goes_on:
+            return None
         with self._changed:
             for item in self.waiting:
                 if item.bundle != first.bundle or item.since >= began or self._sizes.most(item) < 2:

@@ -48,6 +48,7 @@ class DispatcherLine:
     activated: Moment | None
     ping: Moment | None
     place: str
+    gave_way: str
 
 
 class QueuesPage(PanelView):
@@ -144,6 +145,15 @@ class QueuesPage(PanelView):
             activated=self.moment(one.activated),
             ping=self.moment(one.last_ping),
             place=" · ".join(text for text in (one.role, one.host, one.pid and f"pid {one.pid}", one.version) if text),
+            gave_way=self.translate(
+                _(
+                    "dispatcher_gave_way",
+                    default="Its jobs let requests that conflicted go first: ${count} times",
+                    mapping={"count": one.gave_way},
+                )
+            )
+            if one.gave_way
+            else "",
         )
 
     def _act(self) -> Any:
