@@ -8,6 +8,7 @@ from collective.zcasync import door
 from collective.zcasync import joblists
 from collective.zcasync import monitordb
 from collective.zcasync import tasks
+from collective.zcasync import waiting
 from collective.zcasync.claims import SPILL_AT_MOST
 from collective.zcasync.claims import Taker
 from collective.zcasync.exceptions import InvalidArgumentError
@@ -17,6 +18,7 @@ from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.persistence import SENTINEL
 from collective.zcasync.queue import install
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testing import wait_until
 from enginejobs import make_agent
 from typing import Any
 
@@ -193,3 +195,28 @@ def test_a_large_argument_that_is_let_in_is_warned_about(queue: Any, caplog: pyt
     api.put(enginejobs.note, bytes(MB))
     assert "The arguments of enginejobs.note take 1024 kB in the database; pass large data by a blob" in caplog.text
     assert queue.counts()["waiting"] == 1
+
+
+def test_the_end_of_a_job_costs_no_look_into_all_queues_until_a_job_has_waited_across_them(
+    queue: Any, connection: Any, dispatch: Any
+) -> None:
+    install(connection, ("a", "b", "c"))
+    transaction.commit()
+    queues, before = queue.parent, queue.parent._p_serial
+    assert waiting._queues(queue) == [queue]
+    dispatch()
+    inner = queue.put(Job(enginejobs.wait))
+    outer = queue.put(Job(enginejobs.note, inner))  # returns it
+    transaction.commit()
+    assert wait_until(queue, lambda: any(queue.awaiting()))
+    assert not queues.crossed and queues._p_serial == before
+    enginejobs.released["a"].set()
+    assert wait_for_result(outer) == "a"
+
+    there = queues["a"].put(Job(enginejobs.wait, "b"))
+    outer = queue.put(Job(enginejobs.note, there))
+    transaction.commit()
+    assert wait_until(queue, lambda: any(queue.awaiting()))
+    assert queues.crossed and waiting._queues(queues["a"]) == queues.values()
+    enginejobs.released["b"].set()
+    assert wait_for_result(outer) == "b"

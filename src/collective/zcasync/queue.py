@@ -200,7 +200,10 @@ class Queue(Puts):
 
 
 class Queues(Base):
-    """``root[KEY]``: name -> Queue, and what all queues share. Written by people's changes only."""
+    """``root[KEY]``: name -> Queue, and what all queues share. Written by people's changes, once by a claim."""
+
+    #: Whether a job has ever waited for one of another queue: until then no claim looks into all of them for such jobs.
+    crossed = False
 
     #: Which sites' requests go first; see rightofway. None: no dispatcher that knows of it has worked here yet.
     right_of_way: Any = None

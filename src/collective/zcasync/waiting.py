@@ -147,6 +147,9 @@ def begin(queue: Any, slot: Any, job: Any) -> None:
         pass_on(outer, end if isinstance(end, Failure) else None)
         return
     inner._p_jar.readCurrent(inner)
+    crosses = outer.goes_on or main_of(inner).queue is not queue  # a ``serial`` or ``parallel`` one has jobs anywhere
+    if crosses and queue.parent is not None and not queue.parent.crossed:
+        queue.parent.crossed = True
     others = queue.waiting_for.get(key_of(inner), ())
     if not any(other is outer for other in others):
         queue.waiting_for[key_of(inner)] = (*others, outer)
@@ -320,8 +323,8 @@ def _tell(committed: bool, id: str, task: str, error: str, level: int) -> None:
 
 
 def _queues(queue: Any) -> list[Any]:
-    """All queues beside this one, and itself: a job may wait in one for a job of another."""
-    return [queue] if queue.parent is None else list(queue.parent.values())
+    """Where jobs may wait for one of this queue: there, and where that has ever been so, in any other."""
+    return [queue] if queue.parent is None or not queue.parent.crossed else list(queue.parent.values())
 
 
 def _family(job: Any) -> Iterator[Any]:
