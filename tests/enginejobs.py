@@ -1,10 +1,13 @@
 """Functions and classes that the engine's tests put as jobs. Jobs find them under this module's name."""
 
 from collections.abc import Callable
+from collective.zcasync import execution
 from collective.zcasync import local
 from collective.zcasync.agent import Agent
 from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
+from collective.zcasync.jobinfo import JobInfo
+from collective.zcasync.surroundings import Surroundings
 from persistent import Persistent
 from persistent.mapping import PersistentMapping
 from typing import Any
@@ -40,6 +43,16 @@ def make_agent(queue: Any) -> Agent:
     da["main"] = agent = Agent()
     transaction.commit()
     return agent
+
+
+def perform(agent: Agent, info: JobInfo | None = None, **around: Any) -> str:
+    """What a dispatcher does with the next job that waits, without its threads; return what it would report of it."""
+    job = agent.claimJob()
+    transaction.commit()
+    database = job._p_jar.db()
+    report = execution.perform(database, job._p_oid, "run", job.token, Surroundings(database, **around), info)
+    transaction.begin()
+    return report
 
 
 def root() -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collective.zcasync import api
+from collective.zcasync import callbackruns
 from collective.zcasync import deferreds
 from collective.zcasync import local
 from collective.zcasync.exceptions import AbortedError
@@ -10,6 +11,7 @@ from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.tasks import register
 from collective.zcasync.tasks import Task
 from collective.zcasync.testing import run_jobs
@@ -19,6 +21,7 @@ from persistent.mapping import PersistentMapping
 from twisted.internet import defer
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
+from ZODB.POSException import ConflictError
 
 import asyncio
 import enginejobs
@@ -66,6 +69,17 @@ def deferred_in(mapping: Any) -> Any:
 
 
 rerun_task = register(Task(deferred_job, name="deferred that runs again", rerun=True))
+
+
+def deferred_that_conflicts() -> Any:
+    """The commit of its first attempt meets a conflict."""
+
+    def hook() -> None:
+        raise ConflictError
+
+    if not made:
+        transaction.get().addBeforeCommitHook(hook)
+    return deferred_job()
 
 
 def fired_job(value: Any) -> Any:
@@ -314,6 +328,29 @@ def test_a_job_that_is_called_directly_gets_its_result_from_a_thread(connection:
 
     assert (job.status, job.result) == (COMPLETED, "threaded")
     assert enginejobs.calls == ["threaded"]
+
+
+def test_a_deferred_whose_attempt_could_not_be_committed_is_cancelled_and_the_next_one_counts(connection: Any) -> None:
+    connection.root()["job"] = job = Job(deferred_that_conflicts)
+    transaction.commit()
+    assert job() is None
+
+    assert [deferred.called for deferred in made] == [True, False]
+    made[1].callback("second")
+    transaction.begin()
+    assert (job.result, job.attempts, connection.root()["count"]) == ("second", 2, 1)
+
+
+def test_callbacks_behind_one_that_waits_for_a_deferred_wait_also_when_they_are_resumed(connection: Any) -> None:
+    connection.root()["job"] = job = Job(enginejobs.add, 1)
+    callback = job.addCallback(deferred_callback)
+    transaction.commit()
+    assert job() == 1 and callback.status == ACTIVE
+    job.addCallback(enginejobs.note)
+    transaction.commit()
+    around = Surroundings(connection.db())
+    assert callbackruns.run_callbacks(job, transaction.manager, around) == "deferred"
+    assert enginejobs.calls == [("callback", 1)], "neither did it run again nor what is behind it"
 
 
 # async def

@@ -577,3 +577,15 @@ def test_a_queue_that_a_new_poll_meets_is_told_too(db: Any, connection: Any, dis
     job = put(get_queue(connection, "mail"), enginejobs.add, 1)
     wait_for_result(job, 20)
     assert done(running, job)["queue"] == "mail"
+
+
+def test_what_a_claim_knows_of_its_job_is_told_by_the_thread_that_runs_it(queue: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    job = queue.put(Job(enginejobs.add, 1, 2))
+    transaction.commit()
+    info = JobInfo(job, "")
+    assert (info["call"], info["started"], info["completed"]) == (None, None, None)
+    enginejobs.perform(agent, info)
+
+    assert info["call"] == repr(job) and info["thread"] == threading.get_ident()
+    assert info["started"] <= info["completed"] and (info["failed"], info["result"]) == (False, "3")

@@ -407,3 +407,21 @@ def test_jobs_of_a_lane_begin_one_at_a_time_and_not_at_all_while_it_stands() -> 
 
     assert neighbours.room(who) == 0 and not neighbours.enter(who)
     assert neighbours.enter(other)
+
+
+def raise_once(error: Any) -> None:
+    """A conflict, once."""
+    enginejobs.calls.append("tried")
+    if len(enginejobs.calls) == 1:
+        raise ConflictError() if error is None else ConflictError(object=enginejobs.Counter())
+
+
+@pytest.mark.parametrize(("what", "told"), [(None, "ConflictError"), ("object", "enginejobs.Counter")])
+def test_the_class_that_collided_is_noted_for_the_panels(what: Any, told: str, queue: Any) -> None:
+    enginejobs.fresh()
+    agent, neighbours = enginejobs.make_agent(queue), Neighbours(3)
+    job = queue.put(Job(raise_once, what))
+    transaction.commit()
+    enginejobs.perform(agent, neighbours=neighbours)
+
+    assert (job.attempts, neighbours.collisions) == (2, {job.neighbours: told})

@@ -1,6 +1,7 @@
 """Retry policies that somebody wrote: what they remember by themselves, and what a job's record cannot hold."""
 
 from collections.abc import Iterator
+from collective.zcasync import decisions
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.failure import Failure
@@ -62,6 +63,37 @@ class Three(Persistent):
 
 class ThreeLater(Three):
     answer = timedelta(seconds=1.1)
+
+
+class Storing:
+    """Counts in itself what it has stored, and wants its job to run again at once."""
+
+    stored = 0
+
+    def __init__(self, job: Any) -> None:
+        self.parent = job
+
+    def jobError(self, failure: Any, data_cache: Any) -> Any:
+        enginejobs.calls.append((failure.getErrorMessage(), self.stored))
+        data_cache["asked"] = len(enginejobs.calls)
+        return timedelta(0)
+
+    def updateData(self, data_cache: Any) -> None:
+        self.stored += 1
+        self.parent.policy_data["asked"] = data_cache["asked"]
+
+
+class Slotted:
+    """Keeps nothing in itself."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def jobError(self, failure: Any, data_cache: Any) -> Any:
+        data_cache["asked"] = data_cache.get("asked", 0) + 1
+        return data_cache["asked"] < 3
 
 
 class Hoarder(RetryCommonFourTimes):
@@ -137,3 +169,29 @@ def test_what_a_record_cannot_hold_is_left_behind_with_a_warning_and_the_job_goe
     assert dict(job._retry_cache) == {"failure": "ValueError: always", "times": 1}
     assert [r.levelname for r in caplog.records if "'lock', which is no small plain" in r.getMessage()] == ["WARNING"]
     assert wait_for_result(job, 30).check(ValueError) and job.attempts == 2
+
+
+def test_a_policy_is_told_what_was_raised_and_stores_its_counts_each_time_the_job_goes_back(queue: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    job = queue.put(Job(fail), retry_policy_factory=Storing)
+    transaction.commit()
+    for number in (1, 2):
+        assert enginejobs.perform(agent) == "returned"
+        assert job.status == PENDING and dict(job.policy_data) == {"asked": number}
+    assert enginejobs.calls == [("always", 0), ("always", 1)], "it remembers what it counted as it stored"
+
+
+def test_a_policy_that_has_no_room_for_attributes_is_asked_as_others_are(connection: Any) -> None:
+    job = connection.root()["job"] = Job(fail)
+    job.retry_policy_factory = Slotted
+    transaction.commit()
+    assert isinstance(job(), Failure) and job.attempts == 3
+
+
+def test_a_failure_that_a_policy_noted_goes_with_a_job_as_its_own_text_whatever_was_raised_last() -> None:
+    job, noted = Job(fail), Failure.from_exception(KeyError("noted"))
+    try:
+        fail()
+    except ValueError:
+        decisions.keep_cache(job, {"failure": noted})
+    assert dict(job._retry_cache) == {"failure": noted.summary} and "noted" in noted.summary

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import joblists
 from collective.zcasync import lookup
+from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
@@ -157,3 +158,12 @@ def test_the_jobs_of_one_database_wait_for_its_own_dispatcher_only(
         wait_until(connection, lambda: left.outcome == "succeeded", what="the job of the database that was left")
     finally:
         again.stop(grace=0)
+
+
+def test_a_callback_that_is_added_to_a_put_job_takes_no_object_of_another_database(connection: Any) -> None:
+    job = get_queue(connection.get_connection("jobs0")).put(Job(enginejobs.note, 1))
+    transaction.commit()
+    page = connection.root()["pages"][PAGES[0]]
+
+    with pytest.raises(InvalidArgumentError, match="'main'.*'jobs0'"):
+        job.addCallback(Job(enginejobs.note, page))

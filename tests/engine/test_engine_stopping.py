@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from collective.zcasync import api
+from collective.zcasync import events
+from collective.zcasync import interruptions
 from collective.zcasync import local
 from collective.zcasync import mail
 from collective.zcasync.clock import utcnow
@@ -26,6 +28,7 @@ from ZODB.POSException import ConflictError
 import enginejobs
 import pytest
 import transaction
+import zope.event
 
 #: Seconds that a test waits at most for what others do.
 LONG = 20
@@ -493,3 +496,68 @@ def test_a_job_that_hangs_three_times_is_set_aside(queue: Any, dispatch: Any, mo
     enginejobs.released["a"].set()
 
     assert [reason for reason, _job in queue.quarantined()] == ["its process died 3 times under it"]
+
+
+def ask_oneself(why: str) -> None:
+    """As if the request had come from elsewhere."""
+    local.running.ask(why)
+    api.progress(1)
+
+
+@pytest.fixture
+def told() -> Iterator[list[Any]]:
+    """The events of jobs, as they come: kind, id, task, and what else they tell."""
+    heard: list[Any] = []
+
+    def hear(event: Any) -> None:
+        if isinstance(event, events.JobEvent):
+            rest = (event.error[:12],) if isinstance(event, events.JobFailed) else ()
+            heard.append((type(event).__name__, event.id, event.task, *rest))
+
+    zope.event.subscribers.append(hear)
+    yield heard
+    zope.event.subscribers.remove(hear)
+
+
+def test_a_job_that_a_stop_sends_back_is_told_of_as_started_and_not_as_ended(queue: Any, told: list[Any]) -> None:
+    agent, job = enginejobs.make_agent(queue), put(queue, ask_oneself, "shutdown")
+    assert enginejobs.perform(agent) == "returned"
+
+    assert job.status == PENDING and job.attempts == 0
+    assert told[1:] == [("JobStarted", job.id, job.task)]
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "error"),
+    [(ask_oneself, ("cancel",), "CancelledErr"), (enginejobs.change_and_raise, (), "ValueError: ")],
+)
+def test_the_events_of_a_failed_and_of_a_cancelled_job_name_it(
+    call: Any, args: Any, error: str, queue: Any, told: list[Any]
+) -> None:
+    agent, job = enginejobs.make_agent(queue), put(queue, call, *args)
+    assert enginejobs.perform(agent) == "finished"
+
+    assert told[1:] == [("JobStarted", job.id, job.task), ("JobFailed", job.id, job.task, error)]
+    assert job.id is not None and job.task
+
+
+@pytest.mark.parametrize("answer", [False, True])
+def test_an_interrupted_job_whose_policy_could_not_be_asked_runs_or_ends_as_it_says_when_its_turn_comes(
+    answer: bool, queue: Any, told: list[Any]
+) -> None:
+    agent = enginejobs.make_agent(queue)
+    policy = "RetryCommonFourTimes" if answer else "NeverRetry"
+    job = queue.put(Job(enginejobs.note, "ran"), retry_policy_factory=policy)
+    callback = job.addCallback(enginejobs.note)
+    job.interrupted_by = interruptions.THREAD
+    transaction.commit()
+    told.clear()
+    report = enginejobs.perform(agent)
+
+    if answer:
+        assert (report, job.status, job.interrupted_by, enginejobs.calls, told) == ("returned", PENDING, "", [], [])
+        assert enginejobs.perform(agent) == "finished" and enginejobs.calls == ["ran", "ran"]
+    else:
+        assert report == "finished" and job.result.check(AbortedError)
+        assert callback.status == COMPLETED and callback.result.check(AbortedError)
+        assert told[0] == ("JobFailed", job.id, job.task, "AbortedError")

@@ -448,3 +448,13 @@ def test_who_begins_to_wait_conflicts_with_an_end_of_the_inner_job_that_comes_be
     waiting.begin(queue, da.slot, outer)
 
     assert (outer.result, outer.status) == (1, COMPLETED) and len(queue.waiting_for) == 0
+
+
+def test_a_job_that_returns_one_that_has_ended_does_not_wait_for_it(queue: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    inner = queue.put(Job(enginejobs.add, 20, 22))
+    outer = queue.put(Job(hand_on, inner))
+    transaction.commit()
+
+    assert [enginejobs.perform(agent) for _job in (inner, outer)] == ["finished"] * 2
+    assert outer.result == 42 and outer.waiting_for is None
