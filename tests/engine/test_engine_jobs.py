@@ -6,6 +6,7 @@ from collective.zcasync import local
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import UTC
+from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import FullError
@@ -434,6 +435,24 @@ def test_a_direct_call_runs_with_commits_and_ends_a_job_for_good(connection: Any
     assert connection.root()["count"] == 1 and job.status == COMPLETED and job.result == 1
     with pytest.raises(BadStatusError, match="NEW or ASSIGNED"):
         job()
+
+
+def conflict_and_abort() -> None:
+    """The first attempt conflicts; the second takes back what its transaction has noted, its own start too."""
+    enginejobs.calls.append(utcnow())
+    if len(enginejobs.calls) == 1:
+        raise ConflictError
+    transaction.abort()
+
+
+def test_a_job_whose_code_aborts_began_when_its_first_attempt_did(queue: Any) -> None:
+    agent, job = make_agent(queue), queue.put(Job(conflict_and_abort))
+    transaction.commit()
+    before = utcnow()
+    assert enginejobs.perform(agent) == "finished"
+
+    assert (job.outcome, job.attempts) == ("succeeded", 2)
+    assert before <= job.active_start <= enginejobs.calls[0] <= job.active_end
 
 
 def test_a_job_that_an_agent_holds_can_be_called_and_one_that_waits_cannot(queue: Any) -> None:
