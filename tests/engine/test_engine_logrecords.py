@@ -1,7 +1,9 @@
 """A job in a log record is written out before a handler takes its lock."""
 
+from collective.zcasync.job import Job
 from typing import Any
 
+import enginejobs
 import logging
 import pytest
 
@@ -57,3 +59,22 @@ def test_a_call_with_wrong_arguments_is_left_to_the_handlers_to_tell(monkeypatch
         logger.removeHandler(handler)
 
     assert [record.args for record in wrong] == [("many",)]
+
+
+def test_a_job_whose_connection_is_closed_is_written_out_before_a_handler_takes_its_lock(db: Any) -> None:
+    handler = Watching()
+    with db.transaction() as connection:
+        connection.root()["job"] = Job(enginejobs.note, 1)
+    connection = db.open()
+    job = connection.root()["job"]
+    connection.close()
+    logger = logging.getLogger("collective.zcasync.events")
+    logger.addHandler(handler)
+    try:
+        logger.critical("%r has ended", job)
+    finally:
+        logger.removeHandler(handler)
+
+    ((text, args),) = handler.told
+    assert args is None
+    assert text.startswith("<collective.zcasync.job.Job") and text.endswith("has ended")

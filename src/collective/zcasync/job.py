@@ -328,7 +328,7 @@ class Job(Ending, Call):
     def __repr__(self) -> str:
         try:
             return call_text(self)
-        except (TypeError, ValueError, AttributeError, LookupError):
+        except Exception:  # also if its record cannot be loaded any more: whoever logs it must get a text
             return super().__repr__()
 
 
