@@ -67,6 +67,7 @@ def test_a_job_whose_connection_is_closed_is_written_out_before_a_handler_takes_
         connection.root()["job"] = Job(enginejobs.note, 1)
     connection = db.open()
     job = connection.root()["job"]
+    job._p_deactivate()
     connection.close()
     logger = logging.getLogger("collective.zcasync.events")
     logger.addHandler(handler)
