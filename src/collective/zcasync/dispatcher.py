@@ -23,6 +23,7 @@ from collective.zcasync.mail import Mail
 from collective.zcasync.membership import Membership
 from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.observer import Observer
+from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
 from collective.zcasync.rightofway import RightOfWay
@@ -48,7 +49,7 @@ POLL_INTERVAL = 5
 #: Seconds that idle job threads get to end.
 THREADS_END = 3.0
 
-__all__ = ("Dispatcher", "RUNNING", "STARTING", "STOPPED", "STUCK", "clear", "get", "getId", "pop")
+__all__ = ("Dispatcher", "PollInfo", "RUNNING", "STARTING", "STOPPED", "STUCK", "clear", "get", "getId", "pop")
 
 
 def getId(obj: Any) -> tuple[int, str]:
