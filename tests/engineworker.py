@@ -38,7 +38,7 @@ POINTS = {
     "as the claim is committed": (threadpool.AgentThreadPool, "give"),
     "before its first line": (attempts.Run, "_call_and_commit"),
     "before its outcome is stored": (attempts.Run, "_store"),
-    "after its commit": (attempts.Run, "_report"),
+    "after its commit": (attempts.Run, "report"),
 }
 
 
@@ -64,6 +64,7 @@ def main(host: str, port: str, told: str) -> None:
         sys.meta_path.insert(0, Hidden(hidden))
     if point := options.pop("kill", None):
         owner, name = POINTS[point]
+        assert hasattr(owner, name), f"{owner} has no {name} any more: nothing would kill this process"
         setattr(owner, name, _die)
     if "uuid" in options:
         options["uuid"] = uuid.UUID(options["uuid"])
