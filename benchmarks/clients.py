@@ -3,7 +3,6 @@
 from benchmarks.storages import Place
 from collections.abc import Callable
 from collections.abc import Iterator
-from collective.zcasync import configure
 from collective.zcasync import notify
 from collective.zcasync import reactor
 from collective.zcasync.instanceuuid import process_memory
@@ -32,7 +31,6 @@ class Here:
     """This process as one that takes part. ``listens``: tell and hear of puts with PostgreSQL's NOTIFY."""
 
     def __init__(self, place: Place, cache: int | None = None, listens: bool = False) -> None:
-        configure.minimal()
         self.place = place
         self.db = place.open() if cache is None else place.open(cache)
         if listens:

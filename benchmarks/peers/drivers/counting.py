@@ -49,11 +49,12 @@ def say(**told: object) -> None:
 
 
 def append(number: int) -> None:
-    """A job of the kill test: what it does cannot be taken back."""
+    """A job of the kill test: in its midst it does what cannot be taken back."""
+    time.sleep(LONG / 2)  # the time that a job takes, not a wait for something
     file = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{number}\n".encode())
     os.close(file)
-    time.sleep(LONG)  # the time that a job takes, not a wait for something
+    time.sleep(LONG / 2)
 
 
 def main(module: object) -> None:

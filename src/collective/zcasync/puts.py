@@ -78,8 +78,11 @@ class Puts(Places):
 
     def _ask(self, context: Any, job: Any, place: Any) -> None:
         """Let the context look at what was written; if it refuses, nothing stays in the queue."""
+        written = [job, place, *([job._payload] if job._payload is not None else [])]
+        if place is self.overflows[job.shard] and self.overflow_lengths is not None:
+            written.append(self.overflow_lengths[job.shard])
         try:
-            context.stored(job, [job, place, *([job._payload] if job._payload is not None else [])])
+            context.stored(job, written)
         except BaseException:
             del place[job.key]
             if place is self.overflows[job.shard]:
