@@ -180,19 +180,21 @@ MUTATIONS: dict[str, tuple[Callable[[Patch], None], set[str], int]] = {
         (the_changes_of_a_job_are_committed_before_its_outcome, {"job effects once"}, 200),
         (the_changes_of_a_callback_are_committed_before_its_outcome, {"callback effects once"}, 200),
         (letters_with_callbacks_are_thrown_away, {"callbacks"}, 60),
-        (a_takeover_does_not_hold_the_mail, {"callbacks", "stop"}, 150),
-        (nobody_opens_the_letters_of_a_job_that_goes_on_elsewhere, {"callbacks", "stop"}, 400),
+        (a_takeover_does_not_hold_the_mail, {"callbacks", "stop"}, 600),
+        (nobody_opens_the_letters_of_a_job_that_goes_on_elsewhere, {"callbacks", "stop"}, 2000),
         (a_request_to_stop_is_forgotten_as_the_job_changes_hands, {"stop"}, 60),
-        (a_quota_is_never_filled, {"quotas"}, 300),
+        (a_quota_is_never_filled, {"quotas"}, 1000),
         (a_finished_job_keeps_its_place_in_quotas, {"quotas"}, 40),
         (jobs_for_later_are_not_counted, {"counters"}, 60),
-        (what_waits_for_a_release_is_never_looked_at, {"reachable"}, 150),
+        (what_waits_for_a_release_is_never_looked_at, {"reachable"}, 600),
         (who_takes_a_job_of_a_lane_does_not_hold_it, {"lanes"}, 60),
-        (a_callback_is_chosen_anew_when_its_code_has_aborted, {"reachable"}, 600),
+        (a_callback_is_chosen_anew_when_its_code_has_aborted, {"reachable"}, 2000),
     )
 }
 
 
+# What a process did before (counters, hashes) moves the world in which a fault is found: hence room in the limits.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_model_finds(name: str, monkeypatch: Patch) -> None:
     mutate, invariants, worlds = MUTATIONS[name]
