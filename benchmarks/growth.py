@@ -51,8 +51,8 @@ class Hand:
         self.manager.commit()
         self._held: list[Any] = []
 
-    def claim(self, want: int = CLAIM) -> int:
-        """One claim's transaction; how many jobs it took."""
+    def claim(self, want: int = CLAIM, tidy: bool = False) -> int:
+        """One claim's transaction; how many jobs it took. ``tidy``: as in polls, also move what lies deep."""
         self.manager.begin()
         queue = get_queue(self.connection)
         da = queue.dispatchers[self.uuid]
@@ -60,6 +60,8 @@ class Hand:
         taker = claims.Taker(queue, da.slot, skipped=self.skipped)
         taker.told = [self.skipped]
         taken = taker.take(want, self.accepts)
+        if tidy:
+            taker.spill()
         for job, _kind in taken:
             da["main"].hold(job, True)
         self.manager.commit()
@@ -84,7 +86,7 @@ class Hand:
             self.manager.abort()
             if not left:
                 return
-            self.claim(CLAIM if parked or rejected else 0)
+            self.claim(CLAIM if parked or rejected else 0, tidy=True)
             self.connection.cacheGC()
 
     def leave(self) -> None:
