@@ -1,6 +1,8 @@
 """A ZEO server in a process of its own, which tests freeze, kill and start again; and workers on it."""
 
 from collections.abc import Iterator
+from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import install
 from contextlib import contextmanager
 from contextlib import ExitStack
 from instance import free_port
@@ -13,6 +15,7 @@ import json
 import signal
 import sys
 import threading
+import transaction
 import ZEO
 import ZODB
 
@@ -60,6 +63,19 @@ class ZEOProcess:
         db = ZODB.DB(storage, pool_size=20)
         self._stack.callback(db.close)
         return db
+
+    @contextmanager
+    def queue(self, **root: Any) -> Iterator[Any]:
+        """A queue in a new database, whose root also holds ``root``; until the end of the block."""
+        transaction.abort()
+        db = self.database()
+        with db.transaction() as connection:
+            install(connection)
+            connection.root().update(root)
+        connection = db.open()
+        yield get_queue(connection)
+        transaction.abort()
+        connection.close()
 
     def worker(self, environ: dict[str, str] | None = None, elsewhere: bool = False, **options: Any) -> ServerProcess:
         """A worker, which says "ready" once it works. ``elsewhere``: as if on another machine than all others."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from collective.zcasync.job import Job
-from collective.zcasync.queue import get_queue
-from collective.zcasync.queue import install
 from collective.zcasync.retry import RetryCommonForever
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
@@ -30,14 +28,8 @@ def zeo(tmp_path: Path) -> Iterator[ZEOProcess]:
 
 @pytest.fixture
 def queue(zeo: ZEOProcess) -> Iterator[Any]:
-    transaction.abort()
-    db = zeo.database()
-    with db.transaction() as connection:
-        install(connection)
-    connection = db.open()
-    yield get_queue(connection)
-    transaction.abort()
-    connection.close()
+    with zeo.queue() as queue:
+        yield queue
 
 
 def workers(zeo: ZEOProcess, count: int, **options: Any) -> list[ServerProcess]:
@@ -77,7 +69,7 @@ def test_jobs_that_change_one_object_are_done_once_and_quickly_by_two_processes(
     assert {wait_for_result(job, WAIT) for job in others} == pids
     transaction.begin()
     if lane:
-        assert max(job.attempts for job in content) <= 3
+        assert {job.attempts for job in content} == {1}  # the lane may change hands, but is never in two
     else:
         assert sum(job.attempts - 1 for job in content) <= 20, "until the lane was learned"
         more = put_counting(queue, 40, lane)

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.job import Job
-from collective.zcasync.queue import get_queue
-from collective.zcasync.queue import install
 from collective.zcasync.retry import NeverRetry
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
@@ -46,15 +44,8 @@ def zeo(tmp_path: Path) -> Iterator[ZEOProcess]:
 
 @pytest.fixture
 def queue(zeo: ZEOProcess) -> Iterator[Any]:
-    transaction.abort()
-    db = zeo.database()
-    with db.transaction() as connection:
-        install(connection)
-        connection.root()["counts"] = PersistentMapping()
-    connection = db.open()
-    yield get_queue(connection)
-    transaction.abort()
-    connection.close()
+    with zeo.queue(counts=PersistentMapping()) as queue:
+        yield queue
 
 
 @pytest.fixture
