@@ -1,15 +1,12 @@
 """What a job writes in its whole life: commits, records, and bytes as a FileStorage keeps them."""
 
 from benchmarks import clients
-from benchmarks import jobs
 from benchmarks import rates
 from benchmarks.clients import Beside
 from benchmarks.clients import Here
 from benchmarks.measuring import rounded
 from collections import Counter
 from collections.abc import Iterator
-from collective.zcasync.job import Job
-from collective.zcasync.queue import get_queue
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
@@ -93,10 +90,5 @@ def lives(here: Here, count: int, together: bool) -> dict[str, Any]:
 
 def _one_by_one(here: Here, count: int) -> None:
     """Put each job when the one before is done."""
-    with here.connection() as connection:
-        manager = connection.transaction_manager
-        for number in range(count):
-            manager.begin()
-            get_queue(connection).put(Job(jobs.noop, "some", number))
-            manager.commit()
-            rates.wait(here, [here], number + 1, time.monotonic() + 30)
+    for number in rates.put_singly(here, count):
+        rates.wait(here, [here], number, time.monotonic() + 30)

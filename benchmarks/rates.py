@@ -6,6 +6,7 @@ from benchmarks.clients import Here
 from benchmarks.clients import Progress
 from benchmarks.clients import There
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
@@ -109,14 +110,21 @@ def fill(
                 connection.cacheMinimize()
 
 
-def fill_singly(here: Here, count: int) -> None:
-    """Put so many no-op jobs, each in a transaction of its own, as requests do."""
+def put_singly(here: Here, count: int) -> Iterator[int]:
+    """Put so many no-op jobs, each in a transaction of its own, as requests do; after each, how many there are."""
     with here.connection() as connection:
         manager = connection.transaction_manager
         for number in range(count):
             manager.begin()
             get_queue(connection).put(Job(jobs.noop, "some", number))
             manager.commit()
+            yield number + 1
+
+
+def fill_singly(here: Here, count: int) -> None:
+    """Put them without looking up."""
+    for _number in put_singly(here, count):
+        pass
 
 
 def drain(here: Here, workers: Sequence[Here | There], count: int, call: Any, template: dict[str, Any]) -> Rate:

@@ -25,11 +25,15 @@ def command(rival: Rival, python: str, what: str, address: str, told: str) -> li
     return [python, str(DRIVERS / rival.driver), what, address + rival.option, told]
 
 
+def _environment() -> dict[str, str]:
+    """That of the drivers, which find what they share beside them."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(DRIVERS), os.environ.get("PYTHONPATH", "")])}
+
+
 def _run(rival: Rival, python: str, what: str, address: str, jobs: int) -> dict[str, Any]:
     """Run a driver to its end; what it says."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DRIVERS), os.environ.get("PYTHONPATH", "")])}
     line = command(rival, python, what, address, str(jobs))
-    ended = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, env=environment, cwd=DRIVERS)
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT, env=_environment(), cwd=DRIVERS)
     answers = [line for line in ended.stdout.splitlines() if line.startswith("{")]
     if not answers:
         raise RuntimeError(f"{rival.name}: {what} failed with {ended.returncode}: {ended.stderr[-2000:]}")
@@ -47,7 +51,6 @@ def speed(rival: Rival, python: str, address: str, jobs: int) -> dict[str, float
 def kills(rival: Rival, python: str, address: str, times: int) -> dict[str, int]:
     """Kill the worker in the midst of its jobs, start it again; how many jobs were never done, and how many twice."""
     _run(rival, python, "put-long", address, KILL_JOBS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(DRIVERS), os.environ.get("PYTHONPATH", "")])}
     with tempfile.TemporaryDirectory(prefix="zcasync-effects-") as folder:
         effects = Path(folder, "effects")
         for kill in range(1, times + 2):
@@ -57,7 +60,7 @@ def kills(rival: Rival, python: str, address: str, times: int) -> dict[str, int]
                 line,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=_environment(),
                 cwd=DRIVERS,
                 start_new_session=True,
             )

@@ -17,6 +17,7 @@ from typing import Any
 from ZODB.FileStorage import FileStorage
 from zope.component import getGlobalSiteManager
 
+import enginejobs
 import pytest
 import transaction
 import ZEO
@@ -35,6 +36,15 @@ def nothing_but_the_engine() -> Iterator[None]:
         if utility is not None:
             registry.registerUtility(utility, kind)
     dispatcher.clear()  # the next test begins in a process that knows none
+
+
+@pytest.fixture(autouse=True)
+def fresh_jobs() -> Iterator[None]:
+    """Jobs of the tests before are forgotten, and none waits for this test when it is over."""
+    enginejobs.fresh()
+    yield
+    for event in enginejobs.released.values():
+        event.set()
 
 
 @pytest.fixture

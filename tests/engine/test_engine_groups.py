@@ -43,14 +43,6 @@ import zope.event
 LONG = 20
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
-
-
 @pytest.fixture
 def agent(queue: Any) -> Any:
     return enginejobs.make_agent(queue)

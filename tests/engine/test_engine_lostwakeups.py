@@ -33,14 +33,6 @@ PUTS = 300
 LONG = 60
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
-
-
 @pytest.fixture(params=["filestorage", "zeo", "relstorage"])
 def clients(request: pytest.FixtureRequest) -> Callable[[], Any]:
     names = {"filestorage": "open_database", "zeo": "zeo_database", "relstorage": "relstorage_database"}

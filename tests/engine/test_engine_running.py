@@ -1,6 +1,5 @@
 """What a running job says: its progress, and where it has come to at a checkpoint."""
 
-from collections.abc import Iterator
 from collective.zcasync import api
 from collective.zcasync import joblists
 from collective.zcasync import mail
@@ -29,14 +28,6 @@ import transaction
 LONG = 20
 
 _ = Message
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 def put(queue: Any, call: Any, *args: Any) -> Any:

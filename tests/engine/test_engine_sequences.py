@@ -1,7 +1,6 @@
 """``serial`` and ``parallel``: jobs that run others, and then a last one."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collective.zcasync import local
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
@@ -23,14 +22,6 @@ import pytest
 import threading
 import transaction
 import ZODB.Connection
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 def post(*args: Any) -> tuple[Any, ...]:

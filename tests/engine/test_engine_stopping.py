@@ -34,14 +34,6 @@ import zope.event
 LONG = 20
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
-
-
 def put(queue: Any, call: Any, *args: Any, timeout: float | None = None, policy: str | None = None) -> Any:
     job = Job(call, *args)
     if timeout is not None:

@@ -1,6 +1,5 @@
 """Jobs that return a job: they wait for it without holding a thread, and end as it does."""
 
-from collections.abc import Iterator
 from collective.zcasync import local
 from collective.zcasync import waiting
 from collective.zcasync.agent import Agent
@@ -28,14 +27,6 @@ from ZODB.POSException import ConflictError
 import enginejobs
 import pytest
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 def hand_on(inner: Any) -> Any:

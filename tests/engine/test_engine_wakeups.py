@@ -173,24 +173,22 @@ def a_freed_slot(scene: Scene) -> Iterator[None]:
     enginejobs.released["a"].set()
 
 
-def a_freed_quota(scene: Scene) -> Iterator[None]:
+def _frees_a_quota(scene: Scene, begin: Callable[[], Any]) -> Iterator[None]:
     scene.queue.quotas.create("one", 1)
     transaction.commit()
-    scene.begin()
+    begin()
     scene.occupy("a", quota="one")
     scene.put(enginejobs.wait, "b", quota="one")
     yield
     enginejobs.released["a"].set()
+
+
+def a_freed_quota(scene: Scene) -> Iterator[None]:
+    return _frees_a_quota(scene, scene.begin)
 
 
 def a_quota_that_another_process_frees(scene: Scene) -> Iterator[None]:
-    scene.queue.quotas.create("one", 1)
-    transaction.commit()
-    scene.specialists()
-    scene.occupy("a", quota="one")
-    scene.put(enginejobs.wait, "b", quota="one")
-    yield
-    enginejobs.released["a"].set()
+    return _frees_a_quota(scene, scene.specialists)
 
 
 def a_due_begin_after(scene: Scene) -> Iterator[None]:

@@ -28,8 +28,6 @@ from functools import partial
 from typing import Any
 
 import logging
-import random
-import time
 import transaction
 
 logger = logging.getLogger("collective.zcasync.events")
@@ -173,7 +171,7 @@ class _Work:
                 if attempt == actions.TRIES - 1 or not transactions.is_conflict(error):
                     raise
                 self.size = max(1, self.size // 2)
-                time.sleep(random.random() * 0.002 * 2 ** min(attempt, 5))
+                transactions.conflict_pause(attempt + 1, None)
         self.size = min(BATCH, self.size * 2)
         self.connection.cacheGC()
         self.done.update(done)

@@ -115,7 +115,7 @@ def prepare(
                 elif not transactions.is_conflict(error):
                     raise
                 conflicts += 1
-                transactions._conflict_pause(conflicts, None)
+                transactions.conflict_pause(conflicts, None)
     finally:
         connection.close()
 

@@ -93,7 +93,7 @@ def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | 
                 conflicts += 1
                 if conflicts % 5 == 0:
                     logger.warning("%s: %d transaction errors; trying on", identifier, conflicts, exc_info=True)
-                _conflict_pause(conflicts, stop)
+                conflict_pause(conflicts, stop)
             else:
                 others += 1
                 wait = backoff(others)
@@ -152,7 +152,7 @@ def try_five_times(call: Callable[[], Any], identifier: str, tm: Any, commit: bo
             if count == TRIES:
                 logger.critical("%s: %d transaction errors; giving up", identifier, count, exc_info=True)
                 return Failure.from_exception(e)
-            _conflict_pause(count, None)
+            conflict_pause(count, None)
         except BaseException:
             tm.abort()
             raise
@@ -208,7 +208,7 @@ def ask(db: Any) -> None:
         connection.close()
 
 
-def _conflict_pause(count: int, stop: Event | None) -> None:
+def conflict_pause(count: int, stop: Event | None) -> None:
     """Two that have met twice must not march in step: a random moment, growing to a fifth of a second."""
     if count > 1:
         pause(random.uniform(0, min(0.2, 0.005 * 2 ** min(count, 10))), stop)

@@ -172,7 +172,7 @@ def _hand_on_quotas(queue: Any, outer: Any, inner: Any) -> None:
 
 def is_patient(queue: Any) -> bool:
     """Whether nobody waits for the end of a job."""
-    return not any(other.waiting_for for other in _queues(queue))
+    return not trees(queue)
 
 
 def awaited(queue: Any, slot: Any, oids: Iterable[bytes]) -> bool:
