@@ -41,7 +41,8 @@ ENGINE_ORDER = """
     groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership news
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
-    monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor putmany tasks api actions
+    monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
+    taskarguments api actions
     bulk foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

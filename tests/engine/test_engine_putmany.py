@@ -150,8 +150,8 @@ def test_a_put_of_many_writes_one_record_a_job_and_a_few_for_a_batch(queue: Any,
     db.close()
 
     assert len(batches) == 10
-    # A thread draws its inbox anew every 100 puts, so a batch may write two of them: for each the inbox or its overflow (a
-    # bucket, and as it splits another and the tree) and the count of that.
+    # A thread draws its inbox anew every 100 puts, so a batch may write two of them: for each the inbox or its overflow
+    # (a bucket, and as it splits another and the tree) and the count of that.
     assert max(batches) <= 100 + 2 * 4
     assert sum(batches) <= 1000 + 10 * 6
 
