@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from contextlib import ExitStack
 from contextlib import nullcontext
 from dataclasses import dataclass
-from instance import free_port
 from pathlib import Path
 from postgresserver import postgres_server
 from relstorage.adapters.postgresql import PostgreSQLAdapter
 from relstorage.options import Options
 from relstorage.storage import RelStorage
+from serverprocess import server_port
 from serverprocess import ServerProcess
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,7 +84,7 @@ class Servers:
             if kind == "filestorage":
                 yield Place(kind, str(path))
                 return
-            port = free_port(28100)
+            port = server_port()
             command = [sys.executable, "-c", RUNZEO, "-a", f"127.0.0.1:{port}", "-f", path]
             with ServerProcess(command, Path(made)) as server:
                 yield Place(kind, port)

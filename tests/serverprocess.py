@@ -1,6 +1,7 @@
 """A process under test: its lines as they come, waited for without sleeping, and its end."""
 
 from collections.abc import Sequence
+from instance import free_port
 from pathlib import Path
 
 import os
@@ -16,6 +17,12 @@ PATIENCE = 60.0
 
 #: The folder of the console scripts that belong to the Python that runs the tests.
 SCRIPTS = Path(sys.executable).parent
+
+
+def server_port() -> int:
+    """A free port for a server that may end and come back: below those that connections get, and another one than the
+    tests that run beside these ask for."""
+    return free_port(20_000 + os.getpid() % 10_000)
 
 
 class ServerProcess:

@@ -5,9 +5,9 @@ from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
 from contextlib import contextmanager
 from contextlib import ExitStack
-from instance import free_port
 from pathlib import Path
 from serverprocess import PATIENCE
+from serverprocess import server_port
 from serverprocess import ServerProcess
 from typing import Any
 
@@ -27,7 +27,7 @@ class ZEOProcess:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port(28100)
+        self.port = server_port()
         self._stack = ExitStack()
         self._number = 0
         self.server = self._start()
