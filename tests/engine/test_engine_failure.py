@@ -9,6 +9,7 @@ from ZODB.POSException import ConflictError
 import copy
 import gc
 import io
+import json
 import linecache
 import lxml.etree
 import pickle
@@ -521,3 +522,12 @@ def test_a_failure_is_stored_in_a_database_and_loaded_again(tmp_path):
         assert loaded.getTraceback() == failure.getTraceback()
         assert str(loaded.value) == "5: gone"
     db.close()
+
+
+def test_failures_of_one_cause_have_one_fingerprint():
+    def import_member(text):
+        return json.loads(text)
+
+    failures = [Failure.from_exception(caught(import_member, text)) for text in ("{", "[1")]
+    assert {failure.fingerprint for failure in failures} == {"JSONDecodeError in import_member"}
+    assert Failure.from_exception(ValueError("not raised")).fingerprint == "ValueError"

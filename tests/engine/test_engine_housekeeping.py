@@ -3,6 +3,7 @@
 from BTrees.LOBTree import LOBTree
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import clock
 from collective.zcasync import history
 from collective.zcasync import upkeep
 from collective.zcasync.clock import set_now
@@ -15,6 +16,7 @@ from datetime import datetime
 from datetime import timedelta
 from enginejobs import make_agent
 from typing import Any
+from ZODB.POSException import ConflictError
 from ZODB.POSException import POSKeyError
 
 import enginejobs
@@ -250,3 +252,89 @@ def test_a_pack_takes_the_jobs_that_were_dropped_and_leaves_those_that_anything_
     }
     with pytest.raises(POSKeyError):
         connection.get(dead)
+
+
+def fail_in(queue: Any, slot: Any, number: int, error: Exception, when: datetime, group: str = "") -> Any:
+    """A job that has failed with this error, which is raised here, and is filed away."""
+    try:
+        raise error
+    except Exception as raised:
+        failure = Failure.from_exception(raised)
+    job = queue.put(Job(enginejobs.note, number))
+    queue.take_out(job)
+    job.group = group
+    job._finish(failure, when)
+    file_away(queue, slot, job)
+    return job
+
+
+def tallies(queue: Any, group: str | None = None) -> dict[str, tuple[int, datetime, datetime]]:
+    """fingerprint -> number, first and last end."""
+    moment = clock.from_microseconds
+    return {
+        fingerprint: (tally.number, moment(tally.first), moment(tally.last))
+        for (_group, _task, fingerprint), tally in queue.failures(group).items()
+    }
+
+
+def test_failed_jobs_are_counted_by_what_they_failed_with(queue: Any, slot: Any) -> None:
+    for number in range(25):
+        fail_in(queue, slot, number, KeyError(number), NOON + number * SECOND)
+    fail_in(queue, slot, 25, OSError("full"), NOON, group="site1")
+    end(queue, slot, 26)
+    known = {
+        "KeyError in fail_in": (25, NOON, NOON + 24 * SECOND),
+        "OSError in fail_in": (1, NOON, NOON),
+    }
+    assert tallies(queue) == known
+    assert list(tallies(queue, "site1")) == ["OSError in fail_in"]
+    slot.history.purge("site1")
+    assert list(tallies(queue)) == ["KeyError in fail_in"]
+
+
+def test_what_is_counted_of_failed_jobs_goes_with_their_period(queue: Any, slot: Any) -> None:
+    fail_in(queue, slot, 1, KeyError(), NOON)
+    fail_in(queue, slot, 2, KeyError(), NOON + 20 * DAY)
+    set_now(NOON + 32 * DAY)
+    assert drop_old(queue, slot)
+    assert tallies(queue) == {"KeyError in fail_in": (1, NOON + 20 * DAY, NOON + 20 * DAY)}
+
+
+def test_a_finished_job_is_deleted_and_no_longer_counted(queue: Any, slot: Any) -> None:
+    first, second = (fail_in(queue, slot, number, KeyError(), NOON + number * SECOND) for number in (1, 2))
+    third = end(queue, slot, 3)
+    transaction.commit()
+    assert queue.delete(first)
+    assert not queue.delete(first)
+    assert tallies(queue)["KeyError in fail_in"][0] == 1
+    assert recount(queue) == {"failed": 1, "succeeded": 1}
+    assert queue.delete(second) and queue.delete(third)
+    assert tallies(queue) == {} and recount(queue) == {}
+    assert fail_in(queue, slot, 4, KeyError(), NOON) in queue.finished("failed")
+
+
+def test_who_deletes_a_job_and_who_drops_its_period_do_not_both_count_it(queue: Any, slot: Any) -> None:
+    job = end(queue, slot, 1, NOON - 8 * DAY)
+    end(queue, slot, 2, NOON - 8 * DAY)
+    transaction.commit()
+    other = queue._p_jar.db().open(transaction.TransactionManager())
+    mine = other.get(queue._p_oid)
+    assert mine.delete(other.get(job._p_oid))
+    assert drop_old(queue, slot)
+    other.transaction_manager.commit()
+    with pytest.raises(ConflictError):
+        transaction.commit()
+    transaction.abort()
+    other.close()
+    assert recount(queue) == {"succeeded": 1}
+
+
+def test_the_history_is_read_between_two_moments_and_from_either_end(queue: Any, slot: Any) -> None:
+    for number in range(35):
+        end(queue, slot, number, NOON + number * SECOND + number // 20 * DAY, group=f"site{number % 2}")
+    span = (NOON + 5 * SECOND, NOON + DAY + 21 * SECOND)
+    assert told(queue, span=span) == [*range(21, 4, -1)]
+    assert told(queue, span=span, oldest=True) == [*range(5, 22)]
+    assert told(queue, span=(span[0], None), group="site0", oldest=True) == [*range(6, 35, 2)]
+    assert told(queue, span=(None, span[0]), outcome="succeeded") == [*range(5, -1, -1)]
+    assert told(queue, outcome="failed", oldest=True) == []

@@ -25,6 +25,8 @@ class Ending:
     _result_record: Payload | None = None
     outcome: str | None = None
     error = ""
+    #: Of a job that has failed: what failures of one cause have in common; see Failure.fingerprint.
+    fingerprint = ""
     active_end: Any = Moment()
     initial_callbacks_end: Any = Moment()
     #: The job that has to end before this one can; see ``waiting``. Read ``result`` for it while the job is ACTIVE.
@@ -87,6 +89,7 @@ class Ending:
         self._result, self._result_record = inner._result, inner._result_record
         self.error = inner.error
         self.outcome = inner.outcome
+        self.fingerprint = inner.fingerprint
         self._ended(now)
 
     def _finish(self, result: Any, now: datetime, outcome: str | None = None) -> None:
@@ -97,9 +100,10 @@ class Ending:
             self._result, self._result_record = None, Payload(result=failure.to_data())
             self.error = failure.summary or "unknown error"
             self.outcome = outcome or "failed"
+            self.fingerprint = failure.fingerprint if self.outcome == "failed" else ""
         else:
             self._store_result(result)
-            self.error = ""
+            self.error = self.fingerprint = ""
             self.outcome = outcome or "succeeded"
         self._ended(now)
 

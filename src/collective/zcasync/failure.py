@@ -100,6 +100,18 @@ class Failure(twisted.python.failure.Failure):
         return text if len(text) <= 200 else text[:199] + "…"
 
     @property
+    def fingerprint(self) -> str:
+        """What failures of one cause have in common: "KeyError in import_member", bare class and innermost function.
+
+        The function is the innermost one outside of installed packages, else the innermost of all.
+        """
+        name = self.type_name.rpartition(".")[2]
+        frames = self._data[failuredata.FRAMES]
+        own = [function for function, _file, _line, _text, installed, _locals in frames if not installed]
+        found = own or [frame[0] for frame in frames]
+        return f"{name} in {found[-1]}" if found else name
+
+    @property
     def type(self) -> type:
         """The exception's class, or a stand-in of the same name."""
         return self._rebuilt()[0]

@@ -8,9 +8,11 @@ from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICompletedCollection
 from collective.zcasync.interfaces import IJob
+from collective.zcasync.persistence import records_of
 from datetime import datetime
 from persistent import Persistent
 from typing import Any
+from typing import NamedTuple
 from zope.interface import implementer
 
 import heapq
@@ -29,13 +31,32 @@ PERIOD = 1000
 Period = tuple[int, str] | tuple[int, str, int]
 
 
+class Tally(NamedTuple):
+    """How many jobs failed in one way, and the microseconds of the first and the last end. Stored as a plain tuple."""
+
+    number: int
+    first: int
+    last: int
+
+
+#: From when to when, both included; None: no limit.
+Span = tuple[datetime | None, datetime | None]
+ALWAYS: Span = (None, None)
+
+#: What is counted together: group, task and fingerprint.
+Kind = tuple[str, str, str]
+
+
 class History(Persistent):
     """One dispatcher slot's finished jobs, in periods (of a day and an outcome) that are dropped whole.
 
     ``periods``: name of the period -> group -> minus the moment -> job. All numbers are negative, so that reading
     forwards gives the newest first, and a list by group and outcome needs no scan. Written by the claims of one
-    dispatcher only: there is nothing to resolve.
+    dispatcher, so there is nothing to resolve; but for jobs that a person deletes, where the trees merge or conflict.
     """
+
+    #: Name of a period of failed jobs -> Kind -> Tally. None: nothing has failed yet.
+    tallies: Any = None
 
     def __init__(self) -> None:
         self.periods: Any = OOBTree()
@@ -59,7 +80,23 @@ class History(Persistent):
         while key in tree:
             key -= 1
         tree[key] = job
+        if outcome == "failed":
+            self._count(name, (group, job.task, job.fingerprint), moment)
         return fresh
+
+    def _count(self, name: Period, kind: Kind, moment: int) -> None:
+        if self.tallies is None:
+            self.tallies = OOBTree()
+        if name not in self.tallies:
+            self.tallies[name] = OOBTree()
+        number, first, last = self.tallies[name].get(kind, (0, moment, moment))
+        self.tallies[name][kind] = (number + 1, min(first, moment), max(last, moment))
+
+    def failures(self, group: str | None = None) -> Iterator[tuple[Kind, Tally]]:
+        """How often jobs failed in which way, in each period: the same kind may come more than once."""
+        for kinds in self.tallies.values() if self.tallies is not None else ():
+            for kind, tally in kinds.items(*(() if group is None else ((group,), (group + "\0",)))):
+                yield kind, Tally(*tally)
 
     def _period_of(self, outcome: str, ended: datetime) -> Period:
         """The last period that begins before that moment."""
@@ -73,12 +110,39 @@ class History(Persistent):
 
     def holds(self, job: Any) -> bool:
         """Whether the job was entered here."""
+        return self._find(job) is not None
+
+    def _find(self, job: Any) -> tuple[Period, Any, int] | None:
+        """The job's period, its tree there, and its key in that."""
         ended = job.finished_at
-        tree = ended and self.periods.get(self._period_of(job.outcome or "failed", ended), {}).get(job.group)
+        if ended is None:
+            return None
+        name = self._period_of(job.outcome or "failed", ended)
+        tree = self.periods.get(name, {}).get(job.group)
         if not tree:
-            return False
+            return None
         last = -(clock.to_microseconds(ended) << 6)
-        return any(other is job for other in tree.values(last - MOST_AT_ONCE, last))
+        return next(((name, tree, key) for key, one in tree.items(last - MOST_AT_ONCE, last) if one is job), None)
+
+    def remove(self, job: Any) -> bool:
+        """Forget one job, if it was entered here; whether it was. For a person's request, beside claims: whoever drops
+        the period meanwhile conflicts with it. The trees stay, even empty: a claim may enter something just now."""
+        found = self._find(job)
+        if found is None:
+            return False
+        name, tree, key = found
+        for record in records_of(self.periods):
+            self._p_jar.readCurrent(record)
+        del tree[key]
+        kinds = self.tallies.get(name) if self.tallies is not None else None
+        kind = (job.group, job.task, job.fingerprint)
+        if kinds is not None and kind in kinds:
+            number, first, last = kinds[kind]
+            if number > 1:
+                kinds[kind] = (number - 1, first, last)
+            else:
+                del kinds[kind]
+        return True
 
     def names(self, outcome: str) -> list[Period]:
         """The names of an outcome's periods, newest first."""
@@ -86,22 +150,36 @@ class History(Persistent):
 
     def drop(self, name: Period) -> int:
         """Forget a whole period; return how many jobs were in it. Loads none of them."""
-        number = sum(len(tree) for tree in self.periods[name].values())
+        number = 0
+        for tree in self.periods[name].values():
+            number += len(tree)
+            if self._p_jar is not None:  # else a job that a person deletes just now would be counted twice
+                for record in records_of(tree):
+                    self._p_jar.readCurrent(record)
         del self.periods[name]
+        if self.tallies is not None:
+            self.tallies.pop(name, None)
         return number
 
-    def rows(self, outcome: str | None = None, group: str | None = None) -> Iterator[tuple[int, Any]]:
-        """(key, job), newest first."""
+    def rows(
+        self, outcome: str | None = None, group: str | None = None, span: Span = ALWAYS, oldest: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """(key, job) of those that ended in that span; newest first, or oldest first."""
         kinds = OUTCOMES if outcome is None else (outcome,)
-        return heapq.merge(*(self._rows(kind, group) for kind in kinds), key=lambda row: row[0])
+        rows = (self._rows(kind, group, span, oldest) for kind in kinds)
+        return heapq.merge(*rows, key=lambda row: row[0], reverse=oldest)
 
-    def _rows(self, outcome: str, group: str | None) -> Iterator[tuple[int, Any]]:
-        for name in self.names(outcome):
+    def _rows(self, outcome: str, group: str | None, span: Span, oldest: bool) -> Iterator[tuple[int, Any]]:
+        since, until = span
+        first = None if until is None else -((clock.to_microseconds(until) << 6) | 63)
+        last = None if since is None else -(clock.to_microseconds(since) << 6)
+        names = [name for name in self.names(outcome) if since is None or -name[0] >= since.toordinal()]
+        for name in reversed(names) if oldest else names:
             period = self.periods[name]
-            if group is None:
-                yield from heapq.merge(*(tree.items() for tree in period.values()), key=lambda row: row[0])
-            elif group in period:
-                yield from period[group].items()
+            trees = period.values() if group is None else [period[group]] if group in period else []
+            found = [tree.items(first, last) for tree in trees]
+            rows = [reversed(list(items)) for items in found] if oldest else found
+            yield from heapq.merge(*rows, key=lambda row: row[0], reverse=oldest)
 
     def purge(self, group: str) -> dict[str, int]:
         """Forget all jobs of a group; return how many by outcome."""
@@ -111,6 +189,9 @@ class History(Persistent):
             if group in period:
                 purged[outcome] = purged.get(outcome, 0) + len(period[group])
                 del period[group]
+        for kinds in self.tallies.values() if self.tallies is not None else ():
+            for kind in list(kinds.keys((group,), (group + "\0",))):
+                del kinds[kind]
         return purged
 
 
@@ -119,10 +200,16 @@ def begin_of(name: Period) -> tuple[int, int]:
     return name[0], name[2] if len(name) == 3 else 0
 
 
-def merged(histories: list[History], outcome: str | None = None, group: str | None = None) -> Iterator[Any]:
-    """The jobs of several histories, newest first."""
-    rows = heapq.merge(*(history.rows(outcome, group) for history in histories), key=lambda row: row[0])
-    for _key, job in rows:
+def merged(
+    histories: list[History],
+    outcome: str | None = None,
+    group: str | None = None,
+    span: Span = ALWAYS,
+    oldest: bool = False,
+) -> Iterator[Any]:
+    """The jobs of several histories that ended in that span; newest first, or oldest first."""
+    rows = (history.rows(outcome, group, span, oldest) for history in histories)
+    for _key, job in heapq.merge(*rows, key=lambda row: row[0], reverse=oldest):
         yield job
 
 

@@ -9,7 +9,11 @@ from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import entries
 from collective.zcasync import lookup
+from collective.zcasync.history import ALWAYS
+from collective.zcasync.history import Kind
 from collective.zcasync.history import merged
+from collective.zcasync.history import Span
+from collective.zcasync.history import Tally
 from collective.zcasync.lanes import holder_of
 from collective.zcasync.lanes import Lanes
 from collective.zcasync.persistence import Base
@@ -155,9 +159,28 @@ class Places(Base):
         """(reason, job) of the jobs that were set aside."""
         yield from self.quarantine.values()
 
-    def finished(self, outcome: str | None = None, group: str | None = None) -> Iterator[Any]:
-        """Finished jobs, newest first. ``outcome``: succeeded, failed or cancelled."""
-        return merged([slot.history for slot in self.slots.values()], outcome, group)
+    def finished(
+        self, outcome: str | None = None, group: str | None = None, span: Span = ALWAYS, oldest: bool = False
+    ) -> Iterator[Any]:
+        """Finished jobs, newest first. ``outcome``: succeeded, failed or cancelled. ``span``: when they ended."""
+        return merged([slot.history for slot in self.slots.values()], outcome, group, span, oldest)
+
+    def failures(self, group: str | None = None) -> dict[Kind, Tally]:
+        """How many jobs in the history failed in which way, and when."""
+        found: dict[Kind, Tally] = {}
+        for slot in self.slots.values():
+            for kind, tally in slot.history.failures(group):
+                other = found.get(kind, Tally(0, tally.first, tally.last))
+                first, last = min(tally.first, other.first), max(tally.last, other.last)
+                found[kind] = Tally(tally.number + other.number, first, last)
+        return found
+
+    def delete(self, job: Any) -> bool:
+        """Forget a finished job, for good; whether it was in the history."""
+        if not any(slot.history.remove(job) for slot in self.slots.values()):
+            return False
+        self.adjust(job.outcome or "failed", -1)
+        return True
 
     def number_finished(self, outcome: str) -> int:
         """How many jobs of one outcome are in the history."""
