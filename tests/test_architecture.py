@@ -35,13 +35,13 @@ ENGINE_ORDER = """
     notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
     surroundings ending running deferreds decisions attempts interruptions
-    callbacks callbackruns direct execution calls job quota history slot letters filing entries rejections moves
+    callbacks callbackruns direct execution calls job quota history slot series letters filing entries rejections moves
     spilling claims
     sweeping takeover dispatchers places puts queues rightofway
     groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership news
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
-    monitorrows jobdetail joblists plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
+    monitorrows jobdetail joblists activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
     taskarguments api actions
     bulk foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting

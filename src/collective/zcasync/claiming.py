@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 from collective.zcasync import claims
+from collective.zcasync import series
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync import waiting
@@ -238,6 +239,7 @@ class Claimer:
             self.dispatcher._full.set()  # registered anew, or brought back, by the poll that follows
             return None, None
         slot = da.slot
+        row = series.begin(queue, slot)
         self.agents.unfinished, queue._v_entered = True, False
         now = time.monotonic()
         hurried = bool(queue.parked) or not all(agent.batches for agent in da.values())  # what choosers' agents hold
@@ -279,6 +281,7 @@ class Claimer:
         if started:
             slot.started = frozenset(oid for oid in (*slot.started, *started) if oid in slot.running)
         self.agents.unfinished = self.agents.unfinished or queue._v_entered
+        series.end(slot, row, given)
         return info, given
 
     def _sweep(self, queue: Any, slot: Any, reports: list[Report], given: Iterable[tuple[Any, list[Item]]]) -> None:

@@ -4,6 +4,7 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import series
 from collective.zcasync import takeover
 from collective.zcasync.exceptions import InvalidTypeError
 from collective.zcasync.exceptions import InvalidValueError
@@ -189,6 +190,7 @@ class DispatcherAgents(Base):
         self.activated = None
         slot = self.slot
         if slot is not None:
+            series.close(self.queue, slot)
             takeover.empty_slot(self.queue, slot, died)
             slot.owner = None
             self.slot = None

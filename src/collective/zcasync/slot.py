@@ -4,6 +4,7 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync.history import History
+from collective.zcasync.history import OUTCOMES
 from collective.zcasync.history import PERIOD
 from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import records_of
@@ -27,6 +28,12 @@ class Slot(Persistent):
     deferreds: dict[bytes, tuple[Any, str]] = {}
     #: outcome -> jobs filed since the history's last period began.
     filed: dict[str, int] = {}
+    #: outcome -> jobs that were in the history, and are forgotten.
+    dropped: dict[str, int] = {}
+    #: minute -> how the slot stood as it began; see series. None: no claim has written it yet.
+    series: Any = None
+    #: Jobs that were given to threads, milliseconds that they had waited, and the most of these since the last row.
+    tally: tuple[int, int, int] = (0, 0, 0)
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -47,6 +54,8 @@ class Slot(Persistent):
         """Add to one of COUNTS."""
         if change:
             self.counts = {**self.counts, kind: self.counts.get(kind, 0) + change}
+        if change < 0 and kind in OUTCOMES:
+            self.dropped = {**self.dropped, kind: self.dropped.get(kind, 0) - change}
 
     def file(self, job: Any, outcome: str, ended: datetime, group: str | None = None) -> None:
         """Enter a finished job into the history. ``group``: the job's, so that it need not be loaded."""
