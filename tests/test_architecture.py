@@ -42,7 +42,7 @@ ENGINE_ORDER = """
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
     monitorrows jobdetail joblists activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
-    taskarguments api actions
+    taskarguments api actions queueactions policyactions
     bulk foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

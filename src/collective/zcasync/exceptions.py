@@ -61,6 +61,10 @@ class PolicyNotFound(ZCAsyncError, LookupError):
     """No retry policy has that name."""
 
 
+class InUse(ZCAsyncError):
+    """This cannot be removed while it is used: the message tells by whom, and the way out."""
+
+
 class NotHere(ZCAsyncError, KeyError):
     """Nothing has that name here: the message names the mapping and what it holds."""
 

@@ -1,0 +1,106 @@
+"""The verbs that make, change and remove retry policies, and who uses one, for all faces. None of them commits."""
+
+from collections.abc import Iterator
+from collective.zcasync import joblists
+from collective.zcasync import tasks
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.exceptions import InUse
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import PolicyNotFound
+from collective.zcasync.jobdetail import is_broken
+from collective.zcasync.monitorrows import Count
+from collective.zcasync.queueactions import check_name
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import logging
+
+logger = logging.getLogger("collective.zcasync.events")
+
+#: The policy of jobs and tasks that name none.
+DEFAULT_POLICY = "default"
+
+#: Jobs that are looked at for their policy, of each kind in each queue.
+LOOK = 10_000
+
+
+def create_policy(queues: Any, name: str, owner: str = "", rules: Any = (), **numbers: Any) -> ConfiguredPolicy:
+    """Make a retry policy. ``owner``: the site (its group); '': the root. See ConfiguredPolicy for the numbers."""
+    check_name(name, "name of the policy")
+    if name in queues.policies:
+        raise InvalidValueError(f"name of the policy: there is a policy {name!r} already; change that one")
+    policy = queues.policies[name] = ConfiguredPolicy(name, owner=owner, rules=rules, **numbers)
+    logger.info("Retry policy %r: added on request", name)
+    return policy
+
+
+def change_policy(policy: ConfiguredPolicy, rules: Any = None, **numbers: Any) -> bool:
+    """Change a retry policy, for jobs that wait already too; whether anything differs now."""
+    changed = policy.update(rules=rules, **numbers)
+    if changed:
+        logger.info("Retry policy %r: changed on request", policy.name)
+    return changed
+
+
+def remove_policy(queues: Any, name: str) -> None:
+    """Remove a retry policy; InUse, telling by whom, while a task or a job that has not ended names it."""
+    if name not in queues.policies:
+        raise PolicyNotFound(f"there is no retry policy {name!r}; there are: {', '.join(queues.policies) or 'none'}")
+    use = policy_use(queues, name)
+    if use:
+        raise InUse(f"The retry policy {name!r} cannot be removed: {use}. Let them name another one first.")
+    del queues.policies[name]
+    logger.warning("Retry policy %r: removed on request", name)
+
+
+@dataclass(frozen=True)
+class PolicyUse:
+    """Who uses a retry policy. ``tasks``: names, in this process; ``jobs``: how many have not ended."""
+
+    tasks: tuple[str, ...] = ()
+    jobs: Count = Count()
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.jobs.number)
+
+    def __str__(self) -> str:
+        told = []
+        if self.tasks:
+            shown = ", ".join(self.tasks[:5]) + (f" and {len(self.tasks) - 5} more" if len(self.tasks) > 5 else "")
+            told.append(f"tasks use it ({shown})")
+        if self.jobs.number:
+            told.append(f"jobs that have not ended use it ({self.jobs.number}{' or more' if self.jobs.more else ''})")
+        return " and ".join(told) or "nobody uses it"
+
+
+def policy_use(queues: Any, name: str) -> PolicyUse:
+    """Who uses the policy of that name. No structure tells it, so only LOOK jobs of each kind are looked at."""
+    wanted: set[str | None] = {name, None, ""} if name == DEFAULT_POLICY else {name}
+    named = tuple(sorted(task.name for task in tasks.registry.values() if task.policy in wanted))
+    number, more = 0, False
+    for queue in joblists.all_queues(queues):
+        for jobs in _held(queue):
+            looked = [_names(job, wanted) for job in jobs]
+            number += sum(looked)
+            more = more or len(looked) == LOOK
+    return PolicyUse(named, Count(number, more))
+
+
+def _names(job: Any, wanted: set[str | None]) -> bool:
+    """Whether a job that has not ended names one of these policies."""
+    return not is_broken(job) and job.outcome is None and (job.retry_policy_factory or job.policy) in wanted
+
+
+def _held(queue: Any) -> Iterator[Iterator[Any]]:
+    """What has not ended, in the ways in which a queue can be read; LOOK jobs of each at most."""
+    return (islice(jobs, LOOK) for jobs in _places(queue))
+
+
+def _places(queue: Any) -> Iterator[Iterator[Any]]:
+    yield (job for _key, job in queue.waiting())
+    yield (job for _why, job in queue.parked_jobs())
+    yield (job for _due, job in queue.later_jobs())
+    yield (job for job, _uuid, _agent in queue.running())
+    yield (job for job, _inner in queue.awaiting())
+    yield (job for _reason, job in queue.quarantined())
