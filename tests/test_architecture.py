@@ -43,6 +43,7 @@ ENGINE_ORDER = """
     z3
     monitorrows jobdetail joblists activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
+    ownjobs
     bulk foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

@@ -1,19 +1,37 @@
 """A person at a real browser: put jobs, watch them, understand a failure, retry it, change a policy, uninstall."""
 
 from collective.zcasync import joblists
+from collective.zcasync.api import progress
 from collective.zcasync.queue import get_queues
+from collective.zcasync.tasks import task
 from playwright.sync_api import expect
+from plone import api
+from plone.app.testing import SITE_OWNER_NAME
 from screens import Screen
 from typing import Any
 
 import pytest
 import re
+import threading
 import transaction
 
 pytestmark = pytest.mark.browser
 
 #: One distribution that is installed, and one that is not: a job that succeeds, and one that fails.
 NAMES = "pip\nno-such-distribution"
+
+#: Milliseconds that a page may take to tell of something by itself: it looks each ten seconds.
+PATIENCE = 30_000
+
+#: What jobs that stroll wait for.
+go_on = threading.Event()
+
+
+@task(title="Go for a stroll", visible=True)
+def stroll(how: str = "") -> str:
+    progress(2, 5, "past the mill")
+    go_on.wait(60)
+    return "back home"
 
 
 def put_with_the_form(screen: Screen, names: str = NAMES) -> None:
@@ -168,3 +186,52 @@ def test_every_page_fits_a_desktop_and_a_phone(screen: Screen, dispatcher: Any) 
         screen.open(f"@@zcasync-jobs?state={state}")
         screen.follow("Import a distribution's description")
         screen.picture(f"job-{state}")
+
+
+def put_own(screen: Screen, acceptance: Any, task: Any, *args: Any) -> Any:
+    """Put a job as the person at the browser, as a request of hers does."""
+    transaction.begin()
+    user = acceptance["app"].acl_users.getUser(SITE_OWNER_NAME).__of__(acceptance["app"].acl_users)
+    with api.env.adopt_user(user=user):
+        job = task.put(*args)
+    transaction.commit()
+    return job
+
+
+def test_a_person_watches_an_own_job_and_is_told_when_it_has_ended(
+    screen: Screen, acceptance: Any, dispatcher: Any
+) -> None:
+    go_on.clear()
+    put_own(screen, acceptance, stroll)
+    put_own(screen, acceptance, stroll, "twice")
+    screen.open("@@zcasync-my-jobs")
+    bar = screen.page.get_by_role("progressbar").first
+    expect(bar).to_have_attribute("aria-valuenow", "40", timeout=PATIENCE)  # without a reload
+    screen.sees("past the mill")
+    screen.picture("my-jobs-active")
+    screen.open("")
+    note = screen.page.locator("#zcasync-note")
+    expect(note).to_be_hidden()
+    go_on.set()
+    expect(note).to_be_visible(timeout=PATIENCE)
+    expect(note).to_contain_text("Jobs that have ended")
+    screen.picture("my-jobs-note")
+    with screen.page.expect_navigation():
+        note.locator("a").click()
+    screen.sees("back home")
+    screen.picture("my-jobs-ended")
+    screen.open("")
+    expect(note).to_be_hidden()
+    screen.open("@@zcasync-my-jobs")
+    screen.press("button[name=dismiss_all]")
+    screen.sees("Nothing of yours is going on")
+    screen.picture("my-jobs-empty")
+
+
+def test_own_jobs_are_cancelled_without_javascript(plain_screen: Screen, acceptance: Any) -> None:
+    put_own(plain_screen, acceptance, stroll)
+    plain_screen.open("@@zcasync-my-jobs")
+    plain_screen.press("button[name=cancel]")
+    plain_screen.sees("The job was cancelled")
+    plain_screen.press("button[name=dismiss]")
+    plain_screen.sees("Nothing of yours is going on")

@@ -16,10 +16,10 @@ from plone.app.testing import setRoles
 from plone.app.testing import SITE_OWNER_NAME
 from plone.app.testing import SITE_OWNER_PASSWORD
 from plone.app.testing import TEST_USER_ID
-from plone.testing.zope import Browser
 from typing import Any
 from urllib.parse import quote
-from urllib.parse import urlencode
+from visitor import PASSWORD
+from visitor import Visitor
 from zoneinfo import ZoneInfo
 from zope.component.hooks import site as local_site
 
@@ -32,8 +32,6 @@ MANAGED = (
     *("@@zcasync-policies", "@@zcasync-policy?name=default", "@@zcasync-policy-add"),
     *("@@zcasync-policy-delete?name=default", "@@zcasync-settings"),
 )
-
-PASSWORD = "correct horse battery"
 
 #: People of the site, by name, with their role. Reviewers may view jobs here, and no more.
 USERS = {"member": "Member", "viewer": "Reviewer", "siteadmin": "Site Administrator", "manager": "Manager"}
@@ -52,46 +50,6 @@ def fail(reason: str) -> None:
 @task(title="Look at a page")
 def look(page: Any) -> str:
     return str(page.Title())
-
-
-class Visitor:
-    """One person with a browser."""
-
-    def __init__(self, layer: Any, name: str, password: str = PASSWORD) -> None:
-        self.site = layer["portal"].absolute_url()
-        self.browser = Browser(layer["app"])
-        self.browser.raiseHttpErrors = False
-        if name:
-            self.browser.addHeader("Authorization", f"Basic {name}:{password}")
-
-    def open(self, path: str) -> str:
-        self.browser.open(f"{self.site}/{path}")
-        return self.browser.contents
-
-    def press(self, name: str) -> str:
-        self.browser.getControl(name=name).click()
-        transaction.begin()
-        return self.browser.contents
-
-    def post(self, page: str, **fields: str) -> int:
-        """The status of the answer to a form that was made up."""
-        self.browser.post(f"{self.site}/{page}", urlencode(fields))
-        transaction.begin()
-        return self.status
-
-    @property
-    def status(self) -> int:
-        return int(self.browser.headers["Status"].split()[0])
-
-    @property
-    def contents(self) -> str:
-        return str(self.browser.contents)
-
-    def is_let_in(self, path: str) -> bool:
-        """Whether the page is shown; else one is asked to log in, or told that one may not see it."""
-        contents = self.open(path)
-        assert ("zcasync-header" in contents) != ("login" in self.browser.url or "insufficient" in self.browser.url)
-        return "zcasync-header" in contents
 
 
 @pytest.fixture

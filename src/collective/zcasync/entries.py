@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 from typing import NamedTuple
 
+import itertools
+
 
 class Place(NamedTuple):
     """Somewhere that jobs wait. ``kind``: inbox, overflow, backlog, lane, later or parked; ``name``: group, quota or
@@ -60,16 +62,19 @@ def group_of(job: Any) -> str:
 
 
 def newest_keys(tree: Any, number: int) -> list[int]:
-    """The last keys of an inbox or overflow, newest first. A slice from the end of a BTree would load all of it."""
-    keys: list[int] = []
+    """The last keys of an inbox or overflow, newest first."""
+    return list(itertools.islice(newest_first(tree), number))
+
+
+def newest_first(tree: Any) -> Iterator[int]:
+    """The keys of a tree from its end, lazily. A slice from the end of a BTree would load all of it."""
     try:
         key = tree.maxKey()
-        while key > SENTINEL and len(keys) < number:
-            keys.append(key)
+        while key > SENTINEL:
+            yield key
             key = tree.maxKey(key - 1)
     except ValueError:
-        return keys  # there is no other
-    return keys
+        return  # there is no other
 
 
 def place_rows(place: Place, now: datetime | None = None) -> Iterator[Row]:

@@ -122,6 +122,7 @@ class Task:
         safe_in_get: bool = False,
         rerun: bool = False,
         lane: str = "",
+        visible: bool = False,
     ) -> None:
         functools.update_wrapper(self, handler)
         self.handler = handler
@@ -137,6 +138,7 @@ class Task:
         self.safe_in_get = safe_in_get
         self.rerun = rerun
         self.lane = lane
+        self.visible = visible
         if not isinstance(self.name, str) or not self.name:
             raise InvalidValueError(f"a task's name must be a text, not {name!r}")
         if not isinstance(lane, str):
@@ -191,6 +193,7 @@ def task(handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     ``rerun``: if the process ends while the job waits for a Deferred that it has returned, it runs again, and its retry
     policy is asked as after any interruption; without it the job then ends with an AbortedError.
     ``lane``: jobs of one site in one lane would conflict with each other; they run in one process at a time.
+    ``visible``: whoever put such a job sees it among the own jobs, with its progress and its result.
     """
     if handler is not None:
         return register(Task(handler, **options))

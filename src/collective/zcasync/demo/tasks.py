@@ -61,7 +61,7 @@ class WaitForJobs(RetryCommonFourTimes):
         return super().jobError(failure, data_cache)
 
 
-@task(title="Report on the imported distributions", policy="collective.zcasync.demo.tasks:WaitForJobs")
+@task(title="Report on the imported distributions", policy="collective.zcasync.demo.tasks:WaitForJobs", visible=True)
 def report(folder: Any, imports: Sequence[tuple[str, str]]) -> str:
     """Write a page about these jobs, given as name and id, as soon as all of them have ended."""
     jobs = [(name, job_by_id(id)) for name, id in imports]

@@ -2,6 +2,7 @@
 
 from Acquisition import aq_inner
 from Acquisition import aq_parent
+from collective.zcasync.ploneapp import desk
 from collective.zcasync.ploneapp import grouped
 from collective.zcasync.ploneapp import permissions
 from collective.zcasync.ploneapp import purge
@@ -46,6 +47,7 @@ def uninstall(setup_tool: Any) -> None:
     for permission in permissions.ALL:
         # As it was before the profile named roles: what the container says.
         site.manage_permission(permission, roles=[], acquire=1)
+    desk.clear_all(site)
     queues = get_queues(sites.connection_of(site))
     if queues is None:
         return

@@ -31,9 +31,9 @@ def choose(site: Any, request: Any, run_as: str | None, task: str) -> str:
     manager = getSecurityManager()
     user = aq_base(manager.getUser())
     made_up = isinstance(user, UnrestrictedUser) and user is not emergency_user
-    name = _person(site, manager.getUser())
+    name = person(site, manager.getUser())
     if name is None and made_up and request is not None:
-        name = _person(site, request.get("AUTHENTICATED_USER"))
+        name = person(site, request.get("AUTHENTICATED_USER"))
     if name is None:
         return ANONYMOUS if request is not None and not made_up else _service_user(site, task)
     if made_up or any(getattr(item, "_proxy_roles", None) for item in manager._context.stack):
@@ -64,7 +64,7 @@ def find(app: Any, site: Any, was: str, name: str) -> Any:
     return user
 
 
-def _person(site: Any, user: Any) -> str | None:
+def person(site: Any, user: Any) -> str | None:
     """The text for a user that a job can be run as later; None for nobody and for Zope's own system user."""
     if user is None or aq_base(user) is nobody:
         return None
@@ -133,7 +133,7 @@ def _other(site: Any, run_as: str, task: str) -> str:
             " exists, by id rather than by login name"
         )
     manager = getSecurityManager()
-    if name == _person(site, manager.getUser()):
+    if name == person(site, manager.getUser()):
         return name
     folder_path, _, user_id = name.partition(":")
     root = site.getPhysicalRoot()

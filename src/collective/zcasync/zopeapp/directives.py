@@ -56,6 +56,9 @@ class ITaskDirective(Interface):
         description="Jobs of one site in one lane write the same objects: they run in one process at a time.",
         required=False,
     )
+    visible = Bool(
+        title="Visible", description="Whether people see such jobs among their own.", required=False, default=False
+    )
 
 
 def task(
@@ -71,6 +74,7 @@ def task(
     groupable: bool = False,
     safe_in_get: bool = False,
     lane: str | None = None,
+    visible: bool = False,
 ) -> None:
     """Handler of the directive. Two directives for one name are a conflict, as everywhere in ZCML."""
     if isinstance(handler, tasks.Task):
@@ -91,6 +95,7 @@ def task(
             "groupable": groupable,
             "safe_in_get": safe_in_get,
             "lane": lane or "",
+            "visible": visible,
         },
         order=LAST,
     )

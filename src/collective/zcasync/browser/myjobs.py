@@ -1,0 +1,246 @@
+"""My jobs: what a person has started, how far it is, what has come of it; for everybody who is logged in."""
+
+from collective.zcasync import actions
+from collective.zcasync import clock
+from collective.zcasync import joblists
+from collective.zcasync.browser.jobs import BADGES
+from collective.zcasync.browser.jobs import duration
+from collective.zcasync.browser.jobs import PLAIN_BADGE
+from collective.zcasync.browser.myresults import download
+from collective.zcasync.browser.myresults import Outcome
+from collective.zcasync.browser.myresults import outcome_of
+from collective.zcasync.browser.note import SCRIPT
+from collective.zcasync.browser.panel import Moment
+from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.interfaces import _
+from collective.zcasync.ownjobs import AHEAD
+from collective.zcasync.ownjobs import own_jobs
+from collective.zcasync.ownjobs import Owner
+from collective.zcasync.ownjobs import OwnJob
+from collective.zcasync.ownjobs import OwnJobs
+from collective.zcasync.ploneapp import desk
+from collective.zcasync.ploneapp.users import person
+from collective.zcasync.tasks import registry
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from plone import api
+from typing import Any
+
+import json
+
+#: What has ended longer ago is no news.
+NEWS_FOR = timedelta(days=1)
+
+#: What a person is told after a cancel, by its answer.
+CANCEL_ANSWERS = {
+    "cancelled": _("said_cancelled", default="The job was cancelled."),
+    "stopping": _("said_own_stopping", default="The job runs already. It was asked to stop, and ends soon."),
+    "finished": _("said_finished", default="The job had ended before it could be cancelled."),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a job says it is. ``percent``: None if it does not say of how much."""
+
+    text: str
+    percent: int | None
+    numbers: str
+
+
+@dataclass(frozen=True)
+class OwnLine:
+    """One job, as the template shows it."""
+
+    id: str
+    title: str
+    state: str
+    badge: str
+    time: Moment | None
+    duration: str = ""
+    place: str = ""
+    step: Step | None = None
+    stopping: bool = False
+    error: str = ""
+    outcome: Outcome | None = None
+
+
+class OwnJobsView(PanelView):
+    """What all views on the own jobs have in common."""
+
+    @cached_property
+    def user(self) -> str:
+        """The person, as jobs name it; an empty text for one whose jobs nobody could tell from others'."""
+        return person(self.context, api.user.get_current()) or ""
+
+    @cached_property
+    def owner(self) -> Owner:
+        """Whose jobs, and of which tasks."""
+        visible = frozenset(name for name, task in registry.items() if task.visible)
+        return Owner(self.own_group, self.user, visible)
+
+    @cached_property
+    def found(self) -> OwnJobs:
+        """The own jobs; ended ones without those that were dismissed."""
+        if self.queues is None or not self.user:
+            return OwnJobs()
+        found = own_jobs(self.queues, self.owner)
+        dismissed = set(desk.look_at(self.context, self.user).dismissed)
+        return OwnJobs(found.active, tuple(one for one in found.ended if one.row.id not in dismissed), found.complete)
+
+    def own_job(self, id: Any) -> Any:
+        """The stored job of that id if it is the person's own, else None."""
+        if self.queues is None or not self.user or not isinstance(id, str):
+            return None
+        try:
+            job = joblists.find(self.queues, id)
+        except JobNotFound:
+            return None
+        return job if self.owner.owns(job) else None
+
+
+class MyJobs(OwnJobsView):
+    """The page. See the module."""
+
+    section = "zcasync-my-jobs"
+    label = _("my_jobs", default="My jobs")
+    description = _(
+        "my_jobs_description",
+        default="What you have started in this site and what goes on without you: how far it is, and what has come of"
+        " it.",
+    )
+
+    def __call__(self) -> Any:
+        if self.request.method == "POST":
+            return self._act()
+        self.request.response.setHeader("Cache-Control", "no-store")
+        return self.index()
+
+    @property
+    def url(self) -> str:
+        """URL of this page, and of its forms."""
+        return self.page_url("zcasync-my-jobs")
+
+    @property
+    def script_url(self) -> str:
+        """URL of the script that keeps the page fresh."""
+        return f"{self.site_url}/{SCRIPT}"
+
+    @cached_property
+    def active(self) -> list[OwnLine]:
+        """What has not ended."""
+        return [self._active_line(one) for one in self.found.active]
+
+    @cached_property
+    def ended(self) -> list[OwnLine]:
+        """What has ended and was not dismissed."""
+        return [self._ended_line(one.row) for one in self.found.ended]
+
+    @property
+    def seen(self) -> str:
+        """The ids of what has ended, for the note in the toolbar: it tells of nothing that was seen here."""
+        return " ".join(line.id for line in self.ended)
+
+    def _active_line(self, one: OwnJob) -> OwnLine:
+        row = one.row
+        job = self.own_job(row.id)
+        return OwnLine(
+            id=row.id,
+            title=self.translate(row.title or row.task),
+            state=self.translate(joblists.STATES[row.state]),
+            badge=BADGES.get(row.state, PLAIN_BADGE),
+            time=self.moment(row.due if row.state == joblists.SCHEDULED else row.started or row.put_at),
+            duration=duration(row) if row.state == joblists.RUNNING else "",
+            place=self._place(one),
+            step=self._step(row),
+            stopping=job is not None and job.stop_requested,
+        )
+
+    def _ended_line(self, row: joblists.JobRow) -> OwnLine:
+        job = self.own_job(row.id)
+        return OwnLine(
+            id=row.id,
+            title=self.translate(row.title or row.task),
+            state=self.translate(joblists.STATES[row.state]),
+            badge="text-bg-success" if row.state == joblists.FINISHED else BADGES.get(row.state, PLAIN_BADGE),
+            time=self.moment(row.ended),
+            duration=duration(row),
+            error=row.error if row.state == joblists.FAILED else "",
+            outcome=outcome_of(job, self) if job is not None and row.state == joblists.FINISHED else None,
+        )
+
+    def _place(self, one: OwnJob) -> str:
+        if one.row.state == joblists.QUARANTINED:
+            text = _("own_aside", default="It was set aside: ask those who run the site to look at it.")
+        elif one.row.state != joblists.WAITING:
+            return ""
+        elif one.row.detail:
+            return self.detail_text(one.row)
+        elif one.ahead is None:
+            text = _("own_far", default="More than ${number} jobs are before it.", mapping={"number": AHEAD})
+        elif one.ahead == 0:
+            text = _("own_next", default="It is next.")
+        else:
+            text = _("own_ahead", default="Jobs before it: ${number}", mapping={"number": one.ahead})
+        return self.translate(text)
+
+    def _step(self, row: joblists.JobRow) -> Step | None:
+        if row.progress is None or row.state != joblists.RUNNING:
+            return None
+        done, total, text = row.progress
+        percent = None if not total or total <= 0 else max(0, min(100, int(done * 100 / total)))
+        numbers = f"{done:g}" if not total else f"{done:g} / {total:g}"
+        return Step(self.translate(text or ""), percent, numbers)
+
+    def _act(self) -> Any:
+        """Do what the pressed button says, and come back by a GET."""
+        self.check_post()
+        form = self.request.form
+        if "cancel" in form:
+            self._cancel(form["cancel"])
+        elif "dismiss" in form:
+            self._dismiss([form["dismiss"]])
+        elif "dismiss_all" in form:
+            self._dismiss(str(form.get("shown", "")).split())
+        return self.request.response.redirect(self.url)
+
+    def _cancel(self, id: Any) -> None:
+        job = self.own_job(id)
+        if job is None:
+            self.say(_("own_missing", default="That job is not among yours any more."), "error")
+            return
+        try:
+            answer = actions.cancel(job)
+        except BadStatusError:
+            self.say(_("own_aside", default="It was set aside: ask those who run the site to look at it."), "error")
+            return
+        self.say(CANCEL_ANSWERS[answer], "warning" if answer == "finished" else "info")
+
+    def _dismiss(self, ids: list[Any]) -> None:
+        """Show these no more: of what was asked for, only what this person sees here."""
+        shown = {one.row.id for one in self.found.ended}
+        known = [id for id in ids if id in shown]
+        if known:
+            desk.take(self.context, self.user).dismiss(known)
+
+
+class News(OwnJobsView):
+    """What the note in the toolbar asks for: JSON with what has ended lately, and whether more is to come."""
+
+    def __call__(self) -> str:
+        newest = clock.utcnow() - NEWS_FOR
+        ended = [one.row.id for one in self.found.ended if one.row.ended is not None and one.row.ended > newest]
+        response = self.request.response
+        response.setHeader("Content-Type", "application/json")
+        response.setHeader("Cache-Control", "no-store")
+        return json.dumps({"ended": ended, "active": len(self.found.active)})
+
+
+class Result(OwnJobsView):
+    """The file that an own job has returned."""
+
+    def __call__(self) -> Any:
+        return download(self.own_job(self.request.form.get("id")), self.request.response)

@@ -1,0 +1,70 @@
+// My jobs: keeps the page fresh while something goes on, and tells in the toolbar when something has ended.
+(() => {
+  "use strict";
+  if (window.zcasyncMyJobs) return; // the page and the toolbar both ask for this file
+  window.zcasyncMyJobs = true;
+
+  const SEEN = "zcasync-seen", NEXT = "zcasync-next";
+  const PAGE_EVERY = 3000, BUSY_EVERY = 10000, IDLE_EVERY = 120000;
+  const note = document.getElementById("zcasync-note");
+  const core = () => document.querySelector("[data-zcasync-seen]");
+
+  const store = (where, key, value) => {
+    try {
+      if (value === undefined) return where.getItem(key) || "";
+      where.setItem(key, value);
+    } catch (error) { /* no storage: the note then also tells of what was seen */ }
+    return "";
+  };
+  const seen = () => store(localStorage, SEEN).split(" ").filter(Boolean);
+  const see = (ids) => store(localStorage, SEEN, [...new Set([...seen(), ...ids])].slice(-200).join(" "));
+  const busy = (element) => element.contains(document.activeElement) || !getSelection().isCollapsed;
+
+  const look = async () => {
+    if (document.hidden) return setTimeout(look, BUSY_EVERY);
+    const wait = Number(store(sessionStorage, NEXT)) - Date.now();
+    if (wait > 0 && wait <= IDLE_EVERY) return setTimeout(look, wait);
+    let every = IDLE_EVERY;
+    try {
+      const answer = await fetch(note.dataset.zcasyncNews, { headers: { Accept: "application/json" } });
+      if (answer.ok) {
+        const news = await answer.json();
+        const known = new Set(seen());
+        const fresh = news.ended.filter((id) => !known.has(id));
+        note.hidden = !fresh.length;
+        note.querySelector("[data-zcasync-number]").textContent = fresh.length;
+        if (news.active) every = BUSY_EVERY;
+        if (fresh.length) every = 0; // the next page has to tell it again
+      }
+    } catch (error) { /* the server is away: later */ }
+    store(sessionStorage, NEXT, Date.now() + every);
+    setTimeout(look, every || BUSY_EVERY);
+  };
+
+  const refresh = async () => {
+    const old = document.getElementById("zcasync-own");
+    if (!document.hidden && !busy(old)) {
+      try {
+        const answer = await fetch(location.href);
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const now = page.getElementById("zcasync-own");
+        if (now && !busy(old)) {
+          old.replaceWith(now);
+          see(page.querySelector("[data-zcasync-seen]").dataset.zcasyncSeen.split(" "));
+        }
+      } catch (error) { /* the server is away: later */ }
+    }
+    go();
+  };
+  const go = () => {
+    const own = document.getElementById("zcasync-own");
+    if (own && Number(own.dataset.zcasyncActive)) setTimeout(refresh, PAGE_EVERY);
+  };
+
+  if (core()) {
+    see(core().dataset.zcasyncSeen.split(" ").filter(Boolean));
+    store(sessionStorage, NEXT, 0);
+    go();
+  }
+  if (note) look();
+})();

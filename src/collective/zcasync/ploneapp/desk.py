@@ -1,0 +1,52 @@
+"""What a person has decided about the own jobs: which ended ones to show no more, and whether mail is wanted."""
+
+from BTrees.OOBTree import OOBTree
+from collections.abc import Iterable
+from collective.zcasync.ownjobs import LOOK
+from persistent import Persistent
+from typing import Any
+from zope.annotation.interfaces import IAnnotations
+
+#: Name of the site's annotation: user, as jobs name it -> Desk.
+KEY = "collective.zcasync.desks"
+
+
+class Desk(Persistent):
+    """Written by this person's own requests only; conflicts are not resolved, the second request is tried again."""
+
+    #: Ids, the newest last. As many as a look at the history can find, so that none comes back.
+    dismissed: tuple[str, ...] = ()
+    mail = False
+
+    def dismiss(self, ids: Iterable[str]) -> None:
+        """Show these jobs no more."""
+        kept = dict.fromkeys((*self.dismissed, *ids))
+        self.dismissed = tuple(kept)[-LOOK:]
+
+
+#: Of one who has decided nothing. Never stored, never changed.
+EMPTY = Desk()
+
+
+def look_at(site: Any, user: str) -> Desk:
+    """The desk of a person, to be read."""
+    desks = IAnnotations(site).get(KEY)
+    found: Desk = desks.get(user, EMPTY) if desks is not None else EMPTY
+    return found
+
+
+def take(site: Any, user: str) -> Desk:
+    """The desk of a person, to be changed: made if there is none."""
+    annotations = IAnnotations(site)
+    if KEY not in annotations:
+        annotations[KEY] = OOBTree()
+    desks = annotations[KEY]
+    if user not in desks:
+        desks[user] = Desk()
+    found: Desk = desks[user]
+    return found
+
+
+def clear_all(site: Any) -> None:
+    """Forget all desks of a site."""
+    IAnnotations(site).pop(KEY, None)
