@@ -41,7 +41,8 @@ ENGINE_ORDER = """
     groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership news
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
-    monitorrows jobdetail joblists activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
+    monitorrows jobdetail jobsearch jobentries joblists
+    activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
     ownjobs
     bulk foreground

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import jobdetail
+from collective.zcasync import jobentries
 from collective.zcasync import joblists
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import InvalidValueError
@@ -241,13 +242,13 @@ class TestSites:
     ) -> None:
         place.queues.sites["01"] = Site("/site")
         place.put(send_letter, "a", group="01")
-        monkeypatch.setattr(joblists, "_counted", lambda entries: pytest.fail("jobs were counted one by one"))
+        monkeypatch.setattr(jobentries, "_counted", lambda *args: pytest.fail("jobs were counted one by one"))
         assert numbers(joblists.counts(place.look(), group="01")) == {"waiting": 1}
 
     def test_counts_of_one_site_among_others_stop_at_a_limit_and_say_so(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(joblists, "COUNT_LIMIT", 2)
+        monkeypatch.setattr(jobentries, "COUNT_LIMIT", 2)
         for _number in range(4):
             place.put(send_letter, "a", group="01")
         place.put(send_letter, "a", group="02")

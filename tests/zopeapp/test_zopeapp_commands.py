@@ -9,6 +9,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from collective.zcasync.queue import install
+from collective.zcasync.queue import Site as QueueSite
 from collective.zcasync.zopeapp import answers
 from collective.zcasync.zopeapp import opening
 from collective.zcasync.zopeapp.cli import get_parser
@@ -256,6 +257,26 @@ class TestLooking:
         assert ask(site, "jobs", "waiting", "--site", "/Plone")[1]["waiting"]["jobs"] == []
         page = ask(site, "jobs", "waiting", "--queue", "mail", "--start", "1", "--limit", "1")[1]["waiting"]
         assert (len(page["jobs"]), page["more"]) == (1, True)
+
+    def test_jobs_are_found_by_what_is_known_of_them(self, site: Site, ask: Any) -> None:
+        assert len(ask(site, "jobs", "failed", "--error", "NO SUCH", "--since", "1H")[1]["failed"]["jobs"]) == 1
+        assert ask(site, "jobs", "failed", "--until", "1H")[1]["failed"]["jobs"] == []
+        assert ask(site, "jobs", "waiting", "--task", "nothing*")[1]["waiting"]["jobs"] == []
+        assert len(ask(site, "jobs", "attention")[1]["attention"]["jobs"]) == 1
+        assert ask(site, "jobs", "failed", "--since", "yesterday")[0] == 2
+
+    def test_failures_counts_failed_jobs_by_cause(self, site: Site, ask: Any) -> None:
+        code, (row,) = ask(site, "failures")
+        assert (code, row["number"]) == (0, 1)
+        assert row["cause"].startswith("ValueError")
+        assert ask(site, "failures", "--site", "/nowhere") == (0, [])
+        assert len(ask(site, "jobs", "failed", "--cause", row["cause"])[1]["failed"]["jobs"]) == 1
+
+    def test_a_site_is_named_by_its_path(self, site: Site, ask: Any) -> None:
+        site.queue.parent.sites["7f"] = QueueSite("/Plone")
+        site.queue.put(Job(len, "of the site")).group = "7f"
+        site.manager.commit()
+        assert len(ask(site, "jobs", "waiting", "--site", "/Plone")[1]["waiting"]["jobs"]) == 1
 
     def test_job_tells_all_about_one(self, site: Site, ask: Any) -> None:
         code, document = ask(site, "job", "BAD")

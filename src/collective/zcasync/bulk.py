@@ -18,6 +18,7 @@ from collective.zcasync import transactions
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.lookup import loads
+from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.persistence import SENTINEL
 from collective.zcasync.plaindata import connection_of
 from collective.zcasync.queue import get_queue
@@ -237,7 +238,7 @@ def _state_of(job: Any) -> str:
 def _filed(queue: Any, wanted: _Wanted) -> Iterator[Any]:
     """The history, oldest first."""
     for slot in queue.slots.values():
-        for outcome in map(joblists.OUTCOME_OF_STATE.__getitem__, wanted.states):
+        for outcome in map(OUTCOME_OF_STATE.__getitem__, wanted.states):
             for name in reversed(slot.history.names(outcome)):
                 for group, tree in slot.history.periods[name].items():
                     if wanted.group in (None, group):

@@ -3,11 +3,9 @@
 Nothing here writes, and nothing here loads the payload of a job, except ``job``, which is about one job.
 """
 
-from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import lookup
 from collective.zcasync import waiting
-from collective.zcasync.entries import newest_keys
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import ACTIVE
@@ -20,48 +18,64 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import job_detail
 from collective.zcasync.jobdetail import JobDetail
 from collective.zcasync.jobdetail import oid_text
+from collective.zcasync.jobentries import count
+from collective.zcasync.jobentries import counts
+from collective.zcasync.jobentries import entries
+from collective.zcasync.jobentries import selected
+from collective.zcasync.jobentries import unswept
+from collective.zcasync.jobsearch import NOTHING
+from collective.zcasync.jobsearch import Search
 from collective.zcasync.monitorrows import AgentRow
+from collective.zcasync.monitorrows import ATTENTION
 from collective.zcasync.monitorrows import CANCELLED
 from collective.zcasync.monitorrows import Count
 from collective.zcasync.monitorrows import DispatcherRow
 from collective.zcasync.monitorrows import FAILED
+from collective.zcasync.monitorrows import FailureRow
 from collective.zcasync.monitorrows import FINISHED
 from collective.zcasync.monitorrows import JobRow
-from collective.zcasync.monitorrows import OUTCOME_OF_STATE
+from collective.zcasync.monitorrows import LISTS
 from collective.zcasync.monitorrows import Page
 from collective.zcasync.monitorrows import QUARANTINED
 from collective.zcasync.monitorrows import QueueRow
 from collective.zcasync.monitorrows import QuotaRow
+from collective.zcasync.monitorrows import RETRYING
 from collective.zcasync.monitorrows import RUNNING
 from collective.zcasync.monitorrows import SCHEDULED
 from collective.zcasync.monitorrows import STATE_OF_OUTCOME
 from collective.zcasync.monitorrows import STATES
 from collective.zcasync.monitorrows import WAITING
-from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Queues
 from collective.zcasync.readable import shorten
 from datetime import datetime
+from itertools import islice
 from typing import Any
-from typing import NamedTuple
 
 __all__ = (
+    "ATTENTION",
     "AgentRow",
     "CANCELLED",
     "Count",
     "DispatcherRow",
     "FAILED",
     "FINISHED",
+    "FailureRow",
     "JobRow",
+    "LISTS",
     "Page",
     "QUARANTINED",
     "QueueRow",
     "QuotaRow",
+    "RETRYING",
     "RUNNING",
     "SCHEDULED",
     "STATES",
+    "Search",
     "WAITING",
     "all_queues",
+    "count",
     "counts",
+    "failures",
     "find",
     "job",
     "jobs",
@@ -69,16 +83,11 @@ __all__ = (
     "queues",
     "row",
     "state_of",
+    "unswept",
 )
 
 #: Entries that a page looks at, at most, when it picks out the jobs of one site; it says so if that was not enough.
 LOOK_LIMIT = 10_000
-
-#: Jobs of one site that are counted one by one; from there on "or more".
-COUNT_LIMIT = 1_000
-
-#: Newest entries of each inbox that are looked at for cancelled jobs: no claim takes them out while nobody is at work.
-UNSWEPT_LOOK = 8
 
 #: Characters of the error's line in a list.
 ERROR_LIMIT = 300
@@ -86,48 +95,68 @@ ERROR_LIMIT = 300
 
 def queues(source: Any) -> tuple[QueueRow, ...]:
     """All queues, the default one first. ``source``: a ZODB connection, or the Queues themselves."""
-    return tuple(_queue_row(queue) for _name, queue in _selected(source, None))
+    return tuple(_queue_row(queue) for _name, queue in selected(source, None))
 
 
 def all_queues(source: Any) -> list[Any]:
     """The stored queues themselves."""
-    return [queue for _name, queue in _selected(source, None)]
-
-
-def counts(source: Any, group: str | None = None, queue: str | None = None) -> dict[str, Count]:
-    """How many jobs are in each state; of one site, if ``group`` is given."""
-    if group is None or _only_group(source, group):
-        return _stored_counts(source, queue)
-    return {state: _counted(_entries(source, state, group, queue)) for state in STATES}
+    return [queue for _name, queue in selected(source, None)]
 
 
 def jobs(
     source: Any,
-    state: str,
+    wanted: str,
     *,
     group: str | None = None,
     queue: str | None = None,
+    search: Search = NOTHING,
+    oldest: bool = False,
     start: int = 0,
+    skip: int = 0,
     limit: int = 50,
 ) -> Page:
-    """Jobs in that state: those that wait in the order in which they are offered, finished ones newest first."""
-    if state not in STATES:
-        raise InvalidValueError(f"{state!r} is not a state of jobs; use one of {', '.join(STATES)}")
-    start = max(0, start)
-    skipped = 0
+    """Jobs of one of LISTS: those that wait in the order in which they are offered, finished ones newest first.
+
+    ``oldest``: finished ones oldest first. ``start``: how many that fit are left out. ``skip``: how many entries of the
+    list are not even looked at: the ``next`` of the page before. A page looks at LOOK_LIMIT entries beyond ``start``.
+    """
+    if wanted not in LISTS:
+        raise InvalidValueError(f"{wanted!r} is not a state of jobs; use one of {', '.join(LISTS)}")
+    start, skip = max(0, start), max(0, skip)
+    fitting = 0
     rows: list[JobRow] = []
-    for looked, entry in enumerate(_entries(source, state, group, queue)):
+    found = islice(entries(source, wanted, group, queue, search, oldest), skip, None)
+    looked = 0
+    for looked, entry in enumerate(found):
         if looked >= LOOK_LIMIT + start:
-            return Page(tuple(rows), start, more=False, complete=False)
-        if entry is None:
+            return Page(tuple(rows), start, complete=False, looked=looked, next=skip + looked)
+        if not entry.fits(group, search):
             continue
-        if skipped < start:
-            skipped += 1
-        elif len(rows) == limit:
-            return Page(tuple(rows), start, more=True)
-        else:
-            rows.append(row(entry.job, state, entry.detail, entry.due))
-    return Page(tuple(rows), start)
+        fitting += 1
+        if fitting <= start:
+            continue
+        if len(rows) == limit:
+            return Page(tuple(rows), start, more=True, looked=looked, next=skip + looked)
+        rows.append(row(entry.job, entry.state, entry.detail, entry.due))
+    return Page(tuple(rows), start, looked=looked, next=skip + looked)
+
+
+def failures(source: Any, group: str | None = None, queue: str | None = None) -> tuple[FailureRow, ...]:
+    """How many jobs in the history failed in which way, those of the latest first."""
+    found: dict[Any, list[Any]] = {}
+    for _name, one in selected(source, queue):
+        for kind, tally in one.failures(group).items():
+            found.setdefault(kind, []).append(tally)
+    rows = [
+        FailureRow(
+            *(site, task, cause),
+            sum(tally.number for tally in tallies),
+            clock.from_microseconds(min(tally.first for tally in tallies)),
+            clock.from_microseconds(max(tally.last for tally in tallies)),
+        )
+        for (site, task, cause), tallies in found.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: row.last, reverse=True))
 
 
 def job(source: Any, id: str) -> JobDetail:
@@ -143,7 +172,7 @@ def find(source: Any, id: str) -> Any:
         return lookup.find(connection, id)
     except JobNotFound:
         oid, _database = lookup.parse(id)
-        for _name, queue in _selected(source, None):
+        for _name, queue in selected(source, None):
             for _reason, other in queue.quarantined():
                 if other._p_oid == oid:
                     return other
@@ -161,7 +190,7 @@ def queue_of(job: Any) -> Any:
         return job.queue
     held = (
         queue
-        for _name, queue in _selected(job._p_jar, None)
+        for _name, queue in selected(job._p_jar, None)
         if any(found is job for found in queue.finished(job.outcome, job.group))
     )
     return next(held, None)
@@ -169,7 +198,7 @@ def queue_of(job: Any) -> Any:
 
 def quarantine_of(source: Any, job: Any) -> Any:
     """The queue that has set the job aside, or None."""
-    return next((queue for _name, queue in _selected(source, None) if queue.quarantine_key(job) is not None), None)
+    return next((queue for _name, queue in selected(source, None) if queue.quarantine_key(job) is not None), None)
 
 
 def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None) -> JobRow:
@@ -198,6 +227,7 @@ def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None
         ended=job.finished_at or job.active_end,
         attempts=job.attempts,
         error=shorten(job.error or "", ERROR_LIMIT),
+        cause=job.fingerprint,
         path=job.where or "",
         detail=detail or job.held_reason or "",
         needs_attention=bool(job.needs_attention),
@@ -228,95 +258,7 @@ def state_of(job: Any) -> str:
     return SCHEDULED if due is not None and due > clock.utcnow() else WAITING
 
 
-# Reading the structures
-
-
-def _selected(source: Any, name: str | None) -> Iterator[tuple[str, Any]]:
-    """Name and queue of all queues, or of the one named."""
-    found = source if isinstance(source, Queues) else get_queues(source)
-    for key, queue in found.items() if found is not None else ():
-        if name is None or key == name:
-            yield key, queue
-
-
-class _Entry(NamedTuple):
-    """A job where it stands."""
-
-    job: Any
-    detail: str = ""
-    due: datetime | None = None
-
-
-def _entries(source: Any, state: str, group: str | None, queue: str | None) -> Iterator[_Entry | None]:
-    """What is in one state, lazily; None for each entry that belongs to another site."""
-    for _name, one in _selected(source, queue):
-        for entry in _of_state(one, state, group):
-            yield entry if group is None or group_of(entry.job) == group else None
-
-
-def _of_state(queue: Any, state: str, group: str | None) -> Iterator[_Entry]:
-    """What is in that state in one queue."""
-    if state == WAITING:
-        yield from (_Entry(found) for _key, found in queue.waiting() if not _has_ended(found))
-        yield from (_Entry(found, why) for why, found in queue.parked_jobs())
-    elif state == SCHEDULED:
-        yield from (_Entry(found, due=due) for due, found in queue.later_jobs() if not _has_ended(found))
-    elif state == RUNNING:
-        yield from (_Entry(found, agent) for found, _uuid, agent in queue.running() if not _has_ended(found))
-        inner = ((found, oid_text(job)) for found, job in queue.awaiting() if not _has_ended(found))
-        yield from (_Entry(found, f"waits for {id}") for found, id in inner)
-    elif state == QUARANTINED:
-        yield from (_Entry(found, reason) for reason, found in queue.quarantined())
-    else:
-        outcome = OUTCOME_OF_STATE[state]
-        yield from (_Entry(found) for found in unswept(queue) if found.outcome == outcome)
-        yield from (_Entry(found) for found in queue.finished(outcome=outcome, group=group))
-
-
-def _has_ended(job: Any) -> bool:
-    """Whether the job has ended, and only its place in the queue does not tell so yet."""
-    return not is_broken(job) and job.status == COMPLETED
-
-
-def unswept(queue: Any) -> Iterator[Any]:
-    """Jobs that have ended and are not in the history yet: the next claim puts them there."""
-    yield from (found for found, _uuid, _agent in queue.running() if _has_ended(found))
-    for place in queue.places(range(len(queue.inboxes)), None, None):
-        if place.kind in ("inbox", "overflow"):
-            newest = reversed(newest_keys(place.tree, UNSWEPT_LOOK))
-            yield from (place.tree[key] for key in newest if _has_ended(place.tree[key]))
-
-
-def _stored_counts(source: Any, name: str | None) -> dict[str, Count]:
-    total = dict.fromkeys(STATES, 0)
-    for _name, queue in _selected(source, name):
-        stored = queue.counts()
-        total[WAITING] += stored["waiting"] + stored["parked"]
-        total[SCHEDULED] += stored["later"]
-        total[RUNNING] += stored["running"] + stored["awaiting"]
-        total[QUARANTINED] += stored["quarantined"]
-        for outcome, state in STATE_OF_OUTCOME.items():
-            total[state] += stored[outcome]
-        for ended in unswept(queue):
-            total[STATE_OF_OUTCOME.get(ended.outcome, FINISHED)] += 1
-            total[RUNNING if ended.token is not None else WAITING] -= 1
-    return {state: Count(number) for state, number in total.items()}
-
-
-def _counted(entries: Iterator[_Entry | None]) -> Count:
-    """Count one site's jobs, up to the limit."""
-    number = 0
-    for looked, entry in enumerate(entries):
-        if number == COUNT_LIMIT or looked == LOOK_LIMIT:
-            return Count(number, more=True)
-        number += entry is not None
-    return Count(number)
-
-
-def _only_group(source: Any, group: str) -> bool:
-    """Whether no other site has ever put a job here, so that the queue's own counts are the site's."""
-    found = source if isinstance(source, Queues) else get_queues(source)
-    return found is not None and list(found.sites.keys()) == [group]
+# Rows
 
 
 def _queue_row(queue: Any) -> QueueRow:

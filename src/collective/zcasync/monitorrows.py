@@ -23,6 +23,23 @@ STATES = {
     QUARANTINED: _("state_quarantined", default="Quarantined"),
 }
 
+RETRYING = "retrying"
+ATTENTION = "attention"
+
+#: The lists of jobs, with their labels: the states, and two that pick some out of them. Jobs that are tried again are
+#: scheduled; those that need attention run, are scheduled or quarantined.
+LISTS = {
+    WAITING: STATES[WAITING],
+    SCHEDULED: STATES[SCHEDULED],
+    RUNNING: STATES[RUNNING],
+    RETRYING: _("state_retrying", default="Retrying"),
+    ATTENTION: _("state_attention", default="Need attention"),
+    FAILED: STATES[FAILED],
+    FINISHED: STATES[FINISHED],
+    CANCELLED: STATES[CANCELLED],
+    QUARANTINED: STATES[QUARANTINED],
+}
+
 #: State of a finished job by its outcome.
 STATE_OF_OUTCOME = {"succeeded": FINISHED, "failed": FAILED, "cancelled": CANCELLED}
 OUTCOME_OF_STATE = {state: outcome for outcome, state in STATE_OF_OUTCOME.items()}
@@ -57,6 +74,8 @@ class JobRow:
     progress: tuple[float, float | None, str | None] | None = None
     #: The job's class is gone: only ``id`` and ``task`` (the class' name) are known.
     broken: bool = False
+    #: Of a failed job: what failures of one cause have in common.
+    cause: str = ""
 
     @property
     def time(self) -> datetime | None:
@@ -78,6 +97,23 @@ class Page:
     more: bool = False
     #: False if the list was longer than what a page may look at.
     complete: bool = True
+    #: How many entries of the list were looked at.
+    looked: int = 0
+    #: The number of the entry at which the next page begins: ``skip`` of it.
+    next: int = 0
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """Jobs that failed in one way."""
+
+    group: str
+    task: str
+    #: "KeyError in import_member"; see Failure.fingerprint.
+    cause: str
+    number: int
+    first: datetime
+    last: datetime
 
 
 @dataclass(frozen=True)

@@ -124,17 +124,28 @@ class Places(Base):
         ]
         return heapq.merge(*rows, key=lambda row: row.key)
 
-    def waiting(self, after: int | None = None) -> Iterator[tuple[int, Any]]:
-        """(key, job) of the jobs that may be claimed as soon as a thread is free, in the order offered."""
-        places = self.places(range(len(self.inboxes)), None, None)
-        rows = [entries.place_rows(place) for place in places if place.kind in ("inbox", "overflow", "backlog", "lane")]
+    def waiting(self, after: int | None = None, group: str | None = None) -> Iterator[tuple[int, Any]]:
+        """(key, job) of the jobs that may be claimed as soon as a thread is free, in the order offered.
+
+        ``group``: without what lies in the backlogs and lanes of other groups.
+        """
+        places = [
+            place
+            for place in self.places(range(len(self.inboxes)), None, None)
+            if place.kind in ("inbox", "overflow")
+            or place.kind in ("backlog", "lane")
+            and (group is None or place.name == group)
+        ]
+        rows = map(entries.place_rows, places)
         for row in heapq.merge(*rows, key=lambda row: row.key):
             if after is None or row.key > after:
                 yield row.key, row.job
 
-    def later_jobs(self) -> Iterator[tuple[datetime, Any]]:
-        """(time, job) of the jobs that wait for their time."""
-        for (moment, _key), job in self.later.items():
+    def later_jobs(self, span: Span = ALWAYS) -> Iterator[tuple[datetime, Any]]:
+        """(time, job) of the jobs that wait for a time in that span, the soonest first."""
+        first, last = (None if when is None else clock.to_microseconds(when) for when in span)
+        rows = self.later.items(None if first is None else (first,), None if last is None else (last + 1,))
+        for (moment, _key), job in rows:
             yield clock.from_microseconds(moment), job
 
     def parked_jobs(self) -> Iterator[tuple[str, Any]]:

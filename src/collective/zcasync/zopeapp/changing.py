@@ -14,6 +14,7 @@ from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import get_settings
 from collective.zcasync.zopeapp.database import get_database
+from collective.zcasync.zopeapp.looking import group_at
 from collective.zcasync.zopeapp.looking import named_queue
 from collective.zcasync.zopeapp.opening import Opened
 from collective.zcasync.zopeapp.worker import zope_started
@@ -133,7 +134,11 @@ def _each(place: Opened, ids: Iterable[str], verb: Callable[[Any], Any]) -> dict
 
 
 def _matching(place: Opened, queue: str | None, site: str | None, task: str | None) -> dict[str, Any]:
-    return {"queue": None if queue is None else named_queue(place, queue).name, "group": site, "task": task}
+    return {
+        "queue": None if queue is None else named_queue(place, queue).name,
+        "group": None if site is None else group_at(place, site),
+        "task": task,
+    }
 
 
 def _many(done: Counter[str], words: dict[str, str]) -> Answer:

@@ -66,6 +66,16 @@ def _width() -> int | None:
     return os.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+#: What ``zcasync jobs`` looks for, see joblists.Search.
+SEARCHED = {
+    "task": "only of tasks with this in their name or title; or a pattern of it with * and ?",
+    "user": "only of users with this in their id",
+    "object": "only about the object with this path, or what is in it",
+    "error": "only with this in their error",
+    "cause": "only what failed so, as zcasync failures tells it",
+}
+
+
 def get_parser() -> ArgumentParser:
     """The parser of all commands."""
     parser = ArgumentParser(prog="zcasync", description="Background jobs of Zope and Plone.")
@@ -106,20 +116,30 @@ def _add_looking(add: Callable[..., ArgumentParser]) -> None:
         return _with_json(add(name, help, run))
 
     look("status", "tell how many jobs are in each state, and whether something needs attention", looking.status)
-    jobs = look("jobs", "list jobs", looking.jobs, "states", "queue", "site", "start", "limit")
+    listed = ("states", "queue", "site", "start", "limit", "skip", "oldest", "since", "until")
+    jobs = look("jobs", "list jobs", looking.jobs, *listed, *SEARCHED)
     jobs.add_argument(
         "states",
         nargs="*",
         type=_state,
         metavar="STATE",
-        help=f"{', '.join(joblists.STATES)} (those that have not ended)",
+        help=f"{', '.join(joblists.LISTS)} (those that have not ended)",
     )
     jobs.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
     jobs.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
     jobs.add_argument("--start", type=_number, default=0, metavar="N", help="leave out the first N (0)")
     jobs.add_argument("--limit", type=_number, default=50, metavar="N", help="list N of each state at most (50)")
+    for name, help in SEARCHED.items():
+        jobs.add_argument(f"--{name}", metavar="TEXT", help=help)
+    jobs.add_argument("--since", metavar="AGO", help="not before that time ago: [nD][nH][nM][nS], for example 1D12H")
+    jobs.add_argument("--until", metavar="AGO", help="not after that time ago")
+    jobs.add_argument("--oldest", action="store_true", help="finished jobs oldest first")
+    jobs.add_argument("--skip", type=_number, default=0, metavar="N", help="do not look at the first N entries (0)")
     job = look("job", "tell all about one job", looking.job, "id")
     job.add_argument("id", metavar="ID", help="the job's id, as lists and logs show it")
+    failures = look("failures", "count failed jobs by what they failed with", looking.failures, "queue", "site")
+    failures.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
+    failures.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
     traceback = look("traceback", "show the traceback of a failed job", looking.traceback, "id", "detail")
     traceback.add_argument("id", metavar="ID", help="the job's id")
     traceback.add_argument("--detail", choices=monitordb.DETAILS, default="default", help="how much (default)")
@@ -206,8 +226,8 @@ def _queues(text: str) -> tuple[str, ...]:
 
 
 def _state(text: str) -> str:
-    if text not in joblists.STATES:
-        raise ArgumentTypeError(f"{text!r}: states are {', '.join(joblists.STATES)}")
+    if text not in joblists.LISTS:
+        raise ArgumentTypeError(f"{text!r}: states are {', '.join(joblists.LISTS)}")
     return text
 
 

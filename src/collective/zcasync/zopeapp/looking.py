@@ -6,7 +6,9 @@ from collective.zcasync import doctor
 from collective.zcasync import joblists
 from collective.zcasync import monitordb
 from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.plaindata import interval
 from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.answers import Table
 from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
@@ -53,15 +55,35 @@ def jobs(
     site: str | None = None,
     start: int = 0,
     limit: int = 50,
+    skip: int = 0,
+    oldest: bool = False,
+    since: str | None = None,
+    until: str | None = None,
+    **texts: str | None,
 ) -> Answer:
-    """Lists of jobs, a list a state. ``site``: only jobs of the site with that path."""
+    """Lists of jobs, a list a state. ``site``: only jobs of the site with that path. ``texts``, ``since`` and
+    ``until`` (intervals before now): what joblists.Search looks for."""
     wanted = tuple(states) or UNFINISHED
-    name = None if queue is None else named_queue(place, queue).name
+    search = joblists.Search(
+        since=None if since is None else clock.utcnow() - interval(since),
+        until=None if until is None else clock.utcnow() - interval(until),
+        **{name: text for name, text in texts.items() if text is not None},
+    )
+    options: dict[str, Any] = {
+        "group": None if site is None else group_at(place, site),
+        "queue": None if queue is None else named_queue(place, queue).name,
+        "search": search,
+        "oldest": oldest,
+    }
     pages = {
-        state: joblists.jobs(place.connection, state, group=site, queue=name, start=start, limit=limit)
+        state: joblists.jobs(place.connection, state, start=start, skip=skip, limit=limit, **options)
         for state in wanted
     }
-    data = {state: {"jobs": [asdict(row) for row in page.rows], "more": page.more} for state, page in pages.items()}
+    data = {
+        state: {"jobs": [asdict(row) for row in page.rows], "more": page.more, "complete": page.complete}
+        | ({} if page.complete else {"next": page.next})
+        for state, page in pages.items()
+    }
     blocks: list[str | Table] = []
     for state, page in pages.items():
         if page.rows:
@@ -69,7 +91,8 @@ def jobs(
         if page.more:
             blocks.append(f"There are more: --start {start + len(page.rows)}")
         if not page.complete:
-            blocks.append("The list was longer than what was looked at.")
+            looked = f"{page.next} entries of the list {state} were looked at; to go on: --skip {page.next}"
+            blocks.append(looked)
     needy = any(row.needs_attention or row.overdue for page in pages.values() for row in page.rows)
     needy = needy or any(pages[state].rows for state in NEEDY if state in pages)
     return Answer(data, blocks or ["No such jobs."], attention=needy)
@@ -184,6 +207,27 @@ def examine(place: Opened) -> Answer:
     if not problems:
         blocks.append("Nothing keeps jobs from running.")
     return Answer([asdict(finding) for finding in findings], blocks, attention=problems)
+
+
+def failures(place: Opened, queue: str | None = None, site: str | None = None) -> Answer:
+    """How many jobs failed in which way, those of the latest first."""
+    rows = joblists.failures(
+        place.connection,
+        None if site is None else group_at(place, site),
+        None if queue is None else named_queue(place, queue).name,
+    )
+    table = Table(
+        ("jobs", "task", "cause", "first", "last"),
+        [(row.number, row.task, row.cause, row.first, row.last) for row in rows],
+    )
+    return Answer([asdict(row) for row in rows], [table] if rows else ["No failed jobs are kept."])
+
+
+def group_at(place: Opened, path: str) -> str:
+    """The group of the site's jobs; the path itself where no site of that path has ever put any."""
+    queues = get_queues(place.connection)
+    found = (group for group, site in queues.sites.items() if site.path == path) if queues is not None else iter(())
+    return next(found, path)
 
 
 def named_queue(place: Opened, name: str) -> Any:

@@ -1,0 +1,89 @@
+"""What somebody looks for among jobs: by task, user, object, error, time. A job's payload is never loaded for it."""
+
+from collective.zcasync import clock
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.history import ALWAYS
+from collective.zcasync.history import Span
+from collective.zcasync.jobdetail import is_broken
+from dataclasses import asdict
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+#: Characters that somebody may look for.
+LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which jobs are meant; what is empty is not looked at. Upper and lower case are the same.
+
+    ``task``: a part of the task's name or title, or a pattern with * and ? of one of them. ``user``: a part of the id.
+    ``object``: the path of an object, or of a folder that it is in. ``error``: a part of the error's line.
+    ``cause``: a fingerprint, see Failure.fingerprint. ``since``, ``until``: aware datetimes, both included: when a job
+    ended; is due, if it waits for its time; began, if it runs; else when it was put.
+    """
+
+    task: str = ""
+    user: str = ""
+    object: str = ""
+    error: str = ""
+    cause: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, str) and len(value) > LONGEST:
+                raise InvalidValueError(f"{name} is too long to look for: {LONGEST} characters are enough")
+        for name in ("since", "until"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, clock.aware(value, name))
+
+    def __bool__(self) -> bool:
+        return self != NOTHING
+
+    @property
+    def span(self) -> Span:
+        """When the jobs ended, as the history is asked."""
+        return (self.since, self.until) if self.since or self.until else ALWAYS
+
+    def fits(self, job: Any) -> bool:
+        """Whether the job is meant. One that cannot be loaded is not, if anything is looked for."""
+        if not self:
+            return True
+        if is_broken(job):
+            return False
+        return (
+            _is_called(self.task, job.task or "", job.title or "")
+            and self.user.casefold() in (job.user or "").casefold()
+            and self.error.casefold() in (job.error or "").casefold()
+            and self.cause in ("", job.fingerprint)
+            and _is_at(self.object, job.where or "")
+            and self._is_in_time(job)
+        )
+
+    def _is_in_time(self, job: Any) -> bool:
+        if self.span == ALWAYS:
+            return True
+        when = job.finished_at or job.active_end or job.active_start or job.not_before() or job.put_at
+        return when is not None and not (
+            (self.since is not None and when < self.since) or (self.until is not None and when > self.until)
+        )
+
+
+NOTHING = Search()
+
+
+def _is_called(wanted: str, *names: str) -> bool:
+    wanted = wanted.casefold()
+    if "*" in wanted or "?" in wanted:
+        return any(fnmatchcase(name.casefold(), wanted) for name in names)
+    return any(wanted in name.casefold() for name in names)
+
+
+def _is_at(wanted: str, path: str) -> bool:
+    wanted = wanted.rstrip("/")
+    return not wanted or path == wanted or path.startswith(wanted + "/")
