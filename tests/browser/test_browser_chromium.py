@@ -131,7 +131,12 @@ def test_a_changed_policy_holds_for_a_job_that_waits(screen: Screen, acceptance:
 def test_site_setup_leads_to_every_page_and_back(screen: Screen) -> None:
     screen.open("@@overview-controlpanel")
     screen.follow("Background jobs")
-    for label, heading in (("Queues", "Queues"), ("Retry policies", "Retry policies"), ("Settings", "Settings")):
+    for label, heading in (
+        ("Jobs", "Jobs"),
+        ("Queues", "Queues"),
+        ("Retry policies", "Retry policies"),
+        ("Settings", "Settings"),
+    ):
         screen.follow(label)
         expect(screen.page.locator("h1")).to_have_text(heading)
     screen.follow("Background jobs")

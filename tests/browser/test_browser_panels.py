@@ -27,7 +27,7 @@ import pytest
 import transaction
 
 #: Every page, with the permission that it wants.
-VIEWED = ("@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-queues")
+VIEWED = ("@@zcasync-overview", "@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-queues")
 MANAGED = (
     *("@@zcasync-policies", "@@zcasync-policy?name=default", "@@zcasync-policy-add"),
     *("@@zcasync-policy-delete?name=default", "@@zcasync-settings"),
@@ -104,8 +104,8 @@ class TestRights:
         assert "@@zcasync-policies" not in visit("viewer").open("@@zcasync-jobs")
         assert "@@zcasync-policies" in visit("siteadmin").open("@@zcasync-jobs")
 
-    def test_site_setup_leads_to_the_jobs(self, visit: Any) -> None:
-        assert "/@@zcasync-jobs" in visit("manager").open("@@overview-controlpanel")
+    def test_site_setup_leads_to_the_overview(self, visit: Any) -> None:
+        assert "/@@zcasync-overview" in visit("manager").open("@@overview-controlpanel")
 
     def test_arguments_results_and_tracebacks_are_for_managers_only(self, portal: Any, visit: Any) -> None:
         good, bad = put(greet, "the-argument"), put(fail, "the-reason")

@@ -327,9 +327,23 @@ def _of_later(queue: Any) -> Iterator[Finding]:
         )
 
 
+def _held(queue: Any) -> list[Any]:
+    return [job for job, _uuid, _agent in queue.running() if not is_broken(job) and job._status_id != 3]
+
+
+def overdue_jobs(queue: Any) -> list[Any]:
+    """Jobs that run longer than their timeout."""
+    return [job for job in _held(queue) if job.overdue]
+
+
+def needy_jobs(queue: Any) -> list[Any]:
+    """Jobs that fail again and again and go on trying: those that run, and the first that wait for their next try."""
+    waiting = (job for _due, job in takecount(queue.later_jobs(), LOOK_AT_MOST) if not is_broken(job))
+    return [job for job in (*_held(queue), *waiting) if job.needs_attention]
+
+
 def _of_running(queue: Any) -> Iterator[Finding]:
-    held = [job for job, _uuid, _agent in queue.running() if not is_broken(job) and job._status_id != 3]
-    late = [job for job in held if job.overdue]
+    late = overdue_jobs(queue)
     if late:
         yield Finding(
             "overdue",
@@ -348,8 +362,7 @@ def _of_running(queue: Any) -> Iterator[Finding]:
             _ids(outer for outer, _inner in inner),
             problem=False,
         )
-    waiting = (job for _due, job in takecount(queue.later_jobs(), LOOK_AT_MOST) if not is_broken(job))
-    needy = [job for job in (*held, *waiting) if job.needs_attention]
+    needy = needy_jobs(queue)
     if needy:
         yield Finding(
             "attention",

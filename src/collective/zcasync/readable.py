@@ -51,6 +51,19 @@ def shorten(text: str, limit: int = VALUE_LIMIT) -> str:
     return text if len(text) <= limit else text[:limit] + CUT
 
 
+def span_text(seconds: float) -> str:
+    """A time span for people: 310 ms, 4.2 s, 3:05 min, 2:10 h."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02} h"
+
+
 def argument_lines(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Name and text of each argument of a job; those of secret names are masked."""
     names = parameter_names(task)

@@ -10,7 +10,6 @@ from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import number_or_more
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import seconds_text
-from collective.zcasync.browser.panel import TITLE
 from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import STATES
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ class Jobs(PanelView):
     """See the module."""
 
     section = "zcasync-jobs"
-    label = TITLE
+    label = _("nav_jobs", default="Jobs")
     description = _(
         "jobs_description",
         default="What the site does in the background: jobs that wait, run, or have ended.",

@@ -11,6 +11,7 @@ from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
+from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
@@ -29,14 +30,20 @@ from zope.i18n import translate
 
 #: View name, label and permission of each page that the navigation leads to.
 PAGES = (
+    ("zcasync-overview", _("nav_overview", default="Overview"), VIEW_JOBS),
     ("zcasync-jobs", _("nav_jobs", default="Jobs"), VIEW_JOBS),
     ("zcasync-queues", _("nav_queues", default="Queues"), VIEW_JOBS),
     ("zcasync-policies", _("nav_policies", default="Retry policies"), MANAGE_JOBS),
     ("zcasync-settings", _("nav_settings", default="Settings"), MANAGE_JOBS),
 )
 
+#: The page to which Site Setup leads.
+HOME = "zcasync-overview"
+
 #: The configlet's own name, shown above every page.
 TITLE = _("panel_title", default="Background jobs")
+
+seconds_text = span_text
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,9 @@ class Panel:
     def breadcrumbs(self) -> list[Link]:
         """The way back to Site Setup; the last one is this page."""
         links = [Link(self.page_url("overview-controlpanel"), _("site_setup", default="Site Setup"))]
-        links.append(Link(self.page_url("zcasync-jobs"), TITLE))
+        links.append(Link(self.page_url(HOME), TITLE))
         section = next((label for name, label, _permission in PAGES if name == self.section), "")
-        if self.section != "zcasync-jobs" and section != self.label:
+        if self.section != HOME and section != self.label:
             links.append(Link(self.page_url(self.section), section))
         if self.label != TITLE:
             links.append(Link("", self.label))
@@ -251,19 +258,6 @@ def is_root_manager() -> bool:
     folder = aq_parent(aq_inner(user))
     home = aq_parent(aq_inner(folder)) if folder is not None else None
     return home is not None and tuple(home.getPhysicalPath()) == ("",)
-
-
-def seconds_text(seconds: float) -> str:
-    """A time span for people: 310 ms, 4.2 s, 3:05 min, 2:10 h."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02} h"
 
 
 def number_or_more(count: Any) -> str:

@@ -32,3 +32,23 @@ class ISettings(Interface):
         missing_value="",
         default="",
     )
+
+    alarm_waiting = schema.Int(
+        title=_("label_alarm_waiting", default="Alarm: oldest waiting job, minutes"),
+        description=_(
+            "help_alarm_waiting", default="The overview warns when a job has waited longer than this for its start."
+        ),
+        min=1,
+        default=15,
+    )
+
+    alarm_failing = schema.Int(
+        title=_("label_alarm_failing", default="Alarm: failing share of an hour, percent"),
+        description=_(
+            "help_alarm_failing",
+            default="The overview warns when more than this share of the jobs that ended in the last hour have failed.",
+        ),
+        min=1,
+        max=100,
+        default=20,
+    )

@@ -1,0 +1,44 @@
+"""The first page of the panel: whether all is well, in one look."""
+
+from collective.zcasync.alarms import Limits
+from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.browser.panel import TITLE
+from collective.zcasync.interfaces import _
+from collective.zcasync.ploneapp.settings import alarm_limits
+from collective.zcasync.zopeapp.overview import body_template
+from collective.zcasync.zopeapp.overview import Overview
+from collective.zcasync.zopeapp.overview import REFRESH
+from functools import cached_property
+from urllib.parse import urlencode
+
+
+class OverviewPage(PanelView):
+    """See the module."""
+
+    section = "zcasync-overview"
+    label = TITLE
+    description = _(
+        "overview_description",
+        default="Whether all is well. The numbers of jobs are this site's; alarms and charts are about the queues,"
+        " which all sites share.",
+    )
+    body = body_template
+
+    @cached_property
+    def overview(self) -> Overview:
+        """What the template shows."""
+        return Overview(self.queues, self.translate, self.zone, self.limits, self.group)
+
+    @property
+    def limits(self) -> Limits:
+        """Where alarms begin in this site."""
+        return alarm_limits(self.context)
+
+    def state_url(self, state: str) -> str:
+        """URL of the list of jobs in that state."""
+        return f"{self.page_url('zcasync-jobs')}?{urlencode({'state': state})}"
+
+    @property
+    def script_url(self) -> str:
+        """URL of the script that keeps the page fresh."""
+        return f"{self.site_url}/{REFRESH}"

@@ -1,0 +1,27 @@
+"""What a site's registry says about its jobs, read where forms are not at hand."""
+
+from collective.zcasync.alarms import Limits
+from collective.zcasync.ploneapp.interfaces import ISettings
+from collective.zcasync.ploneapp.interfaces import PREFIX
+from datetime import timedelta
+from plone.registry.interfaces import IRegistry
+from typing import Any
+from zope.component import queryUtility
+
+
+def settings_of(site: Any) -> Any:
+    """The settings of a site; defaults where a record is missing, as the add-on was updated and not yet upgraded."""
+    registry = queryUtility(IRegistry, context=site)
+    if registry is None:
+        return None
+    return registry.forInterface(ISettings, check=False, prefix=PREFIX)
+
+
+def alarm_limits(site: Any) -> Limits:
+    """Where the site's alarms begin."""
+    known = settings_of(site)
+    defaults = Limits()
+    return Limits(
+        defaults.waiting if not getattr(known, "alarm_waiting", None) else timedelta(minutes=known.alarm_waiting),
+        defaults.failing if not getattr(known, "alarm_failing", None) else known.alarm_failing / 100,
+    )

@@ -1,0 +1,137 @@
+"""The overview: whether all is well, in one look, with charts of a day and alarms that say what to do."""
+
+from collections.abc import Iterator
+from collective.zcasync import alarms
+from collective.zcasync import clock
+from collective.zcasync import series
+from collective.zcasync.ploneapp.settings import settings_of
+from collective.zcasync.ploneapp.testing import running_dispatcher
+from collective.zcasync.queue import get_queue
+from collective.zcasync.tasks import task
+from datetime import timedelta
+from math import sin
+from playwright.sync_api import expect
+from plone.app.testing import SITE_OWNER_NAME
+from plone.app.testing import SITE_OWNER_PASSWORD
+from plone.testing.zope import Browser
+from screens import Screen
+from typing import Any
+
+import pytest
+import transaction
+
+
+@task(title="Greet somebody")
+def greet(who: str) -> str:
+    return f"hello {who}"
+
+
+def open_page(layer: Any, page: str = "@@zcasync-overview") -> str:
+    browser = Browser(layer["app"])
+    browser.handleErrors = False
+    browser.addHeader("Authorization", f"Basic {SITE_OWNER_NAME}:{SITE_OWNER_PASSWORD}")
+    browser.open(f"{layer['portal'].absolute_url()}/{page}")
+    return " ".join(str(browser.contents).split())
+
+
+def a_day(slot: Any) -> None:
+    """What a site does on a day: little at night, most before noon, and some trouble in the evening."""
+    minute, kept = series.this_minute(), series.OOBTree()
+    put = succeeded = failed = waited = longest = 0
+    for ago in range(24 * 60, -1, -1):
+        busy = max(1.2, 3 + 4 * sin((minute - ago) / 1440 * 6.283 - 1.6) + 2 * sin(ago / 37))
+        kept[minute - ago] = (int(busy * 2), put, put, succeeded, failed, 0, waited, longest)
+        number, bad = int(busy), int(busy / 3) if 150 < ago < 240 else int(ago % 97 == 0)
+        put, succeeded, failed = put + number, succeeded + number - bad, failed + bad
+        waited, longest = waited + int(number * busy * 20), int(40 + busy * 50)
+    slot.series = kept
+    slot.counts = {**slot.counts, "succeeded": succeeded, "failed": failed}
+    slot.tally = (put, waited, 0)
+
+
+@pytest.fixture
+def queue(functional: Any) -> Any:
+    return get_queue(functional["portal"]._p_jar)
+
+
+@pytest.fixture
+def served(functional: Any) -> Iterator[None]:
+    transaction.commit()
+    with running_dispatcher(functional["zodbDB"]):
+        transaction.begin()
+        yield
+
+
+@pytest.mark.usefixtures("served")
+def test_it_says_that_all_is_well_in_one_sentence(functional: Any) -> None:
+    page = open_page(functional)
+    assert "<strong>All is well.</strong>" in page and "Dispatchers at work: 1." in page
+    assert "What to do" not in page
+
+
+def test_it_says_what_to_do_where_no_dispatcher_serves_jobs_that_wait(functional: Any, queue: Any) -> None:
+    assert "<strong>All is well.</strong>" in open_page(functional)  # nothing waits
+    greet.put("somebody")
+    transaction.commit()
+    page = open_page(functional)
+    assert "One thing needs attention." in page
+    assert "No dispatcher serves the queue. Jobs in it: 1." in page and "zcasync worker" in page
+    assert "@@zcasync-jobs?state=waiting" in page
+
+
+@pytest.mark.usefixtures("served")
+def test_limits_of_the_registry_say_where_an_alarm_begins(functional: Any, queue: Any) -> None:
+    queue.paused = True
+    job = greet.put("somebody")
+    job.put_at = clock.utcnow() - timedelta(minutes=20)
+    transaction.commit()
+    page = open_page(functional)
+    assert "The oldest waiting job has waited for 20:0" in page and "resume it" in page
+    settings_of(functional["portal"]).alarm_waiting = 30
+    transaction.commit()
+    assert "The oldest waiting job" not in open_page(functional)
+
+
+def test_states_lead_to_their_lists_with_counts(functional: Any) -> None:
+    greet.put("somebody")
+    transaction.commit()
+    page = open_page(functional)
+    for state in ("running", "waiting", "scheduled", "quarantined", "failed", "finished", "cancelled"):
+        assert f"@@zcasync-jobs?state={state}" in page
+    assert '<span class="d-block h3 mb-0">1</span> <span class="d-block">Waiting</span>' in page
+
+
+@pytest.mark.usefixtures("served")
+def test_charts_are_in_the_page_and_call_no_other_host(functional: Any, queue: Any) -> None:
+    a_day(queue.dispatchers.active()[0].slot)
+    transaction.commit()
+    page = open_page(functional)
+    assert page.count("data:image/svg+xml;base64,") == 3
+    assert "The same numbers as a table" in page and page.count('scope="row"') >= 24
+
+
+def test_texts_of_alarms_are_kept_as_text(functional: Any, queue: Any) -> None:
+    found = alarms.examine(queue._p_jar)
+    assert [alarm.key for alarm in found] == ["unserved "]
+    assert not found[0].urgent
+
+
+@pytest.mark.browser
+def test_it_fits_a_desktop_and_a_phone_and_keeps_itself_fresh(screen: Screen, acceptance: Any, dispatcher: Any) -> None:
+    queue = get_queue(acceptance["portal"]._p_jar)
+    transaction.begin()
+    a_day(queue.dispatchers.active()[0].slot)
+    transaction.commit()
+    screen.open("@@zcasync-overview")
+    screen.picture("overview")
+    screen.page.locator("#zcasync-overview").evaluate("part => part.dataset.zcasyncRefresh = '0.2'")
+    screen.page.locator("#zcasync-hours summary").click()
+    screen.page.locator("h1").click()
+    screen.picture("overview-table")
+    transaction.begin()
+    queue.paused = True
+    greet.put("somebody").put_at = clock.utcnow() - timedelta(hours=2)
+    transaction.commit()
+    expect(screen.page.locator("#zcasync-alarms")).to_contain_text("has waited for 2:00 h", timeout=20_000)
+    expect(screen.page.locator("#zcasync-hours")).to_have_attribute("open", "")
+    screen.picture("overview-alarm")
