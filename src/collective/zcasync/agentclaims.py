@@ -190,7 +190,7 @@ class AgentClaims:
 
             more = taker.take(ahead, accepts, self._solitude.admits(queue, False, runs_twice))
             self._hold(agent, more, False)
-            items += execution_items(more, False, name)
+            items += execution_items(more, False, name, ahead=True)
         return items
 
     @staticmethod

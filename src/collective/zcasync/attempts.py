@@ -67,6 +67,7 @@ class Run:
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         conflicts: int = 0,
+        ahead: bool = False,
     ) -> None:
         self.find = find
         self.manager = manager
@@ -81,6 +82,8 @@ class Run:
         self.attempts = job.attempts
         #: How often its attempts have met another's, also one that it made together with others.
         self.conflicts = conflicts
+        #: Whether it is known that it would be run again after an interruption.
+        self.ahead = ahead
         self.begun = False
         #: When the first attempt began; those that follow in this thread do not move it.
         self.start: datetime | None = None
@@ -92,24 +95,26 @@ class Run:
 
     # The steps, in their order
 
-    def go(self) -> str:
+    def go(self, begun: bool = False) -> str:
         """Run until the job has ended (FINISHED), waits for another (WAITING) or for a Deferred (DEFERRED), or waits in
-        its queue again (RETURNED)."""
+        its queue again (RETURNED). ``begun``: whether a transaction has just begun."""
         self.job = self.find()
         with self.running.heard(self.job):
-            ended = self._leave() if self.running.leaves else self._attempts()
+            ended = self._leave() if self.running.leaves else self._attempts(begun)
         if ended != RETURNED:
             self.report()
         return ended
 
-    def _attempts(self) -> str:
+    def _attempts(self, begun: bool) -> str:
         tracelog.info("starting %r in thread %s", self.job, threading.get_ident())
         if not self.job.goes_on:
             events.tell(events.JobStarted(self.job.id, self.job.task))
         while True:
-            with self.around.attempt(self.who, self.conflicts > 0):
-                self.manager.begin()
+            with self.around.attempt(self.who, self.conflicts > 0) as waited:
+                if waited or not begun:
+                    self.manager.begin()
                 ended = self._attempt()
+            begun = False
             if ended == RETURNED and self.stage != "returned" and self.running.leaves:
                 ended = self._leave()
             if ended != RETURNED or self.stage == "returned":
@@ -147,7 +152,7 @@ class Run:
         """A job that must not run twice is ACTIVE in the database before its first line runs."""
         if self.job._status_id == 0:
             self._begin()
-            if self.job._p_jar is not None and not retry.retries_interruptions(self.job):
+            if self.job._p_jar is not None and not (self.ahead or retry.retries_interruptions(self.job)):
                 guard.finishing = True
                 self.manager.commit()
                 guard.finishing = False

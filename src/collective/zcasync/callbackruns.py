@@ -48,10 +48,16 @@ def run(
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     conflicts: int = 0,
+    ahead: bool = False,
+    begun: bool = False,
 ) -> str:
-    """Run a job and its callbacks; return what to report of it. ``conflicts``: that it has met before, in this claim"""
+    """Run a job and its callbacks; return what to report of it.
+
+    ``conflicts``: that it has met before, in this claim. ``ahead``: whether it is known that it would be run again
+    after an interruption. ``begun``: whether a transaction has just begun.
+    """
     token = job.token
-    ended = Run(lambda: job, manager, around, args, kwargs, conflicts).go()
+    ended = Run(lambda: job, manager, around, args, kwargs, conflicts, ahead).go(begun)
     # A job that ended without callbacks can have got one since, from somebody who then owns it and sees to it.
     if ended == FINISHED and job._status_id == 2 and job.token == token:
         return run_callbacks(job, manager, around)

@@ -42,7 +42,8 @@ class Taken(NamedTuple):
 class Item(NamedTuple):
     """A claimed job for a thread. ``active``: whether the claim wrote ACTIVE. ``since``: when the pool got it, by the
     monotonic clock. ``bundle``: what it has in common with the jobs whose transaction it may share; None: with none.
-    ``conflicts``: whether it has met a conflict in such a transaction."""
+    ``conflicts``: whether it has met a conflict in such a transaction. ``cls``: the class of the job. ``ahead``:
+    whether the claim has seen that it would be run again after an interruption."""
 
     oid: bytes
     kind: str
@@ -54,6 +55,8 @@ class Item(NamedTuple):
     task: str = ""
     bundle: Any = None
     conflicts: int = 0
+    cls: Any = None
+    ahead: bool = False
 
 
 def group_of(job: Any) -> str:

@@ -19,6 +19,7 @@ from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.jobinfo import JobInfo
+from collective.zcasync.lookup import ghost_of
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.outcomes import WAITING
 from collective.zcasync.surroundings import Surroundings
@@ -43,29 +44,39 @@ def perform(
     around: Surroundings,
     info: JobInfo | None = None,
     conflicts: int = 0,
+    cls: Any = None,
+    ahead: bool = False,
 ) -> str:
     """Run a claimed job on a connection and the default manager of this thread; return what to report of it.
 
     ``kind``: "run", "expire" (it missed its begin_by), "resume" (its callbacks, after a takeover) or "callbacks". What
     the job's code sets in context variables (decimal's precision, for one) ends with the job. ``info`` learns of the
-    job as it goes. ``conflicts``: that it has met already, in this claim.
+    job as it goes. ``conflicts``: that it has met already, in this claim. ``cls``: its class, if that is known.
+    ``ahead``: whether it is known that it would be run again after an interruption.
     """
-    return contextvars.copy_context().run(_perform, database, oid, kind, token, around, info, conflicts)
+    how = conflicts, ahead
+    return contextvars.copy_context().run(_perform, database, oid, kind, token, around, info, cls, how)
 
 
 def _perform(
-    database: Any, oid: bytes, kind: str, token: str, around: Surroundings, info: JobInfo | None, conflicts: int
+    database: Any,
+    oid: bytes,
+    kind: str,
+    token: str,
+    around: Surroundings,
+    info: JobInfo | None,
+    cls: Any,
+    how: tuple[int, bool],
 ) -> str:
     manager = transaction.manager
-    manager.abort()
-    connection = open_for(database, oid, around.stopping)
+    connection = open_for(database, oid, around.stopping, cls)
     try:
-        job = connection.get(oid)
+        job = ghost_of(connection, oid, cls)
         if job.token != token:
             return REASSIGNED
         if info is not None and kind != "callbacks":
             info.begin(job)
-        report = _do(job, kind, manager, around, conflicts)
+        report = _do(job, kind, manager, around, how)
         if report == FINISHED:
             tracelog.info("completed %r in thread %s", job, threading.get_ident())
         if info is not None:
@@ -92,7 +103,7 @@ def close(connection: Any, manager: Any) -> None:
         connection.close()
 
 
-def _do(job: Any, kind: str, manager: Any, around: Surroundings, conflicts: int) -> str:
+def _do(job: Any, kind: str, manager: Any, around: Surroundings, how: tuple[int, bool]) -> str:
     if kind == "callbacks":
         return run_callbacks(job, manager, around)
     if kind == "resume" or job._status_id == 2:
@@ -104,7 +115,8 @@ def _do(job: Any, kind: str, manager: Any, around: Surroundings, conflicts: int)
         return FINISHED
     if job.interrupted_by:
         return _ask_again(job, manager, around)
-    return run(job, manager, around, conflicts=conflicts)
+    conflicts, ahead = how
+    return run(job, manager, around, conflicts=conflicts, ahead=ahead, begun=True)
 
 
 def _ask_again(job: Any, manager: Any, around: Surroundings) -> str:
@@ -126,7 +138,6 @@ def _ask_again(job: Any, manager: Any, around: Surroundings) -> str:
 def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings) -> str:
     """A job's thread dies under it: do at once what a takeover would do; return what to report."""
     manager = transaction.manager
-    manager.abort()
     connection = open_for(database, oid, around.stopping)
     reports: list[str] = []
     by = interruptions.STOP if around.stopping.is_set() else interruptions.THREAD
@@ -163,14 +174,18 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
         connection.close()
 
 
-def open_for(database: Any, oid: bytes, stopping: threading.Event) -> Any:
-    """A connection; while the database is away, wait until it gives the job's record: that is no trouble of the job."""
+def open_for(database: Any, oid: bytes, stopping: threading.Event, cls: Any = None) -> Any:
+    """A connection, in a transaction that begins with it. ``cls``: the job's class, if that is known.
+
+    While the database is away, wait until it gives the job's record: that is no trouble of the job.
+    """
     conflicts = 0
     while True:
         connection = None
         try:
-            connection = database.open()
-            connection.get(oid)._p_activate()
+            connection = _opened(database)
+            transaction.begin()
+            ghost_of(connection, oid, cls)._p_activate()
         except Exception as error:
             away, conflict = transactions.is_disconnect(error), transactions.is_conflict(error)
             if connection is not None and (away or conflict):
@@ -188,6 +203,20 @@ def open_for(database: Any, oid: bytes, stopping: threading.Event) -> Any:
             if connection is None:
                 raise
         return connection
+
+
+def _opened(database: Any) -> Any:
+    """A connection of the thread's manager. It does not ask what is new before its transaction begins: to open one
+    costs a question to the server with some storages, and to begin costs the same."""
+    manager = transaction.manager
+    manager.explicit = True
+    try:
+        connection = database.open()
+    finally:
+        manager.explicit = False
+    for one in connection.connections.values():
+        one.explicit_transactions = False  # what the job's code does without a begin works as ever
+    return connection
 
 
 def _expire(job: Any, manager: Any, around: Surroundings) -> str:

@@ -11,6 +11,7 @@ from collective.zcasync.execution import close
 from collective.zcasync.execution import open_for
 from collective.zcasync.fence import GroupGuard
 from collective.zcasync.job import Job
+from collective.zcasync.lookup import ghost_of
 from collective.zcasync.surroundings import after_job
 from collective.zcasync.surroundings import entered
 from collective.zcasync.surroundings import lets_pass
@@ -109,8 +110,7 @@ class Group:
         return contextvars.copy_context().run(self._perform, first)
 
     def _perform(self, first: Item) -> Done:
-        self.manager.abort()
-        self._connection = open_for(self.database, first.oid, self.around.stopping)
+        self._connection = open_for(self.database, first.oid, self.around.stopping, first.cls)
         try:
             with ExitStack() as heard:
                 stored = self._attempt(first, heard)
@@ -123,11 +123,12 @@ class Group:
 
     def _attempt(self, first: Item, heard: ExitStack) -> bool:
         """Run and commit them; whether that is stored. Whatever went wrong, each job will meet it again by itself."""
-        with self.around.attempt(first.who, False):
+        with self.around.attempt(first.who, False) as waited:
+            if waited:
+                self.manager.begin()
             self.manager.registerSynch(self.guard)
             try:
-                self.manager.begin()
-                job = self._connection.get(first.oid)
+                job = ghost_of(self._connection, first.oid, first.cls)
                 if job.token != first.token:
                     self.alone.append(first)
                     return False
@@ -165,7 +166,7 @@ class Group:
     def _run(self, item: Item, heard: ExitStack) -> bool:
         """Run one job, if it is still ours; whether others may follow."""
         try:
-            job = self._connection.get(item.oid)
+            job = ghost_of(self._connection, item.oid, item.cls)
             fits = job.token == item.token and job._status_id < 2
         except KeyError:  # no record; the run by itself will tell
             fits = False

@@ -69,6 +69,11 @@ def loads(job: Any) -> bool:
     return True
 
 
+def ghost_of(connection: Any, oid: bytes, cls: Any = None) -> Any:
+    """The job with that oid, not yet loaded. ``cls``: its class, if that is known: else the record is read to tell."""
+    return connection.get(oid) if cls is None else connection._reader.load_persistent(oid, cls)
+
+
 def main_of(job: Any) -> Any:
     """The job that a queue or agent holds: for a callback the one to which it belongs, by any chain; else itself."""
     while job.is_callback and IJob.providedBy(job.parent):

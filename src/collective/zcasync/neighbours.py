@@ -205,22 +205,28 @@ class Neighbours:
             return {who: max(1, int(limit.limit)) for who, limit in self._limits.items() if limit.limit < self.most}
 
     @contextmanager
-    def attempt(self, group: str, again: bool) -> Iterator[None]:
-        """Around one attempt: the first shares the group with others, a later one has it for itself."""
+    def attempt(self, group: str, again: bool) -> Iterator[bool]:
+        """Around one attempt: the first shares the group with others, a later one has it for itself.
+
+        Yields whether it had to wait.
+        """
+        waited = False
         with self.changed:
             if again:
                 self._alone[group] = self._alone.get(group, 0) + 1
                 while group in self._holder or self._sharers.get(group, 0):
+                    waited = True
                     self.changed.wait()
                 self._holder.add(group)
             else:
                 while group in self._holder or self._alone.get(group, 0):
+                    waited = True
                     self.changed.wait()
                 self._sharers[group] = self._sharers.get(group, 0) + 1
             self._begun[group] = self._begun.get(group, 0) + 1
             self._mine.attempt = self._begun[group], self._sharers.get(group, 0) > (0 if again else 1)
         try:
-            yield
+            yield waited
         finally:
             with self.changed:
                 if again:
@@ -228,4 +234,5 @@ class Neighbours:
                     self._alone[group] -= 1
                 else:
                     self._sharers[group] -= 1
-                self.changed.notify_all()
+                if again or self._alone.get(group, 0):  # else nobody waits for that
+                    self.changed.notify_all()

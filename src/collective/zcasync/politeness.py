@@ -53,19 +53,21 @@ class Politeness:
         """How many requests are being served."""
         return len(self._served)
 
-    def wait(self) -> None:
-        """Return when no request is being served, or after PATIENCE seconds."""
-        if self._served:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._served, PATIENCE)
+    def wait(self) -> bool:
+        """Return when no request is being served, or after PATIENCE seconds; whether there was one."""
+        if not self._served:
+            return False
+        with self._changed:
+            self._changed.wait_for(lambda: not self._served, PATIENCE)
+        return True
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Around the work of a job: it begins when no request is in its way."""
-        self.wait()
+    def turn(self) -> Iterator[bool]:
+        """Around the work of a job: it begins when no request is in its way. Yields whether there was one."""
+        waited = self.wait()
         began = time.thread_time()
         try:
-            yield
+            yield waited
         finally:
             self._sum_up(time.thread_time() - began)
 

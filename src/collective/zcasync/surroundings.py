@@ -48,15 +48,18 @@ class Surroundings:
     bundle: Callable[[tuple[str, str]], float] = bundle
 
     @contextmanager
-    def attempt(self, who: Neighbour, again: bool) -> Iterator[None]:
-        """Around one attempt: it begins when nobody has to go first. ``again``: whether it follows a conflict."""
+    def attempt(self, who: Neighbour, again: bool) -> Iterator[bool]:
+        """Around one attempt: it begins when nobody has to go first. ``again``: whether it follows a conflict.
+
+        Yields whether it may have had to wait.
+        """
         if again and self.neighbours is not None:
             self.neighbours.give_way(who)  # the first attempt was given a thread only when it might begin
         with (
-            nullcontext() if self.neighbours is None else self.neighbours.attempt(who[0], again),
-            nullcontext() if self.politeness is None else self.politeness.turn(),
+            nullcontext() if self.neighbours is None else self.neighbours.attempt(who[0], again) as waited,
+            nullcontext() if self.politeness is None else self.politeness.turn() as polite,
         ):
-            yield
+            yield again or bool(waited) or bool(polite)
 
     @property
     def goes_on(self) -> bool:

@@ -293,7 +293,11 @@ class AgentThreadPool:
         around, database = self.dispatcher.around, self.dispatcher.db
         goes_on = True
         try:
-            report = execution.perform(database, item.oid, item.kind, item.token, around, item.info, item.conflicts)
+            report = execution.perform(
+                *(database, item.oid, item.kind, item.token, around, item.info, item.conflicts),
+                cls=item.cls,
+                ahead=item.ahead,
+            )
         except BaseException as error:
             goes_on = False
             if not around.stopping.is_set():
@@ -333,8 +337,8 @@ class AgentThreadPool:
             return execution.REASSIGNED
 
 
-def execution_items(taken: list[Any], active: bool, queue: str) -> list[Item]:
-    """Items for jobs that a claim has taken."""
+def execution_items(taken: list[Any], active: bool, queue: str, ahead: bool = False) -> list[Item]:
+    """Items for jobs that a claim has taken. ``ahead``: it has seen that they are run again after interruptions."""
     now = time.monotonic()
     return [
         Item(
@@ -342,6 +346,8 @@ def execution_items(taken: list[Any], active: bool, queue: str) -> list[Item]:
             JobInfo(job, queue),
             job.task,
             groups.bundle_of(job) if kind == "run" else None,
+            cls=type(job),
+            ahead=ahead,
         )
         for job, kind in taken
     ]
