@@ -171,6 +171,8 @@ PAGES = {
     "jobs-finished": "@@zcasync-jobs?state=finished",
     "jobs-failed": "@@zcasync-jobs?state=failed",
     "queues": "@@zcasync-queues",
+    "tasks": "@@zcasync-tasks",
+    "task": "@@zcasync-task?name=collective.zcasync.demo.tasks.rehearse",
     "policies": "@@zcasync-policies",
     "policy": "@@zcasync-policy?name=default",
     "policy-add": "@@zcasync-policy-add",

@@ -12,6 +12,7 @@ from collective.zcasync.browser.myresults import outcome_of
 from collective.zcasync.browser.note import SCRIPT
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.browser.tasks import startable
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
@@ -128,6 +129,12 @@ class MyJobs(OwnJobsView):
     def script_url(self) -> str:
         """URL of the script that keeps the page fresh."""
         return f"{self.site_url}/{SCRIPT}"
+
+    @property
+    def tasks_url(self) -> str:
+        """URL of the page for starting tasks; empty if there is none that the person may start."""
+        may = any(startable(self.context, task) for task in registry.values())
+        return self.page_url("zcasync-tasks") if may else ""
 
     @cached_property
     def active(self) -> list[OwnLine]:

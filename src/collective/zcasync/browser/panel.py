@@ -33,6 +33,7 @@ PAGES = (
     ("zcasync-overview", _("nav_overview", default="Overview"), VIEW_JOBS),
     ("zcasync-jobs", _("nav_jobs", default="Jobs"), VIEW_JOBS),
     ("zcasync-queues", _("nav_queues", default="Queues"), VIEW_JOBS),
+    ("zcasync-tasks", _("nav_tasks", default="Start a task"), VIEW_JOBS),
     ("zcasync-policies", _("nav_policies", default="Retry policies"), MANAGE_JOBS),
     ("zcasync-settings", _("nav_settings", default="Settings"), MANAGE_JOBS),
 )
@@ -207,6 +208,12 @@ class PanelForm(Panel):
     enableCSRFProtection = True
     #: Lines above the form: the first tells what the others are.
     notes: list[str] = []
+    actions: Any
+
+    def paint(self, **colors: str) -> None:
+        """Give buttons, by name, colours of Bootstrap: z3c.form's own class would make all of them grey."""
+        for name, color in colors.items():
+            self.actions[name].klass = f"submit-widget button-field btn btn-{color}"
 
 
 class PanelFormWrapper(Panel, FormWrapper):

@@ -1,9 +1,10 @@
-"""The demo's tasks: ``import_distribution`` makes one page; ``report`` waits for all of them and sums up."""
+"""The demo's tasks: ``import_distribution`` makes a page, ``report`` sums up all, ``rehearse`` is to be watched."""
 
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence
 from collective.zcasync.api import job as job_by_id
+from collective.zcasync.api import progress
 from collective.zcasync.demo.distributions import canonical
 from collective.zcasync.demo.distributions import describe
 from collective.zcasync.demo.distributions import Description
@@ -18,12 +19,18 @@ from plone.app.textfield.value import RichTextValue
 from typing import Any
 from typing import NamedTuple
 
+import time
+
 #: Id of the page that ``report`` writes.
 REPORT_ID = "report"
 
 
 class Unfinished(ZCAsyncError):
     """Jobs that the report is about still run. Its retry policy tries again two seconds later."""
+
+
+class RehearsalFailed(ZCAsyncError):
+    """The rehearsal broke down, as it was asked to."""
 
 
 class Imported(NamedTuple):
@@ -78,6 +85,20 @@ def report(folder: Any, imports: Sequence[tuple[str, str]]) -> str:
         text=_rich_text(_report(imported, failed)),
     )
     return str(page.absolute_url())
+
+
+@task(title="Rehearse", visible=True)
+def rehearse(steps: int = 20, seconds: float = 0.5, fail_at: int | None = None) -> str:
+    """Count steps, slowly, so that one can watch a job.
+
+    Each step takes so many seconds. At the step that is to fail, the rehearsal breaks down.
+    """
+    for step in range(steps):
+        progress(step, steps, f"step {step + 1}")
+        if step + 1 == fail_at:
+            raise RehearsalFailed(f"broke down at step {step + 1}")
+        time.sleep(seconds)
+    return f"{steps} steps were rehearsed"
 
 
 def _page(description: Description) -> str:
