@@ -1,7 +1,11 @@
 """What a job's record holds: little, since all of it is loaded and written several times in a job's life."""
 
 from collective.zcasync import clock
+from collective.zcasync import sweeping
+from collective.zcasync.claims import Taker
 from collective.zcasync.job import Job
+from collective.zcasync.jobinfo import End
+from collective.zcasync.slot import Slot
 from collective.zcasync.testing import wait_for_result
 from datetime import datetime
 from datetime import timedelta
@@ -73,3 +77,53 @@ def test_the_defaults_of_an_applications_class_are_written_as_they_may_change(qu
 
     assert (job.capture_locals, job.mood) == (False, "")
     assert {"capture_locals", "mood"} <= set(job.__getstate__()) and "priority" not in job.__getstate__()
+
+
+def _claimed(queue: Any, number: int) -> tuple[Any, list[Job]]:
+    agent = enginejobs.make_agent(queue)
+    jobs = [queue.put(Job(enginejobs.add, value)) for value in range(number)]
+    transaction.commit()
+    assert len(Taker(queue, agent.slot).take(number)) == number
+    agent.hold_all([(job, True) for job in jobs])
+    transaction.commit()
+    return agent.slot, jobs
+
+
+def test_a_slot_writes_of_a_running_job_little_more_than_its_reference(queue: Any) -> None:
+    slot, (job,) = _claimed(queue, 1)
+
+    def size() -> int:
+        return len(queue._p_jar._storage.load(slot._p_oid)[0])
+
+    before, others = size(), [Job(enginejobs.add, number) for number in range(20)]
+    for other in others:
+        queue._p_jar.add(other)
+    slot.hold("main", others)
+    transaction.commit()
+
+    assert list(slot.running) == [job._p_oid, *(other._p_oid for other in others)]
+    assert size() - before < 20 * 25
+
+
+def test_a_slot_knows_its_running_jobs_again_also_from_a_record_of_before(queue: Any) -> None:
+    slot, jobs = _claimed(queue, 3)
+    slot._p_deactivate()
+    held = {job._p_oid: (job, "main") for job in jobs}
+
+    assert list(slot.running.items()) == list(held.items())
+    old = Slot(1)
+    old.__setstate__({**slot.__getstate__(), "running": held})
+    assert old.running == held
+
+
+def test_a_job_that_is_told_of_twice_is_filed_once(queue: Any) -> None:
+    slot, jobs = _claimed(queue, 2)
+    for job in jobs:
+        job._finish(1, clock.utcnow())
+    ends = {job._p_oid: end for job in jobs if (end := End.of(job))}
+    told = [(job._p_oid, "finished") for job in jobs]
+
+    assert len(ends) == 2
+    sweeping.sweep(queue, slot, told + told, ends)
+    assert sorted(job.args[0] for job in queue.finished()) == [0, 1]
+    assert (slot.running, slot.counts["succeeded"]) == ({}, 2)

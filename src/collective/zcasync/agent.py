@@ -1,6 +1,7 @@
 """The agent: claims jobs of one queue for one dispatcher, by filter or chooser."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
@@ -19,7 +20,7 @@ from zope.interface import alsoProvides
 from zope.interface import implementer
 from zope.interface import noLongerProvides
 
-import uuid
+import secrets
 
 #: Jobs at once, unless the template or the site says otherwise.
 DEFAULT_SIZE = 3
@@ -28,6 +29,9 @@ DEFAULT_SIZE = 3
 DEFAULT_PREFETCH = 32
 
 DEFAULT_WEIGHT = 1
+
+#: Random bytes of a claim's token: no two claims of one job may have the same.
+TOKEN = 8
 
 
 @implementer(IAgent)
@@ -162,11 +166,18 @@ class Agent(Base):
 
     def hold(self, job: Any, active: bool) -> None:
         """Enter a job that was taken out of the queue."""
-        if job._p_oid is None:
-            self._p_jar.add(job)
-        job._claim(self, uuid.uuid4().hex, clock.utcnow(), active)
-        slot = self.slot
-        slot.running = {**slot.running, job._p_oid: (job, self.name)}
+        self.hold_all([(job, active)])
+
+    def hold_all(self, taken: Iterable[tuple[Any, bool]]) -> None:
+        """Enter jobs that were taken out of the queue, each with whether it is ACTIVE now."""
+        now, jobs = clock.utcnow(), []
+        for job, active in taken:
+            if job._p_oid is None:
+                self._p_jar.add(job)
+            job._claim(self, secrets.token_hex(TOKEN), now, active)
+            jobs.append(job)
+        if jobs:
+            self.slot.hold(self.name, jobs)
 
     def jobCompleted(self, job: Any) -> None:
         """Move a finished job to ``completed``."""

@@ -179,19 +179,14 @@ class AgentClaims:
             return []
         pool, queue, home = self._pool_of(agent), taker.queue, taker.only is None
         fits = pool.admits()
-        taken = taker.take(free, accepts, self._solitude.admits(queue, home, fits))
-        self._hold(agent, taken, True)
-        items = execution_items(taken, True, name)
-        if ahead and len(taken) == free and not self._solitude.closed:
-            # After a death nobody would know whether a job that was claimed ahead had begun.
-
-            def runs_twice(job: Any) -> bool:
-                return retry.retries_interruptions(job) and fits(job)
-
-            more = taker.take(ahead, accepts, self._solitude.admits(queue, False, runs_twice))
-            self._hold(agent, more, False)
-            items += execution_items(more, False, name, ahead=True)
-        return items
+        at_once = self._solitude.admits(queue, home, fits)
+        # After a death nobody would know whether a job that was claimed ahead had begun.
+        later = self._solitude.admits(queue, False, lambda job: retry.retries_interruptions(job) and fits(job))
+        taken = taker.take(free, accepts, at_once, ahead, later)
+        self._hold(agent, taken[:free], True)
+        self._hold(agent, taken[free:], False)
+        items = execution_items(taken[:free], True, name)
+        return items + execution_items(taken[free:], False, name, ahead=True)
 
     @staticmethod
     def _tell(queue: str, agent: Any, error: Exception) -> Failure:
@@ -201,8 +196,7 @@ class AgentClaims:
 
     @staticmethod
     def _hold(agent: Any, taken: list[entries.Taken], active: bool) -> None:
-        for job, kind in taken:
-            agent.hold(job, active and kind == "run")
+        agent.hold_all((job, active and kind == "run") for job, kind in taken)
 
     def _choose(self, name: str, agent: Any, free: int) -> list[Any]:
         """For agents with a chooser, or a _choose of their own: one job after the other."""

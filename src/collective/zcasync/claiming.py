@@ -31,8 +31,9 @@ import time
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
 
-#: Finished jobs that are filed away together, and the seconds that one of them waits at most.
-SWEEP_AT, SWEEP_AFTER = 32, 1.0
+#: Finished jobs that are filed away together, and the seconds that one of them waits at most. A claim that has other
+#: things to store files fewer, but not each single one: each time a part of the history is written.
+SWEEP_AT, SWEEP_WITH, SWEEP_AFTER = 32, 16, 1.0
 
 #: Claims of one transaction that may conflict in a row before the next wake-up has to try again.
 CLAIM_TRIES = 20
@@ -153,7 +154,7 @@ class Claimer:
             self.agents.news_abroad = self.news.seen(name, look)
             self.dispatcher.manager.begin()
             try:
-                info, items = self._claim_once(name, reports, full, look, limit)
+                info, items, swept = self._claim_once(name, reports, full, look, limit)
                 if items is None:
                     self.dispatcher.manager.abort()
                     self._give_reports(name, reports)
@@ -180,7 +181,9 @@ class Claimer:
             took = min(time.monotonic() - began, STALE_AFTER / 2)
             self.agents.mean = 0.9 * self.agents.mean + 0.1 * took if self.agents.mean else took
             self.upkeep.stored(name)
-            for report in reports:
+            if not swept:
+                self._give_reports(name, reports)
+            for report in reports if swept else ():
                 self._tokens.pop(report.oid, None)
             self.laning.committed()
             for pool in self._pools(name):
@@ -229,7 +232,9 @@ class Claimer:
 
     def _claim_once(
         self, name: str, reports: list[Report], full: bool, look: bool, limit: int
-    ) -> tuple[dict[str, Any] | None, Given | None]:
+    ) -> tuple[dict[str, Any] | None, Given | None, bool]:
+        """What the poll remembers; the jobs for threads, None if there is nothing to commit; and whether it has acted
+        on the reports."""
         queues = get_queues(self.dispatcher.connection)
         queue = None if queues is None else queues.get(name)
         da = None if queue is None else queue.dispatchers.get(self.dispatcher.UUID)
@@ -237,7 +242,7 @@ class Claimer:
             queue = None
         if queue is None or da is None or da.activated is None:
             self.dispatcher._full.set()  # registered anew, or brought back, by the poll that follows
-            return None, None
+            return None, None, False
         slot = da.slot
         row = series.begin(queue, slot)
         self.agents.unfinished, queue._v_entered = True, False
@@ -274,15 +279,16 @@ class Claimer:
         tidied = self.laning.end(slot, full, done, partial(self.agents.refused, name)) or tidied
         self.upkeep.note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:
-            return info, None
-        if reports and not urgent:
+            return info, None, False
+        if not urgent and len(reports) >= SWEEP_WITH:
             self._sweep(queue, slot, reports, given)
+            urgent = True
         started = [oid for pool in self._pools(name) for oid in pool.started()]
         if started:
             slot.started = frozenset(oid for oid in (*slot.started, *started) if oid in slot.running)
         self.agents.unfinished = self.agents.unfinished or queue._v_entered
         series.end(slot, row, given)
-        return info, given
+        return info, given, urgent
 
     def _sweep(self, queue: Any, slot: Any, reports: list[Report], given: Iterable[tuple[Any, list[Item]]]) -> None:
         """File away what threads have done with. ``given``: what this claim takes: perhaps one of those jobs again."""

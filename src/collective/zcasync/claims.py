@@ -71,11 +71,18 @@ class Taker(Spilling):
         self.more = False
 
     def take(
-        self, want: int, accepts: Callable[[Any], bool] | None = None, needed: Callable[[Any], bool] | None = None
+        self,
+        want: int,
+        accepts: Callable[[Any], bool] | None = None,
+        needed: Callable[[Any], bool] | None = None,
+        ahead: int = 0,
+        needed_ahead: Callable[[Any], bool] | None = None,
     ) -> list[Taken]:
-        """Up to ``want`` jobs that may start now. ``accepts``: the agent's filter. ``needed``: false for a job that may
-        not be taken now (it stays, and is not remembered)."""
+        """Up to ``want`` jobs that may start now, and then up to ``ahead`` that may start soon. ``accepts``: the
+        agent's filter. ``needed``, ``needed_ahead``: false for a job that may not be taken now (it stays, and is not
+        remembered)."""
         taken: list[Taken] = []
+        first, want = want, want + ahead
         self.passed, self.more = set(), False
         self.lanes.full, moved = set(), self.moved
         self.skipped.begin()
@@ -94,7 +101,7 @@ class Taker(Spilling):
                 if len(taken) == want:
                     break
                 looked += 1
-                kind = self.consider(row, accepts, needed)
+                kind = self.consider(row, accepts, needed if len(taken) < first else needed_ahead)
                 if kind:
                     taken.append(Taken(row.job, kind))
         self.spill(budget, deep=False)

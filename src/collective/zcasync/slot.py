@@ -2,10 +2,13 @@
 
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collective.zcasync.history import History
 from collective.zcasync.history import OUTCOMES
 from collective.zcasync.history import PERIOD
+from collective.zcasync.jobinfo import End
 from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import records_of
 from datetime import datetime
@@ -50,6 +53,20 @@ class Slot(Persistent):
         self.counts: dict[str, int] = {}
         self.history = History()
 
+    # Each claim writes this record: a running job takes a third of the room under its agent's name alone.
+
+    def __getstate__(self) -> Any:
+        held: dict[str, list[Any]] = {}
+        for job, agent in self.running.values():
+            held.setdefault(agent, []).append(job)
+        return {**super().__getstate__(), "running": tuple((agent, tuple(jobs)) for agent, jobs in held.items())}
+
+    def __setstate__(self, state: Any) -> None:
+        held = state["running"]
+        if not isinstance(held, dict):  # as records from before this have it
+            held = {job._p_oid: (job, agent) for agent, jobs in held for job in jobs}
+        super().__setstate__({**state, "running": held})
+
     def count(self, kind: str, change: int) -> None:
         """Add to one of COUNTS."""
         if change:
@@ -59,10 +76,27 @@ class Slot(Persistent):
 
     def file(self, job: Any, outcome: str, ended: datetime, group: str | None = None) -> None:
         """Enter a finished job into the history. ``group``: the job's, so that it need not be loaded."""
-        number = self.filed.get(outcome, 0)
-        fresh = self.history.add(job, outcome, ended, number >= PERIOD, group)
-        self.filed = {**self.filed, outcome: 1 if fresh else number + 1}
+        self.filed = self._enter(self.filed, job, outcome, ended, group)
         self.count(outcome, 1)
+
+    def file_ended(self, ended: Iterable[tuple[Any, End]]) -> None:
+        """The same for jobs that it holds, and that are looked at no more: (job, end). It holds them no longer."""
+        filed, counts, oids = self.filed, dict(self.counts), set()
+        for job, end in ended:
+            filed = self._enter(filed, job, end.outcome, end.moment, end.group)
+            counts[end.outcome] = counts.get(end.outcome, 0) + 1
+            oids.add(job._p_oid)
+        if oids:
+            self.filed, self.counts = filed, counts
+            self._let_go(oids)
+
+    def _enter(
+        self, filed: dict[str, int], job: Any, outcome: str, ended: datetime, group: str | None
+    ) -> dict[str, int]:
+        """Enter a job into the history; what ``filed`` is by that."""
+        number = filed.get(outcome, 0)
+        fresh = self.history.add(job, outcome, ended, number >= PERIOD, group)
+        return {**filed, outcome: 1 if fresh else number + 1}
 
     def backlog(self, group: str) -> Any:
         """The backlog of one group, made if it is missing."""
@@ -73,11 +107,18 @@ class Slot(Persistent):
                 self._p_jar.add(tree)  # rejections know it by its oid
         return tree
 
+    def hold(self, agent: str, jobs: Iterable[Any]) -> None:
+        """Hold these jobs for an agent."""
+        self.running = {**self.running, **{job._p_oid: (job, agent) for job in jobs}}
+
     def release(self, oid: bytes) -> None:
         """Hold the job no longer."""
-        self.running = {other: row for other, row in self.running.items() if other != oid}
-        if oid in self.deferreds:
-            self.deferreds = {other: row for other, row in self.deferreds.items() if other != oid}
+        self._let_go((oid,))
+
+    def _let_go(self, oids: Collection[bytes]) -> None:
+        self.running = {other: row for other, row in self.running.items() if other not in oids}
+        if any(oid in self.deferreds for oid in oids):
+            self.deferreds = {other: row for other, row in self.deferreds.items() if other not in oids}
 
     def send(self, job: Any, subject: tuple[str, str], value: Any) -> None:
         """Put a letter for a running job into the mailbox.

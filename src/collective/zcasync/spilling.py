@@ -23,8 +23,9 @@ SPILL = 64
 #: Jobs that one call moves to the backlogs at most, that a poll moves, and that are moved of each overflow's newest.
 SPILL_AT_MOST, SPILL_AT_POLL, SPILL_TAIL = 2000, 500, 8
 
-#: For each job that a claim wants it moves so many to the backlog, and some more: it must not take much longer by that.
-SPILL_EACH, SPILL_MORE = 1, 8
+#: For each job that a claim wants it moves so many to the backlog, and some more: it must not take much longer by that,
+#: and each move writes two or three records, however much it moves.
+SPILL_EACH, SPILL_MORE = 1, 32
 
 
 class Spilling(Moves):

@@ -15,14 +15,14 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]], ends: Map
     """File away what the threads report as done: (oid, report). ``ends``: of those that need no look at their records,
     and have not been claimed again since."""
     trees = waiting.trees(queue)
+    plain: dict[bytes, tuple[Any, End]] = {}
     for oid, report in reports:
         row = slot.running.get(oid) or slot.deferreds.get(oid)
-        if row is None:
+        if row is None or oid in plain:
             continue
         end = ends.get(oid) if ends else None
         if end is not None and report == "finished" and not slot.has_mail(oid) and not waiting.key_in(oid, trees):
-            slot.release(oid)
-            slot.file(row[0], end.outcome, end.moment, end.group)
+            plain[oid] = row[0], end
             continue
         job = row[0]
         owned = job.token is not None and job.agent is not None and job.agent.slot is slot
@@ -52,6 +52,7 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]], ends: Map
             if job.held_back or job._status_id >= 2:
                 filing.leave_quotas(queue, job)
             letters.stop_if_asked(queue, job, told)
+    slot.file_ended(plain.values())
     slot.started = frozenset(oid for oid in slot.started if oid in slot.running)
 
 
