@@ -81,7 +81,8 @@ def make_rule(trouble: str, exception: str = "", **numbers: Any) -> Rule:
     """One rule, checked. ``exception``: dotted name of the class that it is about, with its subclasses."""
     if trouble not in TROUBLES:
         raise InvalidValueError(f"trouble: {trouble!r} is none of {', '.join(TROUBLES)}")
-    if exception and (trouble in ("interruption", "away") or "." not in exception.strip(".")):
+    dotted = isinstance(exception, str) and "." in exception.strip(".")
+    if exception and (trouble in ("interruption", "away") or not dotted):
         raise InvalidValueError(
             f"exception: {exception!r} must be a dotted name such as smtplib.SMTPException, and goes with"
             " conflict, error and commit only"
@@ -300,7 +301,7 @@ def _check_number(field: str, value: Any) -> Any:
     if value is None and optional:
         return None
     wrong = isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)
-    if wrong or math.isnan(value) or not least <= value <= most:
+    if wrong or not least <= value <= most:  # also not a number
         whole = "whole numbers" if kind is int else "numbers"
         none = ", or None for no limit" if optional else ""
         raise InvalidValueError(

@@ -1,14 +1,13 @@
 """What the pages of Site Setup → Background jobs have in common: navigation, rights, times, links."""
 
 from AccessControl import getSecurityManager
-from Acquisition import aq_inner
-from Acquisition import aq_parent
 from collective.zcasync import clock
 from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import JobRow
 from collective.zcasync.joblists import RUNNING
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
+from collective.zcasync.ploneapp.rights import is_root_manager
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.readable import span_text
@@ -255,16 +254,6 @@ class PanelMacros(BrowserView):
 
     def __getitem__(self, name: str) -> Any:
         return self.macros[name]
-
-
-def is_root_manager() -> bool:
-    """Whether the current user is a Manager, and comes from the user folder at the root."""
-    user = getSecurityManager().getUser()
-    if "Manager" not in user.getRoles():
-        return False
-    folder = aq_parent(aq_inner(user))
-    home = aq_parent(aq_inner(folder)) if folder is not None else None
-    return home is not None and tuple(home.getPhysicalPath()) == ("",)
 
 
 def number_or_more(count: Any) -> str:

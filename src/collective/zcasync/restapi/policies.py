@@ -1,0 +1,126 @@
+"""Retry policies: ``@background-policies`` and ``@background-policies/NAME``."""
+
+from collective.zcasync import policyactions
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.configuredpolicy import RULE_FIELDS
+from collective.zcasync.exceptions import PolicyNotFound
+from collective.zcasync.jsonvalues import SHOWN
+from collective.zcasync.readable import text_of
+from collective.zcasync.restapi import data
+from collective.zcasync.restapi.errors import Conflict
+from collective.zcasync.restapi.service import JobsService
+from typing import Any
+from zExceptions import BadRequest
+
+#: The numbers of a policy.
+NUMBERS = tuple(ConfiguredPolicy("any").numbers())
+
+#: What a rule may say.
+RULE_KEYS = ("trouble", "exception", *RULE_FIELDS)
+
+
+class Policies(JobsService):
+    """The base of the services about retry policies."""
+
+    name = "@background-policies"
+    most = 1
+
+    def told(self, policy: ConfiguredPolicy) -> dict[str, Any]:
+        """One policy as JSON."""
+        may_edit = self.rights.may_edit(policy.owner)
+        return data.policy_line(policy, self.url(policy.name), self.rights.group, may_edit)
+
+    def named(self) -> ConfiguredPolicy:
+        """The policy that the path names."""
+        if not self.path:
+            raise BadRequest(f"Say which policy is meant: {self.url('NAME')}.")
+        (name,) = self.path
+        found: ConfiguredPolicy | None = self.queues.policies.get(name)
+        if found is None:
+            known = ", ".join(self.queues.policies) or "none"
+            raise PolicyNotFound(f"There is no retry policy {name!r}; there are: {known}.")
+        return found
+
+    def editable(self) -> ConfiguredPolicy:
+        """The same, if the user may change it."""
+        policy = self.named()
+        self.demand(
+            self.rights.may_edit(policy.owner), "change this policy: it belongs to all sites, or to another one"
+        )
+        return policy
+
+    def rules(self) -> list[dict[str, Any]] | None:
+        """The rules of the body, or None."""
+        found = self.take("rules", list)
+        for rule in found or ():
+            if not isinstance(rule, dict) or not {"trouble"} <= rule.keys() <= set(RULE_KEYS):
+                raise BadRequest(
+                    f"rules: {text_of(rule, SHOWN)} is not allowed; each must be an object with trouble, and may have"
+                    f" {', '.join(RULE_KEYS[1:])}."
+                )
+        checked: list[dict[str, Any]] | None = found
+        return checked
+
+    def numbers(self) -> dict[str, Any]:
+        """The numbers of the body, to be checked by the policy."""
+        return {name: self.body[name] for name in NUMBERS if name in self.body}
+
+
+class PoliciesGet(Policies):
+    """One policy with those who use it, or all."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        if not self.path:
+            items = [self.told(policy) for policy in self.queues.policies.values()]
+            return {"@id": self.url(), "items": items, "items_total": len(items)}
+        policy = self.named()
+        use = policyactions.policy_use(self.queues, policy.name)
+        return {**self.told(policy), "used_by": {"tasks": list(use.tasks), "jobs": data.count(use.jobs)}}
+
+
+class PoliciesPost(Policies):
+    """Make a policy, which then belongs to the site."""
+
+    most = 0
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        self.refuse_others("name", "rules", *NUMBERS)
+        name = self.take("name", str, required=True)
+        policy = policyactions.create_policy(
+            self.queues, name, self.rights.group, rules=self.rules() or (), **self.numbers()
+        )
+        self.request.response.setStatus(201)
+        self.request.response.setHeader("Location", self.url(name))
+        return self.told(policy)
+
+
+class PoliciesPatch(Policies):
+    """Change a policy. With ``version`` only if nobody has changed it since: else 409."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        policy = self.editable()
+        self.refuse_others("rules", "version", *NUMBERS)
+        version = self.take("version", str)
+        policy._p_activate()
+        if version is not None and version != policy._p_serial.hex():
+            raise Conflict(
+                f"The retry policy {policy.name!r} was changed since version {text_of(version, SHOWN)}; it is"
+                f" {policy._p_serial.hex()!r} now. Look at it again."
+            )
+        policyactions.change_policy(policy, rules=self.rules(), **self.numbers())
+        return self.told(policy)
+
+
+class PoliciesDelete(Policies):
+    """Remove a policy that nobody uses."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        policyactions.remove_policy(self.queues, self.editable().name)
+        return self.reply_no_content()

@@ -1,0 +1,125 @@
+"""Queues with their quotas and agents: ``@background-queues`` and ``@background-queues/NAME``."""
+
+from collective.zcasync import actions
+from collective.zcasync import joblists
+from collective.zcasync import queueactions
+from collective.zcasync.jsonvalues import SHOWN
+from collective.zcasync.readable import text_of
+from collective.zcasync.restapi import data
+from collective.zcasync.restapi.service import JobsService
+from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
+from typing import Any
+from zExceptions import BadRequest
+
+
+class Queues(JobsService):
+    """The base of the services about queues. The default queue is called ``default`` here."""
+
+    name = "@background-queues"
+    most = 1
+
+    def told(self, row: joblists.QueueRow) -> dict[str, Any]:
+        """One queue as JSON."""
+        name = row.name or DEFAULT_QUEUE
+        may_edit = self.rights.may_edit(row.owner)
+        return data.queue_line(row, self.url(name), self.rights.group, may_edit, self.queues[row.name])
+
+    def told_of(self, queue: Any) -> dict[str, Any]:
+        """A stored queue as JSON."""
+        return next(self.told(row) for row in joblists.queues(self.queues) if row.name == queue.name)
+
+    def named(self) -> Any:
+        """The queue that the path names."""
+        if not self.path:
+            raise BadRequest(f"Say which queue is meant: {self.url('NAME')}.")
+        return self.queue(self.path[0])
+
+    def editable(self) -> Any:
+        """The same, if the user may change it."""
+        queue = self.named()
+        self.demand(self.rights.may_edit(queue.owner), "change this queue: it belongs to all sites, or to another one")
+        return queue
+
+
+class QueuesGet(Queues):
+    """One queue, or all."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        if self.path:
+            return self.told_of(self.named())
+        rows = joblists.queues(self.queues)
+        return {"@id": self.url(), "items": [self.told(row) for row in rows], "items_total": len(rows)}
+
+
+class QueuesPost(Queues):
+    """Make a queue, which then belongs to the site."""
+
+    most = 0
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        self.refuse_others("name", *queueactions.QUEUE_NUMBERS)
+        numbers = {name: self.body[name] for name in queueactions.QUEUE_NUMBERS if name in self.body}
+        name = self.take("name", str, required=True)
+        if name == DEFAULT_QUEUE:
+            raise BadRequest(f"name: {name!r} is not allowed; it is what the queue without a name is called here.")
+        queue = queueactions.create_queue(self.connection, name, self.rights.group, **numbers)
+        self.request.response.setStatus(201)
+        self.request.response.setHeader("Location", self.url(name))
+        return self.told_of(queue)
+
+
+class QueuesPatch(Queues):
+    """Pause or resume a queue, change its numbers, its quotas and its agents; null removes one of these."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        queue = self.editable()
+        self.refuse_others("paused", "quotas", "agents", *queueactions.QUEUE_NUMBERS)
+        paused = self.take("paused", bool)
+        numbers = {name: self.body[name] for name in queueactions.QUEUE_NUMBERS if name in self.body}
+        queueactions.change_queue(queue, **numbers)
+        for quota in self.take("quotas", list, default=[]):
+            self._quota(queue, quota)
+        for agent in self.take("agents", list, default=[]):
+            self._agent(queue, agent)
+        if paused is not None and paused != queue.paused:
+            (actions.pause_queue if paused else actions.resume_queue)(queue)
+        return self.told_of(queue)
+
+    def _quota(self, queue: Any, wanted: Any) -> None:
+        _check_keys("quotas", wanted, ("name", "size"))
+        if wanted["size"] is None:
+            queueactions.remove_quota(queue, wanted["name"])
+        else:
+            queueactions.set_quota(queue, wanted["name"], wanted["size"], self.rights.group)
+
+    def _agent(self, queue: Any, wanted: Any) -> None:
+        _check_keys("agents", wanted, ("role", "name", "size"), ("weight", "prefetch"))
+        if wanted["size"] is None:
+            queueactions.remove_agent(queue, wanted["role"], wanted["name"])
+        else:
+            queueactions.set_agent(queue, owner=self.rights.group, **wanted)
+
+
+class QueuesDelete(Queues):
+    """Remove a queue in which no job waits."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        queueactions.remove_queue(self.editable())
+        return self.reply_no_content()
+
+
+def _check_keys(where: str, value: Any, needed: tuple[str, ...], others: tuple[str, ...] = ()) -> None:
+    """BadRequest unless the value is an object that has these keys and no others; names are texts."""
+    wrong = not isinstance(value, dict) or not set(needed) <= value.keys() <= {*needed, *others}
+    if wrong or any(not isinstance(value[key], str) for key in needed if key != "size"):
+        also = f", and may have {', '.join(others)}" if others else ""
+        raise BadRequest(
+            f"{where}: {text_of(value, SHOWN)} is not allowed; each must be an object with {', '.join(needed)}{also}."
+        )

@@ -1,0 +1,216 @@
+"""What all services have in common: rights, paths, bodies, numbers of pages, and errors in plone.restapi's form."""
+
+from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.jsonvalues import is_json
+from collective.zcasync.jsonvalues import SHOWN
+from collective.zcasync.ploneapp.rights import Rights
+from collective.zcasync.ploneapp.sites import connection_of
+from collective.zcasync.queue import get_queues
+from collective.zcasync.readable import text_of
+from collective.zcasync.restapi.errors import answer_to
+from collective.zcasync.restapi.errors import KNOWN
+from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
+from functools import cached_property
+from plone.protect.authenticator import check
+from plone.protect.interfaces import IDisableCSRFProtection
+from plone.restapi.services import Service
+from typing import Any
+from urllib.parse import quote
+from urllib.parse import urlencode
+from zExceptions import BadRequest
+from zExceptions import Forbidden
+from zExceptions import NotFound
+from zExceptions import Unauthorized
+from zope.i18n import translate
+from zope.interface import alsoProvides
+from zope.interface import implementer
+from zope.publisher.interfaces import IPublishTraverse
+
+import json
+import transaction
+
+#: Bytes of a body: what goes into a job has its own, larger limit, for puts from code.
+MOST_BYTES = 1_000_000
+
+#: Items of one page, unless ``b_size`` says otherwise, and at most.
+PAGE, LARGEST_PAGE = 25, 500
+
+#: Numbers of one page's start; beyond, no list is followed.
+LAST_START = 10_000_000
+
+#: Methods that no form and no script of another site can send without being asked for leave before.
+NOT_FORGED = ("PATCH", "PUT", "DELETE")
+
+
+@implementer(IPublishTraverse)
+class JobsService(Service):
+    """The base of the services. ``name``: what follows the site's URL; ``most``: parts of the path behind it."""
+
+    name = ""
+    most = 0
+    context: Any
+    request: Any
+
+    def __init__(self, context: Any, request: Any) -> None:
+        super().__init__(context, request)
+        self.path: list[str] = []
+
+    def publishTraverse(self, request: Any, name: str) -> "JobsService":
+        """Take the rest of the path."""
+        self.path.append(name)
+        return self
+
+    def render(self) -> Any:
+        """Answer; an error that one of us has raised undoes what was changed, and is told with the status that fits.
+
+        Not left to the publisher: it would replace the message of what was not found.
+        """
+        try:
+            if len(self.path) > self.most:
+                raise NotFound(f"There is nothing at {'/'.join(self.path)!r} below {self.url()}.")
+            return super().render()
+        except KNOWN as error:
+            transaction.doom()
+            status, body = answer_to(error)
+            self.request.response.setStatus(status)
+            self.request.response.setHeader("Content-Type", self.content_type)
+            return json.dumps(body, indent=2, sort_keys=True)
+
+    # Rights
+
+    @cached_property
+    def rights(self) -> Rights:
+        """What the user may do."""
+        return Rights(self.context)
+
+    def demand(self, allowed: bool, what: str) -> None:
+        """Unauthorized, which is 401, unless the user is allowed to do that."""
+        if not allowed:
+            raise Unauthorized(f"You are not allowed to {what}.")
+
+    def permit_writing(self) -> None:
+        """Forbidden for what another site could have made the user's browser send; call it before anything is changed.
+
+        Such a site cannot send JSON, a token of its own, PATCH or DELETE without being asked for leave (CORS).
+        """
+        header = self.request.getHeader
+        kind = (header("Content-Type") or "").partition(";")[0].strip().lower()
+        bearer = (header("Authorization") or "").lower().startswith("bearer ")
+        if self.request.method not in NOT_FORGED and kind != "application/json" and not bearer:
+            try:
+                check(self.request)
+            except Forbidden:
+                raise Forbidden(
+                    "A POST must have the header Content-Type: application/json, or a token in Authorization: Bearer or"
+                    " X-CSRF-TOKEN, so that no other site can have it sent."
+                ) from None
+        alsoProvides(self.request, IDisableCSRFProtection)
+
+    # What is asked for
+
+    @cached_property
+    def connection(self) -> Any:
+        """To the database with the queues of the site."""
+        return connection_of(self.context)
+
+    @cached_property
+    def queues(self) -> Any:
+        """The queues of the site; QueueNotFound if there are none yet."""
+        found = get_queues(self.connection)
+        if found is None:
+            raise QueueNotFound("This database has no queues yet: install the add-on in the site.")
+        return found
+
+    def queue(self, name: str) -> Any:
+        """A queue by its name in URLs; QueueNotFound, naming those that exist, if there is none."""
+        stored = "" if name == DEFAULT_QUEUE else name
+        if stored not in self.queues or not name:
+            known = ", ".join(one or DEFAULT_QUEUE for one in self.queues)
+            raise QueueNotFound(f"There is no queue {name!r}; there are: {known}.")
+        return self.queues[stored]
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """The JSON object that was sent; an empty one if nothing was."""
+        raw = self.request.get("BODY") or b""
+        if len(raw) > MOST_BYTES:
+            raise BadRequest(f"The body has {len(raw)} bytes; at most {MOST_BYTES} are taken.")
+        try:
+            found = json.loads(raw or "{}")
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"The body is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise BadRequest(f"The body must be an object, not {text_of(found, SHOWN)}.")
+        return found
+
+    def take(self, name: str, *kinds: type, required: bool = False, default: Any = None) -> Any:
+        """A value of the body, of one of these kinds (``NoneType`` for null); BadRequest for others."""
+        if name not in self.body:
+            if required:
+                raise BadRequest(f"{name} is missing; it must be {_words(kinds)}.")
+            return default
+        value = self.body[name]
+        if type(value) not in kinds or isinstance(value, str) and not is_json(value):
+            raise BadRequest(f"{name}: {text_of(value, SHOWN)} is not allowed; it must be {_words(kinds)}.")
+        return value
+
+    def refuse_others(self, *known: str) -> None:
+        """BadRequest if the body says what is not understood."""
+        for name in self.body:
+            if name not in known:
+                raise BadRequest(
+                    f"{text_of(name, SHOWN)} is not understood; a body may have: {', '.join(known) or 'nothing'}."
+                )
+
+    def query(self, name: str) -> str | None:
+        """A value of the query string; BadRequest if it is given more than once."""
+        value = self.request.form.get(name)
+        if value is not None and not isinstance(value, str):
+            raise BadRequest(f"{name}: {text_of(value, SHOWN)} is not allowed; it must be one text.")
+        return value or None
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """A whole number from 0 of the query string."""
+        value = self.query(name)
+        if value is None:
+            return default
+        if not (value.isascii() and value.isdecimal() and len(value) < 12 and int(value) <= most):
+            raise BadRequest(f"{name}: {text_of(value, SHOWN)} is not allowed; it must be a number from 0 to {most}.")
+        return int(value)
+
+    # What is answered
+
+    def url(self, *parts: str, service: str = "") -> str:
+        """URL of something below this service, or below another one."""
+        return "/".join([self.context.absolute_url(), service or self.name, *(quote(part, safe="@") for part in parts)])
+
+    def translated(self, text: Any) -> str:
+        """A text in the reader's language."""
+        return str(translate(text, context=self.request))
+
+    def batching(self, start: int, size: int, more: bool) -> dict[str, str]:
+        """Links to the other pages, as plone.restapi gives them; a list that is not counted has no last page."""
+        given = {name: value for name, value in self.request.form.items() if isinstance(value, str)}
+
+        def page(begin: int) -> str:
+            return f"{self.url(*self.path)}?{urlencode({**given, 'b_start': begin, 'b_size': size})}"
+
+        links = {"@id": page(start), "first": page(0)}
+        if more:
+            links["next"] = page(start + size)
+        if start:
+            links["prev"] = page(max(0, start - size))
+        return links
+
+
+def _words(kinds: tuple[type, ...]) -> str:
+    known = {
+        str: "a text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        list: "a list",
+        dict: "an object",
+        type(None): "null",
+    }
+    return " or ".join(known[kind] for kind in kinds)

@@ -1,0 +1,81 @@
+"""Queues and dispatchers over REST."""
+
+from collective.zcasync.ploneapp.testing import running_dispatcher
+from restjobs import greet
+from restjobs import put_as
+from typing import Any
+
+import pytest
+import transaction
+
+
+def test_a_queue_is_made_changed_and_removed(portal: Any, queues: Any, admin: Any) -> None:
+    url = f"{portal.absolute_url()}/@background-queues/mail"
+    answer = admin("POST", "@background-queues", {"name": "mail", "retention_days": 2})
+    assert (answer.status, answer.headers["Location"], answer.json["@id"]) == (201, url, url)
+    assert (answer.json["owner"], answer.json["retention_days"], answer.json["may_edit"]) == ("site", 2, True)
+    quotas = [{"name": "io", "size": 2}]
+    agents = [{"role": "worker", "name": "main", "size": 4, "weight": 2}]
+    told = admin("PATCH", url, {"paused": True, "failed_days": 3, "quotas": quotas, "agents": agents}).json
+    assert (told["paused"], told["failed_days"]) == (True, 3)
+    assert told["quotas"] == [{"name": "io", "size": 2, "filled": False}]
+    assert told["agents"] == [{"role": "worker", "name": "main", "size": 4, "weight": 2, "prefetch": 32}]
+    nothing = {"quotas": [{"name": "io", "size": None}], "agents": [{"role": "worker", "name": "main", "size": None}]}
+    told = admin("PATCH", url, {"paused": False, **nothing}).json
+    assert (told["paused"], told["quotas"], told["agents"]) == (False, [], [])
+    assert [item["name"] for item in admin("GET", "@background-queues").json["items"]] == ["default", "mail"]
+    assert admin("DELETE", url).status == 204
+    assert admin("GET", url).status == 404
+
+
+def test_a_queue_in_which_jobs_wait_is_not_removed(portal: Any, queues: Any, admin: Any) -> None:
+    admin("POST", "@background-queues", {"name": "mail"})
+    put_as(portal, "admin", greet, "Ada", queue="mail")
+    answer = admin("DELETE", "@background-queues/mail")
+    assert (answer.status, answer.json["type"]) == (409, "Conflict")
+    assert "holds jobs that have not ended (waiting 1). Let them run or cancel them" in answer.message
+    assert "mail" in queues
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"paused": "yes"}, "paused: 'yes' is not allowed; it must be true or false"),
+        ({"retention_days": "2"}, "retention_days: '2' is not allowed; allowed are numbers from 0.01"),
+        ({"quotas": {"io": 2}}, "quotas: {'io': 2} is not allowed; it must be a list"),
+        ({"quotas": [{"name": "io"}]}, "quotas: {'name': 'io'} is not allowed; each must be an object with name, size"),
+        ({"quotas": [{"name": 5, "size": 1}]}, "each must be an object with name, size"),
+        ({"quotas": [{"name": "io", "size": 0}]}, "size of the quota 'io': 0 is not allowed"),
+        ({"quotas": [{"name": "gone", "size": None}]}, "the queue '' has no quota 'gone'"),
+        ({"agents": [{"role": "worker", "name": "main", "size": 99}]}, "size: 99 is not allowed"),
+        ({"agents": [{"role": "worker", "name": "main", "size": 1, "owner": "me"}]}, "and may have weight, prefetch"),
+        ({"name": "other"}, "'name' is not understood; a body may have: paused, quotas, agents"),
+    ],
+)
+def test_a_change_that_makes_no_sense_changes_nothing(queues: Any, root: Any, body: Any, said: str) -> None:
+    before = root("GET", "@background-queues/default").json
+    answer = root("PATCH", "@background-queues/default", {"failed_days": 1, **body})
+    assert (answer.status, answer.json["type"]) == (400, "BadRequest")
+    assert said in answer.message
+    assert root("GET", "@background-queues/default").json == before
+
+
+@pytest.mark.parametrize("name", ["default", "a b", "", "ä", "x" * 65, "<b>"])
+def test_a_name_that_no_queue_can_have_is_refused(queues: Any, admin: Any, name: str) -> None:
+    answer = admin("POST", "@background-queues", {"name": name})
+    assert answer.status == 400 and repr(name) in answer.message
+    assert admin("POST", "@background-queues", {"retention_days": 2}).message == "name is missing; it must be a text."
+
+
+def test_dispatchers_are_told_with_what_they_do(functional: Any, portal: Any, queues: Any, admin: Any) -> None:
+    assert admin("GET", "@background-dispatchers").json["items"] == []
+    transaction.commit()
+    with running_dispatcher(functional["zodbDB"]) as dispatcher:
+        (item,) = admin("GET", "@background-dispatchers").json["items"]
+        assert (item["uuid"], item["state"], item["role"]) == (str(dispatcher.UUID), "active", "embedded")
+        assert item["queues"] == [{"name": "default", "running": 0}]
+        assert item["@id"] == f"{portal.absolute_url()}/@background-dispatchers/{dispatcher.UUID}"
+        assert admin("GET", item["@id"]).json["version"] == item["version"]
+        assert admin("GET", "@background-queues/default").json["served"] is True
+    answer = admin("GET", "@background-dispatchers/gone")
+    assert answer.status == 404 and "There is no dispatcher 'gone'" in answer.message

@@ -1,0 +1,111 @@
+"""Each URL and verb, asked by people in each role."""
+
+from collective.zcasync import policyactions
+from collective.zcasync import queueactions
+from collective.zcasync.ploneapp.sites import group_of
+from collective.zcasync.queue import get_queues
+from restjobs import failed
+from restjobs import greet
+from restjobs import put_as
+from restjobs import set_aside
+from typing import Any
+
+import pytest
+import transaction
+
+#: Who asks, in the order of the columns below.
+WHO = (None, "member", "editor", "admin", "manager", "root")
+
+#: Method, path, body, and the status for each of WHO. ``{job}`` waits and is the admin's, ``{failed}`` and ``{aside}``
+#: too; ``{own}`` waits and is of the one who asks (of the admin, where that is nobody).
+ALLOWED = [
+    ("GET", "@background-jobs", None, (401, 401, 401, 200, 200, 200)),
+    ("GET", "@background-jobs/{job}", None, (404, 404, 404, 200, 200, 200)),
+    ("GET", "@background-jobs/{own}", None, (404, 200, 200, 200, 200, 200)),
+    ("POST", "@background-jobs/{job}/cancel", None, (404, 404, 404, 200, 200, 200)),
+    ("POST", "@background-jobs/{own}/cancel", None, (404, 200, 200, 200, 200, 200)),
+    ("POST", "@background-jobs/{failed}/retry", None, (404, 404, 404, 200, 200, 200)),
+    ("POST", "@background-jobs/{aside}/release", None, (404, 404, 404, 200, 200, 200)),
+    ("POST", "@background-jobs/{own}/retry", None, (404, 401, 401, 409, 409, 409)),
+    ("POST", "@background-jobs/{own}/release", None, (404, 401, 401, 409, 409, 409)),
+    ("DELETE", "@background-jobs/{aside}", None, (404, 404, 404, 204, 204, 204)),
+    ("DELETE", "@background-jobs/{own}", None, (404, 401, 401, 409, 409, 409)),
+    ("POST", "@background-jobs", {"action": "cancel", "ids": []}, (401, 401, 401, 200, 200, 200)),
+    ("GET", "@background-queues", None, (401, 401, 401, 200, 200, 200)),
+    ("GET", "@background-queues/default", None, (401, 401, 401, 200, 200, 200)),
+    ("POST", "@background-queues", {"name": "new"}, (401, 401, 401, 201, 201, 201)),
+    ("PATCH", "@background-queues/mine", {"paused": True}, (401, 401, 401, 200, 200, 200)),
+    ("PATCH", "@background-queues/shared", {"paused": True}, (401, 401, 401, 401, 401, 200)),
+    ("DELETE", "@background-queues/mine", None, (401, 401, 401, 204, 204, 204)),
+    ("DELETE", "@background-queues/shared", None, (401, 401, 401, 401, 401, 204)),
+    ("GET", "@background-dispatchers", None, (401, 401, 401, 200, 200, 200)),
+    ("GET", "@background-dispatchers/none", None, (401, 401, 401, 404, 404, 404)),
+    ("GET", "@background-policies", None, (401, 401, 401, 200, 200, 200)),
+    ("GET", "@background-policies/mine", None, (401, 401, 401, 200, 200, 200)),
+    ("POST", "@background-policies", {"name": "new"}, (401, 401, 401, 201, 201, 201)),
+    ("PATCH", "@background-policies/mine", {"attempts": 2}, (401, 401, 401, 200, 200, 200)),
+    ("PATCH", "@background-policies/shared", {"attempts": 2}, (401, 401, 401, 401, 401, 200)),
+    ("DELETE", "@background-policies/mine", None, (401, 401, 401, 204, 204, 204)),
+    ("DELETE", "@background-policies/shared", None, (401, 401, 401, 401, 401, 204)),
+    ("GET", "@background-tasks", None, (401, 200, 200, 200, 200, 200)),
+    ("GET", "@background-tasks/my.site.greet", None, (401, 200, 200, 200, 200, 200)),
+    ("GET", "@background-tasks/my.site.clean", None, (401, 404, 404, 200, 200, 200)),
+    ("POST", "@background-tasks/my.site.greet", {"arguments": {"name": "Ada"}}, (401, 202, 202, 202, 202, 202)),
+    ("POST", "@background-tasks/my.site.clean", None, (401, 404, 404, 202, 202, 202)),
+]
+
+
+@pytest.fixture
+def site(portal: Any, queues: Any) -> Any:
+    """A site that has a queue and a policy of its own, and shares one of each with all sites."""
+    prepare(portal)
+    return portal
+
+
+def prepare(site: Any) -> None:
+    """Make what is missing, and remove what somebody has made."""
+    queues = get_queues(site._p_jar)
+    for name, owner in (("mine", group_of(site)), ("shared", "")):
+        if name not in queues:
+            queueactions.create_queue(site._p_jar, name, owner)
+        if name not in queues.policies:
+            policyactions.create_policy(queues, name, owner)
+    if "new" in queues:
+        queueactions.remove_queue(queues["new"])
+    if "new" in queues.policies:
+        policyactions.remove_policy(queues, "new")
+    transaction.commit()
+
+
+@pytest.mark.parametrize(("method", "path", "body", "statuses"), ALLOWED, ids=[f"{one[0]} {one[1]}" for one in ALLOWED])
+def test_each_url_and_verb_is_for_those_who_may(
+    site: Any, client: Any, method: str, path: str, body: Any, statuses: tuple[int, ...]
+) -> None:
+    found = []
+    for who in WHO:
+        ids = {
+            "job": lambda: put_as(site, "admin", greet, "Ada"),
+            "own": lambda who=who: put_as(site, "admin" if who in (None, "root") else who, greet, "Ada"),
+            "failed": lambda: failed(site),
+            "aside": lambda: set_aside(site),
+        }
+        filled = path
+        for name, make in ids.items():
+            if f"{{{name}}}" in path:
+                filled = path.replace(f"{{{name}}}", make().id)
+        found.append(client(who)(method, filled, body).status)
+        prepare(site)  # what one of them has removed, the next one finds again
+    assert tuple(found) == statuses
+
+
+def test_the_inside_of_a_job_is_for_those_who_manage(site: Any, client: Any) -> None:
+    inside = {"arguments", "result", "traceback", "frames", "error_type", "error_message", "problems"}
+    own = failed(site, "member")
+    assert inside <= client("admin")("GET", f"@background-jobs/{own.id}").json.keys()
+    told = client("member")("GET", f"@background-jobs/{own.id}").json
+    assert not inside & told.keys()
+    assert told["actions"] == {}
+    site.manage_permission("collective.zcasync: View jobs", ["Editor"], acquire=0)
+    told = client("editor")("GET", f"@background-jobs/{own.id}").json
+    assert told["state"] == "failed" and not inside & told.keys()
+    assert client("editor")("POST", f"@background-jobs/{own.id}/retry").status == 401

@@ -1,0 +1,61 @@
+"""Tasks that REST's tests start, and jobs as they need them."""
+
+from collective.zcasync import api
+from collective.zcasync import claims
+from collective.zcasync.testing import run_jobs
+from plone.app.testing import login
+from typing import Any
+
+import transaction
+
+
+@api.task(name="my.site.greet", title="Greet somebody", permission="View")
+def greet(name: str, times: int = 1) -> str:
+    """Say hello to somebody, so many times."""
+    return " ".join([f"Hello {name}!"] * times)
+
+
+@api.task(name="my.site.clean", title="Clean up")
+def clean(password: str = "") -> str:
+    """What only managers start."""
+    return "clean"
+
+
+@api.task(name="my.site.fail", title="Fail", permission="collective.zcasync.ManageJobs")
+def fail(path: str) -> None:
+    """Raise an error."""
+    raise ValueError(f"{path} <b>does not</b> work")
+
+
+class Thing:
+    """What JSON cannot say."""
+
+
+@api.task(name="my.site.thing", title="Needs a thing", permission="View")
+def need(thing: Thing) -> None:
+    """Cannot be started from outside."""
+
+
+def put_as(portal: Any, user: str, task: Any, *args: Any, **options: Any) -> Any:
+    """A stored job of somebody."""
+    login(portal, user)
+    job = task.options(**options).put(*args)
+    transaction.commit()
+    return job
+
+
+def failed(portal: Any, user: str = "admin", path: str = "/a") -> Any:
+    """A job that has failed, and is in the history."""
+    job = put_as(portal, user, fail, path)
+    run_jobs(portal, raises=False)
+    transaction.commit()
+    return job
+
+
+def set_aside(portal: Any, user: str = "admin") -> Any:
+    """A job that was set aside."""
+    job = put_as(portal, user, greet, "Ada")
+    queue = job.queue
+    claims.Taker(queue, queue.any_slot()).set_aside(queue._find(job), "its process died")
+    transaction.commit()
+    return job
