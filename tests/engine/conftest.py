@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import claiming
 from collective.zcasync import dispatcher
 from collective.zcasync import notify
 from collective.zcasync.interfaces import IConnectionSource
@@ -45,6 +46,12 @@ def fresh_jobs() -> Iterator[None]:
     yield
     for event in enginejobs.released.values():
         event.set()
+
+
+@pytest.fixture(autouse=True)
+def finished_jobs_are_filed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the second that finished jobs may stay with their dispatcher: many tests would wait for that alone."""
+    monkeypatch.setattr(claiming, "SWEEP_AFTER", 0.1)
 
 
 @pytest.fixture

@@ -256,7 +256,8 @@ def test_a_clean_stop_waits_for_what_runs(queue: Any, dispatch: Any) -> None:
     job = _put(queue, enginejobs.wait)
     later = _put(queue, enginejobs.add, 5)
     assert enginejobs.started["a"].wait(6)
-    running.dispatcher.reactor.callLater(0.2, enginejobs.released["a"].set)
+    reactor = running.dispatcher.reactor
+    reactor.callFromThread(reactor.callLater, 0.2, enginejobs.released["a"].set)
     running.stop(grace=6)
 
     transaction.begin()

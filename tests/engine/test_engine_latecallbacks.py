@@ -372,7 +372,7 @@ def test_a_late_callback_runs_though_another_dispatcher_ended_the_job_before_the
 
 
 def test_a_retry_does_not_move_the_deadline_of_its_job(queue: Any, dispatch: Any) -> None:
-    dispatch()
+    dispatch(poll_interval=0.2)
     job = queue.put(Job(enginejobs.change_and_raise), begin_by=timedelta(minutes=10), retry_policy_factory=Later)
     begin = job.begin_after
     transaction.commit()

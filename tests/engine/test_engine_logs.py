@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collective.zcasync import execution
 from collective.zcasync import transactions
+from collective.zcasync.attempts import Run
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.job import Job
@@ -367,7 +368,10 @@ def test_a_normal_job_is_told_as_starting_succeeded_and_completed_with_its_callb
     assert first == sorted(first)
 
 
-def test_a_conflict_is_told_at_its_first_and_at_each_fifth_time(scene: Set, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_conflict_is_told_at_its_first_and_at_each_fifth_time(
+    scene: Set, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "_pause", lambda run, answer: None)
     scene.run(enginejobs.conflict_times, 11, retry_policy_factory=RetryCommonForever)
     told = [line for line in messages(caplog, TRACE, WARNING) if "error number" in line]
     assert [line.split("number ")[1].split(":")[0] for line in told] == ["1", "5", "10"]
