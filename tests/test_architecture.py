@@ -45,7 +45,7 @@ ENGINE_ORDER = """
     activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
     ownjobs
-    alarms
+    processes alarms
     bulk foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

@@ -27,7 +27,7 @@ import pytest
 import transaction
 
 #: Every page, with the permission that it wants.
-VIEWED = ("@@zcasync-overview", "@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-queues")
+VIEWED = ("@@zcasync-overview", "@@zcasync-dispatchers", "@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-queues")
 MANAGED = (
     *("@@zcasync-policies", "@@zcasync-policy?name=default", "@@zcasync-policy-add"),
     *("@@zcasync-policy-delete?name=default", "@@zcasync-settings"),

@@ -46,6 +46,8 @@ class Agent(Base):
     size: Any = Checked(whole(0), DEFAULT_SIZE)
     weight: Any = Checked(whole(1), DEFAULT_WEIGHT)
     prefetch: Any = Checked(whole(0), DEFAULT_PREFETCH)
+    #: Whether a person has stopped it: what runs goes on, and nothing more begins.
+    paused = False
     _chooser: str | None = None
     _filter: str | None = None
 
@@ -86,6 +88,11 @@ class Agent(Base):
         if value is not None and self._chooser is not None:
             raise InvalidValueError("cannot set both chooser and filter")
         self._filter = None if value is None else callables.describe(value)[0]
+
+    @property
+    def places(self) -> int:
+        """How many jobs it may hold now."""
+        return 0 if self.paused else int(self.size)
 
     @property
     def queue(self) -> Any:
@@ -151,7 +158,7 @@ class Agent(Base):
     def choose(self) -> Any:
         """What ``claimJob`` takes, before the agent holds it."""
         da, queue = self.parent, self.queue
-        if da is None or da.activated is None or da.dead or len(self) >= self.size:
+        if da is None or da.activated is None or da.dead or len(self) >= self.places:
             return None
         queue._v_slot = self.slot  # so that what is counted is counted for this dispatcher
         try:

@@ -13,6 +13,7 @@ from collective.zcasync.entries import place_rows
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import group_of
 from collective.zcasync.jobdetail import is_broken
+from collective.zcasync.processes import is_paused
 from collective.zcasync.readable import span_text
 from collective.zcasync.utils import takecount
 from dataclasses import dataclass
@@ -67,9 +68,10 @@ def examine(source: Any, limits: Limits | None = None, group: str | None = None)
 
 def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
     active = queue.dispatchers.active()
-    served = any(not da.dead and da.leaving is None for da in active)
+    alive = [da for da in active if not da.dead and da.leaving is None]
+    served = any(not is_paused(da) for da in alive)
     if not served:
-        yield _unserved(queue)
+        yield _unserved(queue, bool(alive))
     for da in active:
         yield from _of_dispatcher(da)
     oldest = _oldest(queue)
@@ -94,7 +96,7 @@ def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
     yield from _of_jobs(queue, group)
 
 
-def _unserved(queue: Any) -> Alarm:
+def _unserved(queue: Any, stopped: bool) -> Alarm:
     counts = queue.counts()
     waits = counts["waiting"] + counts["parked"] + counts["later"]
     return Alarm(
@@ -105,6 +107,11 @@ def _unserved(queue: Any) -> Alarm:
             mapping={"number": waits},
         ),
         _(
+            "alarm_stopped_advice",
+            default="Its dispatchers were told to take no more jobs: let them take jobs again on the page Dispatchers.",
+        )
+        if stopped
+        else _(
             "alarm_unserved_advice",
             default="Set “dispatcher on” in zope.conf and restart, or start a worker: zcasync worker.",
         ),

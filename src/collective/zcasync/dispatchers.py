@@ -50,12 +50,16 @@ class Ping(Persistent):
     skew: float | None = None
     #: How often its content jobs had to let a request go first, since its start; see rightofway.
     gave_way = 0
+    #: The last error that its claims met, shortened, and when that was known first; None: there was none.
+    error: tuple[datetime, str] | None = None
 
     # The record is short, as an idle dispatcher writes nothing else: one each half minute.
 
     def __getstate__(self) -> Any:
         when = None if self.value is None else clock.to_microseconds(self.value)
         state = when, self.count, self.memory, self.version, self.skew
+        if self.error is not None:
+            return (*state, self.gave_way, self.error)
         return (*state, self.gave_way) if self.gave_way else state
 
     def __setstate__(self, state: Any) -> None:
@@ -75,7 +79,7 @@ def _plain_ping(state: Any) -> dict[str, Any]:
     when, count, memory, version, skew, *more = state
     value = None if when is None else clock.from_microseconds(when)
     known = {"value": value, "count": count, "memory": memory, "version": version, "skew": skew}
-    return {**known, "gave_way": more[0]} if more else known
+    return {**known, **dict(zip(("gave_way", "error"), more, strict=False))}
 
 
 def _pings(state: Any) -> int:
@@ -205,14 +209,20 @@ class DispatcherAgents(Base):
         zope.event.notify(events.DispatcherReactivated(self))
 
     def ping(
-        self, now: datetime, memory: int = 0, version: str = "", skew: float | None = None, gave_way: int = 0
+        self,
+        now: datetime,
+        memory: int = 0,
+        version: str = "",
+        skew: float | None = None,
+        gave_way: int = 0,
+        error: tuple[datetime, str] | None = None,
     ) -> None:
         """Say that it is alive; see Ping for the rest."""
         ping = self.last_ping
         ping.value = now
         ping.count += 1
         ping.memory, ping.version, ping.skew = memory, version, skew
-        ping.gave_way = gave_way
+        ping.gave_way, ping.error = gave_way, error
 
 
 @implementer(IDispatchers)
@@ -249,11 +259,19 @@ class Dispatchers(Base):
         if last is None or not last <= now < last + da.ping_interval:
             da.ping(now)
 
-    def beat(self, uuid: uuidlib.UUID, memory: int, version: str, skew: float | None, gave_way: int = 0) -> None:
+    def beat(
+        self,
+        uuid: uuidlib.UUID,
+        memory: int,
+        version: str,
+        skew: float | None,
+        gave_way: int = 0,
+        error: tuple[datetime, str] | None = None,
+    ) -> None:
         """Write a ping now, whatever the clock says: for the thread that pings by its monotonic clock."""
         da = self[uuid]
         self._revive(da)
-        da.ping(clock.utcnow(), memory, version, skew, gave_way)
+        da.ping(clock.utcnow(), memory, version, skew, gave_way, error)
 
     @staticmethod
     def _revive(da: DispatcherAgents) -> None:

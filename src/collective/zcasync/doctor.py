@@ -179,6 +179,9 @@ def _of_agents(queue: Any, da: Any, where: str) -> Iterator[Finding]:
             queue.name,
         )
     for agent in agents:
+        if agent.paused:
+            what = f"agent {agent.name!r} of {where} was told to take no more jobs"
+            yield Finding("agent-paused", what, "let it take jobs again, or restart its process", queue.name)
         for what, name in (("filter", agent._filter), ("chooser", agent._chooser)):
             if name is not None and not callables.known(name):
                 yield Finding(
@@ -287,7 +290,7 @@ def _of_waiting(queue: Any) -> Iterator[Finding]:
 
 def _room(agents: Iterable[Any]) -> int:
     """How many jobs the agents could take more."""
-    return sum(max(agent.size - len(agent), 0) for agent in agents)
+    return sum(max(agent.places - len(agent), 0) for agent in agents)
 
 
 def _longest(queue: Any) -> list[Any]:

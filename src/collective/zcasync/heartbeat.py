@@ -21,6 +21,9 @@ LOOK = 1.0
 #: Seconds by which clocks may differ before that is reported, and seconds until it is reported again.
 SKEW, SKEW_AGAIN = 2.0, 3600.0
 
+#: Characters of the last error that pings tell.
+ERROR_LIMIT = 300
+
 
 class Heartbeat:
     """Pings for one dispatcher until ``stop``."""
@@ -33,6 +36,7 @@ class Heartbeat:
         self.skew: float | None = None
         self._told: dict[str, float] = {}
         self._pinged = time.monotonic()
+        self._error: tuple[datetime, str] | None = None
         #: Whether the registration has to be read before the next claim: others may have taken over since.
         self._unread = False
         self._interval = 30.0
@@ -127,9 +131,17 @@ class Heartbeat:
             if da is None or not membership.is_own(da):
                 continue
             memory, version = instanceuuid.process_memory(), membership.process["version"]
-            queue.dispatchers.beat(da.UUID, memory, version, self.skew, self.dispatcher.way.given)
+            gave_way, error = self.dispatcher.way.given, self._last_error()
+            queue.dispatchers.beat(da.UUID, memory, version, self.skew, gave_way, error)
             written.append(da)
         return written
+
+    def _last_error(self) -> tuple[datetime, str] | None:
+        """What went wrong last in the claim thread, and when a ping has noticed it first."""
+        error = self.dispatcher.last_error
+        if error is not None and (self._error is None or self._error[1] != error[:ERROR_LIMIT]):
+            self._error = clock.utcnow(), error[:ERROR_LIMIT]
+        return self._error
 
     # Clocks
 

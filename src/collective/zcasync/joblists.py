@@ -273,11 +273,12 @@ def _queue_row(queue: Any) -> QueueRow:
             for role, templates in queue.templates.items()
             for name, template in templates.items()
         ),
-        dispatchers=tuple(_dispatcher_row(one) for one in queue.dispatchers.values()),
+        dispatchers=tuple(dispatcher_row(one) for one in queue.dispatchers.values()),
     )
 
 
-def _dispatcher_row(one: Any) -> DispatcherRow:
+def dispatcher_row(one: Any) -> DispatcherRow:
+    """One dispatcher, as one queue knows it."""
     process = one.process
     return DispatcherRow(
         uuid=one.name,

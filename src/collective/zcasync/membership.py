@@ -127,6 +127,8 @@ class Membership:
             da.deactivate(died=da.leaving is None)
         if da.activated is None:
             da.process = dict(self.process)
+            if dispatcher.max_threads is not None:
+                da.process["threads"] = dispatcher.max_threads
             if queue.name in dispatcher.claimer.homes:
                 logger.critical("dispatcher %s was taken for dead in queue %r; it is active again", da.UUID, queue.name)
                 da.reactivate()
@@ -238,7 +240,7 @@ class Membership:
         pools = dispatcher.queues.setdefault(name, {})
         most = dispatcher.max_threads
         for agent in da.values():
-            size = agent.size if most is None else min(agent.size, most)
+            size = agent.places if most is None else min(agent.places, most)
             if agent.name not in pools:
                 pools[agent.name] = AgentThreadPool(dispatcher, name, agent.name, size)
             elif pools[agent.name].size != size:

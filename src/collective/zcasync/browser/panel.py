@@ -32,6 +32,7 @@ PAGES = (
     ("zcasync-overview", _("nav_overview", default="Overview"), VIEW_JOBS),
     ("zcasync-jobs", _("nav_jobs", default="Jobs"), VIEW_JOBS),
     ("zcasync-queues", _("nav_queues", default="Queues"), VIEW_JOBS),
+    ("zcasync-dispatchers", _("nav_dispatchers", default="Dispatchers"), VIEW_JOBS),
     ("zcasync-tasks", _("nav_tasks", default="Start a task"), VIEW_JOBS),
     ("zcasync-policies", _("nav_policies", default="Retry policies"), MANAGE_JOBS),
     ("zcasync-settings", _("nav_settings", default="Settings"), MANAGE_JOBS),

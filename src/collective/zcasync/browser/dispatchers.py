@@ -1,0 +1,88 @@
+"""The dispatchers and workers: who runs jobs, where, how it fares, and what it is doing."""
+
+from collective.zcasync import processes
+from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.exceptions import NotHere
+from collective.zcasync.interfaces import _
+from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.zopeapp.overview import REFRESH
+from collective.zcasync.zopeapp.processlines import body_template
+from collective.zcasync.zopeapp.processlines import Line
+from collective.zcasync.zopeapp.processlines import ProcessLines
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlencode
+from zExceptions import Forbidden
+from zope.component import getMultiAdapter
+
+
+class DispatchersPage(PanelView):
+    """See the module."""
+
+    section = "zcasync-dispatchers"
+    label = _("nav_dispatchers", default="Dispatchers")
+    description = _(
+        "dispatchers_description",
+        default="The processes that run jobs: dispatchers in Zope servers, and workers. All sites share them.",
+    )
+    body = body_template
+
+    def __call__(self) -> Any:
+        if self.request.method == "POST":
+            return self._act()
+        return self.index()
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """What the template shows of each."""
+        if self.queues is None:
+            return []
+        return ProcessLines(self.queues, self.translate, self.moment, self.job_url, self.may_pause).lines()
+
+    def job_url(self, row: JobRow) -> str:
+        """URL of the page of a running job; empty if it is another site's, for those who may not see these."""
+        if row.group != self.own_group and not self.may_see_all:
+            return ""
+        options = {"id": row.id} | ({"all_sites": 1} if row.group != self.own_group else {})
+        return f"{self.page_url('zcasync-job')}?{urlencode(options)}"
+
+    def may_pause(self, names: tuple[str, ...]) -> bool:
+        """Whether the user may change all queues of these names."""
+        owners = [self.queues[name].owner for name in names if name in self.queues]
+        return bool(owners) and all(self.may_edit(owner) for owner in owners)
+
+    @property
+    def list_url(self) -> str:
+        """URL that the forms of this page are sent to."""
+        return self.page_url(self.section)
+
+    @property
+    def authenticator(self) -> str:
+        """The hidden field that shows a form to be ours."""
+        return str(getMultiAdapter((self.context, self.request), name="authenticator").authenticator())
+
+    @property
+    def script_url(self) -> str:
+        """URL of the script that keeps the page fresh."""
+        return f"{self.site_url}/{REFRESH}"
+
+    def _act(self) -> Any:
+        """Stop or start the dispatcher that was named."""
+        self.check_post()
+        uuid = str(self.request.form.get("uuid", ""))
+        try:
+            found = processes.registrations(self.queues, uuid)
+        except NotHere:
+            self.say(_("dispatcher_gone", default="That dispatcher is not registered any more."), "error")
+            return self.request.response.redirect(self.list_url)
+        if not self.may_pause(tuple(da.queue.name for da in found)):
+            raise Forbidden("This dispatcher serves other sites too; only a Manager of the Zope root can stop it.")
+        if "pause" in self.request.form:
+            processes.pause(self.queues, uuid)
+            self.say(
+                _("dispatcher_is_paused", default="It takes no more jobs: what it runs ends, and others take the rest.")
+            )
+        else:
+            processes.resume(self.queues, uuid)
+            self.say(_("dispatcher_is_resumed", default="It takes jobs again."))
+        return self.request.response.redirect(self.list_url)
