@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Iterable
 from collective.zcasync import transactions
 from collective.zcasync.introspection import Introspection
 from collective.zcasync.news import News
@@ -149,10 +150,16 @@ class ClaimThread(Introspection):
         abroad = self.claimer.looks_abroad() if look else set()
         if look:
             self._look_again = 0.0
+        names = self.claimer.homes if full else (self.claimer.stirring() | abroad).intersection(self.claimer.homes)
+        if full or names:
+            self._claim(names, full, abroad)
+        self._plan_look()
+
+    def _claim(self, names: Iterable[str], full: bool, abroad: set[str]) -> None:
+        """Claim in these queues. ``full``: as a poll does. ``abroad``: where also from the inboxes of others."""
         poll = PollInfo()
         newest = poll if full or not self.polls else self.polls.first()
         failed = False
-        names = self.claimer.homes if full else (self.claimer.stirring() | abroad).intersection(self.claimer.homes)
         for name in self.shares.queues_in_turn(names):
             try:
                 poll[name] = self.claimer.claim(name, full, full or name in abroad, newest.key)
@@ -170,7 +177,6 @@ class ClaimThread(Introspection):
                 )
         for name in self.membership.refused:
             poll[name] = None
-        self._plan_look()
         if full:
             self.polls.add(poll)
         else:

@@ -51,6 +51,8 @@ class AgentThreadPool:
         self._sizes = groups.Sizes()
         #: With no more jobs than that a claim has to bring others.
         self._refill_at = 0
+        #: Whether it was asked for since the last ones came.
+        self._asked = False
         #: Held by the neighbours' limits, so that choosing a job and taking its place is one step.
         self._changed = dispatcher.neighbours.changed
         self.setSize(size)
@@ -95,7 +97,7 @@ class AgentThreadPool:
         horizon, now = max(AHEAD, AHEAD_CLAIMS * claim), time.monotonic()
         with self._changed:
             began = [self._began[thread] for thread, oid in self.jobids.items() if oid is not None]
-            waiting = self.startable()
+            waiting = self.startable() if self.waiting else 0
         busy = len(began)
         free = self.size - busy - waiting
         ahead, self._refill_at = 0, self._refill_at if prefetch == 0 else 0
@@ -139,6 +141,7 @@ class AgentThreadPool:
         now = time.monotonic()
         with self._changed:
             self.waiting.extend(item._replace(since=now) for item in items)
+            self._asked = False
             self._changed.notify_all()
 
     def take_back(self, older_than: float = 0.0) -> list[Item]:
@@ -152,9 +155,12 @@ class AgentThreadPool:
 
     def waits_since(self) -> float | None:
         """When the oldest of the claimed jobs that only lack a thread was claimed."""
+        oldest: dict[tuple[str, str], float] = {}
         with self._changed:
-            room = self.dispatcher.neighbours.room
-            return min((item.since for item in self.waiting if room(item.who) > 0), default=None)
+            for item in self.waiting:
+                if item.since < oldest.get(item.who, item.since + 1):
+                    oldest[item.who] = item.since
+            return min((since for who, since in oldest.items() if self.dispatcher.neighbours.room(who) > 0), default=None)
 
     def started(self) -> set[bytes]:
         """oids of the jobs claimed ahead that have begun since the last claim."""
@@ -197,7 +203,8 @@ class AgentThreadPool:
                 for item in self.waiting:
                     if self.dispatcher.neighbours.enter(item.who):
                         self._begin(me, item)
-                        if len(self.waiting) <= self._refill_at:
+                        if self.prefetch and not self._asked and len(self.waiting) <= self._refill_at:
+                            self._asked = True
                             self.dispatcher.claim_soon()
                         return item
                 if not asked:
