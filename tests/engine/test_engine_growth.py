@@ -172,9 +172,15 @@ def test_of_what_was_told_only_the_queues_concerned_are_looked_at() -> None:
     news.watch({b"inbox a": "a", b"inbox b": "b"}, {b"a": "a", b"b": "b"}, [b"inbox b"])
     news.tell({b"inbox a", b"unknown"})
     assert news.queues() == {"a"} and not news.changed("a") and news.abroad() == set()
-    news.tell({b"inbox b", b"a"}, but="b")
-    assert news.queues() == {"a"} and news.changed("a") and news.abroad() == {"b"}
+    news.tell({b"inbox b", b"a"}, b"other")
+    news.tell({b"inbox b"}, b"own")
+    news.known("b", b"own")
+    assert news.queues() == {"a", "b"} and news.changed("a") and news.abroad() == {"b"}
     assert news.seen("a", abroad=True) is False and news.seen("b", abroad=True) is True
+    news.tell({b"inbox b", b"b"}, b"own")
+    assert news.queues() == {"b"} and news.changed("b")
+    news.known("b", b"own")
+    assert news.queues() == set() and news.seen("b", abroad=True)
     assert news.queues() == news.abroad() == set()
     news.tell(None)
     assert news.queues() == news.abroad() == {"a", "b"}

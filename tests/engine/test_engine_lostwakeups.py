@@ -60,7 +60,7 @@ def test_without_any_wake_up_the_poll_finds_all(queue: Any, dispatch: Any) -> No
     queue.quotas.create("one", 1)
     transaction.commit()
     running = dispatch(poll_interval=0.1)
-    running.dispatcher.watcher.callback = lambda oids: None
+    running.dispatcher.watcher.callback = lambda oids, tid: None
     queue.paused = True
     jobs = [Job(enginejobs.wait, name) for name in ("a", "b")] + [Job(enginejobs.note, number) for number in range(400)]
     for job in jobs[:2]:

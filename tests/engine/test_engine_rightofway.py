@@ -51,7 +51,7 @@ def leave(db: Any, number: int) -> None:
 def written(db: Any) -> Iterator[Callable[[], None]]:
     """Wait for the next commit to the record."""
     commits = threading.Semaphore(0)
-    watcher = CommitWatcher(db, lambda oids: commits.release())
+    watcher = CommitWatcher(db, lambda oids, tid: commits.release())
     with db.transaction() as connection:
         watcher.watch([get_queues(connection).right_of_way._p_oid])
 

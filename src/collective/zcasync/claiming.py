@@ -49,6 +49,16 @@ class Report(NamedTuple):
     end: End | None
 
 
+class _Made(NamedTuple):
+    """A claim before its commit. ``info``: what the poll remembers. ``given``: the jobs for threads; None if there is
+    nothing to commit. ``swept``: whether it has acted on the reports. ``slot``: its record."""
+
+    info: dict[str, Any] | None
+    given: Given | None = None
+    swept: bool = False
+    slot: Any = None
+
+
 class Claimer:
     """The part of the claim thread that claims. Only ``report`` may be called from other threads."""
 
@@ -57,8 +67,6 @@ class Claimer:
         #: queue name -> numbers of the inboxes whose jobs this dispatcher takes at once.
         self.homes: dict[str, list[int]] = {}
         self.news = dispatcher.news
-        #: The queue whose claim is being committed: its own changes are no news to it.
-        self.committing: str | None = None
         self._reports: dict[str, deque[Report]] = {}
         #: oid -> token of the last claim of each job that threads have.
         self._tokens: dict[bytes, str] = {}
@@ -154,14 +162,13 @@ class Claimer:
             self.agents.news_abroad = self.news.seen(name, look)
             self.dispatcher.manager.begin()
             try:
-                info, items, swept = self._claim_once(name, reports, full, look, limit)
+                info, items, swept, slot = self._claim_once(name, reports, full, look, limit)
                 if items is None:
                     self.dispatcher.manager.abort()
                     self._give_reports(name, reports)
                     if self.agents.unfinished:
                         self.news.more(name)
                     return info
-                self.committing = name
                 self.dispatcher.manager.commit()
             except Exception as error:
                 self._give_reports(name, reports)
@@ -176,8 +183,7 @@ class Claimer:
                 look = False  # what this one has seen abroad is too new to be taken by the next try
                 self.dispatcher.around.stopping.wait(random.random() * 0.002 * 2 ** min(attempt, 5))
                 continue
-            finally:
-                self.committing = None
+            self.news.known(name, slot._p_serial)
             took = min(time.monotonic() - began, STALE_AFTER / 2)
             self.agents.mean = 0.9 * self.agents.mean + 0.1 * took if self.agents.mean else took
             self.upkeep.stored(name)
@@ -230,11 +236,7 @@ class Claimer:
         if look:
             self.news.left_abroad(name)
 
-    def _claim_once(
-        self, name: str, reports: list[Report], full: bool, look: bool, limit: int
-    ) -> tuple[dict[str, Any] | None, Given | None, bool]:
-        """What the poll remembers; the jobs for threads, None if there is nothing to commit; and whether it has acted
-        on the reports."""
+    def _claim_once(self, name: str, reports: list[Report], full: bool, look: bool, limit: int) -> _Made:
         queues = get_queues(self.dispatcher.connection)
         queue = None if queues is None else queues.get(name)
         da = None if queue is None else queue.dispatchers.get(self.dispatcher.UUID)
@@ -242,7 +244,7 @@ class Claimer:
             queue = None
         if queue is None or da is None or da.activated is None:
             self.dispatcher._full.set()  # registered anew, or brought back, by the poll that follows
-            return None, None, False
+            return _Made(None)
         slot = da.slot
         row = series.begin(queue, slot)
         self.agents.unfinished, queue._v_entered = True, False
@@ -279,7 +281,7 @@ class Claimer:
         tidied = self.laning.end(slot, full, done, partial(self.agents.refused, name)) or tidied
         self.upkeep.note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:
-            return info, None, False
+            return _Made(info)
         if not urgent and len(reports) >= SWEEP_WITH:
             self._sweep(queue, slot, reports, given)
             urgent = True
@@ -288,7 +290,7 @@ class Claimer:
             slot.started = frozenset(oid for oid in (*slot.started, *started) if oid in slot.running)
         self.agents.unfinished = self.agents.unfinished or queue._v_entered
         series.end(slot, row, given)
-        return info, given, urgent
+        return _Made(info, given, urgent, slot)
 
     def _sweep(self, queue: Any, slot: Any, reports: list[Report], given: Iterable[tuple[Any, list[Item]]]) -> None:
         """File away what threads have done with. ``given``: what this claim takes: perhaps one of those jobs again."""

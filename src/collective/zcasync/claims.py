@@ -16,6 +16,7 @@ from collective.zcasync.entries import Row
 from collective.zcasync.entries import Taken
 from collective.zcasync.lanes import Key
 from collective.zcasync.lanes import LaneView
+from collective.zcasync.lookup import fetch
 from collective.zcasync.lookup import loads
 from collective.zcasync.persistence import moment_of
 from collective.zcasync.rejections import Rejections
@@ -97,6 +98,7 @@ class Taker(Spilling):
             rows = list(islice(self.rows(chunk), chunk))
             if not rows:
                 break
+            fetch(row.job for row in rows)
             for row in rows:
                 if len(taken) == want:
                     break
@@ -123,7 +125,9 @@ class Taker(Spilling):
             else:
                 self._by_group(sorted(self._rows_of(place, limit), key=_key), by_group)
         # Each row's job is loaded, for its group: no more than a claim may take. What lies behind is spilled.
-        self._by_group(islice(heapq.merge(*arrived, key=_key), max(limit, SPILL)), by_group)
+        first = list(islice(heapq.merge(*arrived, key=_key), max(limit, SPILL)))
+        fetch(row.job for row in first)
+        self._by_group(first, by_group)
         merged = [heapq.merge(*by_group[group], key=_key) for group in self._in_turn(by_group)]
         while merged:
             going = []

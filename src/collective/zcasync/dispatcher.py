@@ -198,8 +198,8 @@ class Dispatcher(ClaimThread):
 
     # Waking
 
-    def _committed(self, oids: set[bytes] | None) -> None:
-        """A watched record changed. Called with locks of the storage held: only sets events."""
+    def _committed(self, oids: set[bytes] | None, tid: bytes | None) -> None:
+        """A watched record changed. Called with locks of the storage held: only notes it, and sets events."""
         self.way.heard(oids)
         if oids is None or not oids.isdisjoint(self._kin):
             self._full.set()
@@ -207,8 +207,7 @@ class Dispatcher(ClaimThread):
             self.mail.read_soon()
             if oids is not None and oids <= self.mail.boxes:
                 return  # a letter is nothing to claim
-        own = threading.current_thread() is self._loop_thread
-        self.news.tell(oids, self.claimer.committing if own else None)
+        self.news.tell(oids, tid)
         self._wake.set()
 
     def _tick(self, since: datetime) -> None:

@@ -1,5 +1,6 @@
 """Finding a job by its id or by one of its callbacks, and telling whether a record is a job that can be loaded."""
 
+from collections.abc import Iterable
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import IJob
@@ -72,6 +73,14 @@ def loads(job: Any) -> bool:
 def ghost_of(connection: Any, oid: bytes, cls: Any = None) -> Any:
     """The job with that oid, not yet loaded. ``cls``: its class, if that is known: else the record is read to tell."""
     return connection.get(oid) if cls is None else connection._reader.load_persistent(oid, cls)
+
+
+def fetch(jobs: Iterable[Any]) -> None:
+    """Have the storage bring the records of these jobs that are not loaded yet, at once: each alone costs a way there
+    and back. That one is missing is found when it is loaded."""
+    ghosts = [job for job in jobs if job._p_changed is None and job._p_jar is not None]
+    if len(ghosts) > 1:
+        ghosts[0]._p_jar.prefetch(ghosts)
 
 
 def main_of(job: Any) -> Any:

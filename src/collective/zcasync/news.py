@@ -3,6 +3,11 @@
 from collections.abc import Iterable
 from collections.abc import Mapping
 
+import threading
+
+#: queue name -> tids of the commits that were told of; None: of some that are not known.
+_Told = dict[str, set[bytes | None]]
+
 
 class News:
     """The queues, by name, of which something was told. Any thread may tell; the claim thread asks.
@@ -14,10 +19,11 @@ class News:
         self._places: Mapping[bytes, str] = {}
         self._settings: Mapping[bytes, str] = {}
         self._foreign: frozenset[bytes] = frozenset()
+        self._lock = threading.Lock()
         #: Queues in which there may be jobs for free threads.
-        self._jobs: set[str] = set()
+        self._jobs: _Told = {}
         #: Queues at which to look whether a thread is free or not.
-        self._changed: set[str] = set()
+        self._changed: _Told = {}
         #: Queues whose inboxes of others may hold something.
         self._abroad: set[str] = set()
 
@@ -30,30 +36,38 @@ class News:
         """Watch these places as well, until ``watch`` says otherwise."""
         self._places = {**self._places, **places}
 
-    def tell(self, oids: Iterable[bytes] | None, but: str | None = None) -> None:
-        """These records have changed; None: any may have. ``but``: a queue that needs no look because of that."""
-        if oids is None:
-            self._changed.update(self._settings.values())
-            self._abroad.update(self._settings.values())
-        for oid in oids or ():
-            name = self._places.get(oid)
-            if name is None:
-                name = self._settings.get(oid)
-                if name is not None and name != but:
-                    self._changed.add(name)
-                continue
-            if name != but:
-                self._jobs.add(name)
-            if oid in self._foreign:
-                self._abroad.add(name)
+    def tell(self, oids: Iterable[bytes] | None, tid: bytes | None = None) -> None:
+        """These records have changed; None: any may have. ``tid``: of the commit, if it is known."""
+        with self._lock:
+            if oids is None:
+                self._abroad.update(self._settings.values())
+                for name in self._settings.values():
+                    self._changed.setdefault(name, set()).add(tid)
+            for oid in oids or ():
+                if oid in self._places:
+                    self._jobs.setdefault(self._places[oid], set()).add(tid)
+                elif oid in self._settings:
+                    self._changed.setdefault(self._settings[oid], set()).add(tid)
+                if oid in self._foreign:
+                    self._abroad.add(self._places[oid])
+
+    def known(self, name: str, tid: bytes | None) -> None:
+        """That commit was the claim thread's own, to this queue: it needs no look because of that."""
+        with self._lock:
+            for told in (self._jobs, self._changed):
+                if told.get(name) == {tid}:
+                    del told[name]
 
     def more(self, name: str) -> None:
         """Something is left in a queue: look again when a thread is free."""
-        self._jobs.add(name)
+        with self._lock:
+            self._jobs.setdefault(name, set()).add(None)
 
     def look_at(self, names: Iterable[str]) -> None:
         """Look at these queues in any case."""
-        self._changed.update(names)
+        with self._lock:
+            for name in names:
+                self._changed.setdefault(name, set()).add(None)
 
     def left_abroad(self, name: str) -> None:
         """Something is left in the inboxes of others."""
@@ -61,7 +75,8 @@ class News:
 
     def queues(self) -> set[str]:
         """The queues of which something was told and not yet seen."""
-        return self._jobs | self._changed
+        with self._lock:
+            return {*self._jobs, *self._changed}
 
     def abroad(self) -> set[str]:
         """The queues whose inboxes of others may hold something."""
@@ -73,12 +88,13 @@ class News:
 
     def seen(self, name: str, abroad: bool) -> bool:
         """A look at a queue begins. ``abroad``: also at the inboxes of others; whether anything was told of those."""
-        self._jobs.discard(name)
-        self._changed.discard(name)
-        told = abroad and name in self._abroad
-        if told:
-            self._abroad.discard(name)
-        return told
+        with self._lock:
+            self._jobs.pop(name, None)
+            self._changed.pop(name, None)
+            told = abroad and name in self._abroad
+            if told:
+                self._abroad.discard(name)
+            return told
 
     def forget(self, name: str) -> None:
         """A queue is gone."""

@@ -7,6 +7,7 @@ from collective.zcasync.entries import Place
 from collective.zcasync.entries import place_rows
 from collective.zcasync.entries import Row
 from collective.zcasync.lanes import LaneView
+from collective.zcasync.lookup import fetch
 from collective.zcasync.lookup import loads
 from collective.zcasync.moves import Moves
 from collective.zcasync.persistence import SENTINEL
@@ -64,6 +65,7 @@ class Spilling(Moves):
             left = budget
             for place in [newest, *(place for place in inboxes if place is not newest)]:
                 some = place.tree.items(SENTINEL + 1)[-max(left if left < budget else budget // 2, 1) :]
+                fetch(job for _key, job in some)
                 for key, job in some:
                     self._into_backlog(Row(key, place, key, job))
                 left -= len(some)
@@ -75,7 +77,9 @@ class Spilling(Moves):
             self._spill_tail(place)
         if deep:
             heads = heapq.merge(*map(place_rows, overflows), key=lambda row: row.key)
-            for row in list(islice(heads, budget)):
+            first = list(islice(heads, budget))
+            fetch(row.job for row in first)
+            for row in first:
                 self._into_backlog(row)
 
     def _spill_tail(self, place: Place) -> None:

@@ -160,7 +160,9 @@ class AgentThreadPool:
             for item in self.waiting:
                 if item.since < oldest.get(item.who, item.since + 1):
                     oldest[item.who] = item.since
-            return min((since for who, since in oldest.items() if self.dispatcher.neighbours.room(who) > 0), default=None)
+            return min(
+                (since for who, since in oldest.items() if self.dispatcher.neighbours.room(who) > 0), default=None
+            )
 
     def started(self) -> set[bytes]:
         """oids of the jobs claimed ahead that have begun since the last claim."""

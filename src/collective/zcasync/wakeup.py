@@ -19,7 +19,8 @@ SLOW_POLL = 1.0
 
 
 class CommitWatcher:
-    """Calls ``callback(oids)`` for each commit that touches a watched oid, ``callback(None)`` if any may have changed.
+    """Calls ``callback(oids, tid)`` for each commit that touches a watched oid. ``oids`` is None if any may have
+    changed, ``tid`` is None where it is not known.
 
     Storages that push (FileStorage, DemoStorage, ZEO) call with locks held, in the committing thread or in ZEO's
     networking thread: the callback may set an event, and nothing else. Others are polled by a thread of this object.
@@ -27,7 +28,7 @@ class CommitWatcher:
     Pushing wraps two private methods of ZODB's MVCC adapter; the dispatcher's poll remains as the safety net.
     """
 
-    def __init__(self, db: Any, callback: Callable[[set[bytes] | None], None]) -> None:
+    def __init__(self, db: Any, callback: Callable[[set[bytes] | None, bytes | None], None]) -> None:
         self.db = db
         self.oids: frozenset[bytes] = frozenset()
         self.callback = callback
@@ -65,11 +66,11 @@ class CommitWatcher:
             hit = self.oids.intersection(oids)
             if hit:
                 self._newest = tid
-                self.callback(set(hit))
+                self.callback(set(hit), tid)
 
         def _invalidate_cache() -> None:
             invalidate_cache()
-            self.callback(None)
+            self.callback(None, None)
 
         instance._invalidate = _invalidate
         instance._invalidateCache = _invalidate_cache
@@ -86,7 +87,7 @@ class CommitWatcher:
                 changed = None
             hit = None if changed is None else self.oids.intersection(changed)
             if hit is None or hit:
-                self.callback(None if hit is None else set(hit))
+                self.callback(None if hit is None else set(hit), None)
 
     def _pause(self) -> bool:
         """Wait for the next look at the storage; whether the end has come instead."""
