@@ -19,10 +19,18 @@ from ZODB.FileStorage import FileStorage
 from zope.component import getGlobalSiteManager
 
 import enginejobs
+import gc
 import pytest
 import transaction
 import ZEO
 import ZODB
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_look_through() -> None:
+    """Full collections of garbage look past what modules before have left: hundreds of tests make one, at their end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

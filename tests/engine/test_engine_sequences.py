@@ -348,11 +348,13 @@ def test_a_dispatcher_that_dies_after_any_of_its_commits_makes_nothing_run_twice
 
 
 def _bury(queue: Any, uuid: Any) -> None:
-    """What a sibling does as soon as it finds the process gone."""
-    transaction.begin()
-    da = queue.dispatchers.get(uuid)
-    if da is not None:
-        if da.activated is not None:
-            da.deactivate(died=True)
-        queue.dispatchers.unregister(uuid)
-    transaction.commit()
+    """What a sibling does as soon as it finds the process gone; again, if it meets a last commit of that."""
+
+    def bury() -> None:
+        da = queue.dispatchers.get(uuid)
+        if da is not None:
+            if da.activated is not None:
+                da.deactivate(died=True)
+            queue.dispatchers.unregister(uuid)
+
+    transaction.manager.run(bury)
