@@ -27,9 +27,11 @@ from collective.zcasync.tasks import make_job
 from collective.zcasync.tasks import task
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
+from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.threadpool import execution_items
 from contextlib import contextmanager
 from twisted.internet.defer import Deferred
+from types import SimpleNamespace
 from typing import Any
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
@@ -37,6 +39,7 @@ from zope.interface import implementer
 
 import enginejobs
 import pytest
+import threading
 import transaction
 import zope.event
 
@@ -227,9 +230,9 @@ def test_a_conflict_is_learned_once_for_all_of_them(scene: Scene) -> None:
     learned: list[Any] = []
 
     class Learning(Neighbours):
-        def learn(self, who: Any, conflict: bool, collided: str = "") -> bool:
+        def learn(self, who: Any, conflict: bool, collided: str = "", attempts: int = 1) -> bool:
             learned.append((who, conflict, collided))
-            return super().learn(who, conflict, collided)
+            return super().learn(who, conflict, collided, attempts)
 
     scene.around.neighbours = Learning(4)
     scene.claim(*(Job(enginejobs.conflict_times, 1) for _ in range(3)))
@@ -720,12 +723,11 @@ def waiting_ahead(running: Any, queue: Any, jobs: list[Job], *first: Job) -> Any
     pool.mean = 0.001
     running.dispatcher.around.bundle = lambda who: 60.0
     queue.put(Job(enginejobs.wait, "a"))
-    transaction.commit()
-    assert enginejobs.started["a"].wait(LONG)
     for job in jobs:
         job.groupable = True
         queue.put(job)
-    transaction.commit()
+    transaction.commit()  # all at once: nothing is claimed ahead of a thread that has met a long job
+    assert enginejobs.started["a"].wait(LONG)
     wait_until(queue, lambda: len(pool.waiting) == len(jobs), LONG, "the claim")
     return pool
 
@@ -766,6 +768,27 @@ def test_a_job_that_fails_among_others_is_tried_once_by_itself(queue: Any, dispa
     assert queue._p_jar.root()["count"] == 7
     assert [job.attempts for job in jobs] == [1] * 8 and jobs[4].outcome == "failed"
     assert pool._sizes._most[("", "enginejobs.count")] < 8
+
+
+def test_short_jobs_are_left_to_the_transaction_of_a_thread_that_will_soon_take_them_up(scene: Scene) -> None:
+    scene.claim(*counting(9))
+    parts = {"neighbours": Neighbours(2), "around": scene.around, "claim_soon": lambda: None}
+    pool = AgentThreadPool(SimpleNamespace(**parts), "", "main", 0)
+    pool.size, pool.mean = 1, 0.0001
+    pool.give(scene.items)
+    first = pool._take()  # this thread is to be the first one
+    assert first is not None
+    places = {first.who}
+    assert (list(pool._without_promised()[0]), pool._without_promised()[1]) == ([pool.waiting[-1]], True)
+
+    pool.mean = 0.01
+    assert len(list(pool._without_promised()[0])) == 8
+    pool.mean = 0.0001
+    pool._began[threading.current_thread()] -= 1  # its job takes longer than such jobs do
+    assert len(list(pool._without_promised()[0])) == 8
+    while pool._join(threading.current_thread(), first, places) is not None:
+        pass
+    assert not pool.waiting and pool._without_promised() == (pool.waiting, False)
 
 
 def test_jobs_that_a_process_shared_a_transaction_for_when_it_died_run_once(queue: Any, dispatch: Any) -> None:

@@ -99,8 +99,11 @@ class Run:
         """Run until the job has ended (FINISHED), waits for another (WAITING) or for a Deferred (DEFERRED), or waits in
         its queue again (RETURNED). ``begun``: whether a transaction has just begun."""
         self.job = self.find()
-        with self.running.heard(self.job):
+        self.running.enter(self.job)
+        try:
             ended = self._leave() if self.running.leaves else self._attempts(begun)
+        finally:
+            self.running.leave()
         if ended != RETURNED:
             self.report()
         return ended

@@ -186,8 +186,10 @@ class Call(Sparse, Base):
     def _resolved(self) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Callable, arguments and keywords as the job's code sees them: inside the entered context."""
         restore = surroundings.unshelve
-        args = tuple(walk(arg, restore) for arg in self._get_args())
-        kwargs = {name: walk(value, restore) for name, value in self._get_kwargs().items()}
+        args, kwargs = self._get_args(), self._get_kwargs()
+        if self._payload is not None:  # else they are plain, and nothing stands for something else
+            args = tuple(walk(arg, restore) for arg in args)
+            kwargs = {name: walk(value, restore) for name, value in kwargs.items()}
         if self._is_method:
             call = getattr(restore(self._owner()), self._callable)
         else:

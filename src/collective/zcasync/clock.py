@@ -9,6 +9,8 @@ import time
 
 UTC = timezone.utc
 
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+
 #: Where tests have frozen the clock; None in production.
 _fixed: datetime | None = None
 
@@ -39,13 +41,13 @@ def microseconds() -> int:
 
 def to_microseconds(when: datetime) -> int:
     """Microseconds from the Unix epoch to an aware datetime, without rounding."""
-    delta = when - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = when - _START
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def from_microseconds(value: int) -> datetime:
     """The aware UTC datetime of a number of microseconds since the Unix epoch."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
+    return _START + timedelta(microseconds=value)
 
 
 def aware(when: datetime, name: str) -> datetime:

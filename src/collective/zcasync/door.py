@@ -77,6 +77,8 @@ def check(
 
 def is_plain(value: Any, limit: int = 1024) -> bool:
     """Whether a job's own record may hold the value: plain builtins, loadable everywhere, and small."""
+    if value is None or type(value) in (bool, float) or type(value) in (str, bytes) and 4 * len(value) + 16 <= limit:
+        return True  # as most results are, whose size nobody has to measure
     return _is_plain(value, 0, limit) and len(pickle.dumps(value, PROTOCOL)) <= limit
 
 

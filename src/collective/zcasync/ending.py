@@ -123,8 +123,11 @@ class Ending:
 
     def _store_result(self, result: Any) -> None:
         self._result, self._result_record = None, None
-        result = walk(result, surroundings.shelve_result)
-        if door.is_plain(result):
+        plain = door.is_plain(result)
+        if not plain:
+            result = walk(result, surroundings.shelve_result)
+            plain = door.is_plain(result)
+        if plain:
             self._result = result
             return
         if not door.survives(result):

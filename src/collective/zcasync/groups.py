@@ -1,5 +1,6 @@
 """Group commit: several short jobs of one context in one transaction; if anything goes wrong, each runs by itself."""
 
+from collections import Counter
 from collections.abc import Callable
 from collective.zcasync import events
 from collective.zcasync import outcomes
@@ -17,7 +18,6 @@ from collective.zcasync.surroundings import entered
 from collective.zcasync.surroundings import lets_pass
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.threadlocal import local
-from contextlib import ExitStack
 from typing import Any
 from typing import NamedTuple
 
@@ -112,8 +112,11 @@ class Group:
     def _perform(self, first: Item) -> Done:
         self._connection = open_for(self.database, first.oid, self.around.stopping, first.cls)
         try:
-            with ExitStack() as heard:
-                stored = self._attempt(first, heard)
+            try:
+                stored = self._attempt(first)
+            finally:
+                for _item, run in self.runs:
+                    run.running.leave()
             if not stored:
                 items = [item for item, _run in self.runs]
                 return Done([], [*items, *self.alone], self.runs[-1][1].task if self.guard.refused else "")
@@ -121,7 +124,7 @@ class Group:
         finally:
             close(self._connection, self.manager)
 
-    def _attempt(self, first: Item, heard: ExitStack) -> bool:
+    def _attempt(self, first: Item) -> bool:
         """Run and commit them; whether that is stored. Whatever went wrong, each job will meet it again by itself."""
         with self.around.attempt(first.who, False) as waited:
             if waited:
@@ -133,27 +136,27 @@ class Group:
                     self.alone.append(first)
                     return False
                 with entered(job):
-                    self._call_and_commit(first, heard)
+                    self._call_and_commit(first)
             except BaseException as error:
                 if not self._trouble(error):
                     return False
             finally:
                 self.manager.unregisterSynch(self.guard)
-            for item, _run in self.runs:
-                self.around.learn(item.who, False)
+            for who, count in Counter(item.who for item, _run in self.runs).items():
+                self.around.learn(who, False, attempts=count)
         return True
 
-    def _call_and_commit(self, first: Item, heard: ExitStack) -> None:
+    def _call_and_commit(self, first: Item) -> None:
         before, end = (local.job, local.running), time.monotonic() + self.around.bundle(first.who)
         self._strangers()
         try:
             item: Item | None = first
             while item is not None:
-                goes_on = self._run(item, heard) and len(self.runs) < self.most and time.monotonic() < end
+                goes_on = self._run(item) and len(self.runs) < self.most and time.monotonic() < end
                 item = self.more() if goes_on else None
             self.guard.finishing = True
-            for item, run in self.runs:
-                self.around.commits(item.who, run.job)
+            for who, job in {item.who: run.job for item, run in self.runs}.items():
+                self.around.commits(who, job)
             self.manager.commit()
         except BaseException:
             self.guard.over = True
@@ -163,7 +166,7 @@ class Group:
             local.job, local.running = before
         self.guard.over = True
 
-    def _run(self, item: Item, heard: ExitStack) -> bool:
+    def _run(self, item: Item) -> bool:
         """Run one job, if it is still ours; whether others may follow."""
         try:
             job = ghost_of(self._connection, item.oid, item.cls)
@@ -174,8 +177,9 @@ class Group:
             self.alone.append(item)
             return True
         run = Run(lambda: job, self.manager, self.around)
-        heard.enter_context(run.running.heard(job))
+        run.running.enter(job)
         if run.running.leaves:
+            run.running.leave()
             self.alone.append(item)
             return True
         item.info.begin(job)
@@ -194,12 +198,16 @@ class Group:
     def _strangers(self) -> bool:
         """Whether the last job has left something in the transaction that may have effects elsewhere."""
         txn = self.manager.get()
-        ours = set(map(id, self._connection.connections.values()))
-        hooks = (txn.getBeforeCommitHooks, txn.getAfterCommitHooks, txn.getBeforeAbortHooks, txn.getAfterAbortHooks)
-        found = [*txn._resources, *(hook[0] for get in hooks for hook in get())]
-        new = [one for one in found if id(one) not in self._known and id(one) not in ours]
+        gets = (txn.getBeforeCommitHooks, txn.getAfterCommitHooks, txn.getBeforeAbortHooks, txn.getAfterAbortHooks)
+        found = [*txn._resources]
+        for get in gets:
+            found += [hook[0] for hook in get()]
+        new = [one for one in found if id(one) not in self._known]
+        if not new:
+            return False
+        ours = list(self._connection.connections.values())
         self._known.update(map(id, new))
-        return not all(map(lets_pass, new))
+        return not all(lets_pass(one) for one in new if one not in ours)
 
     def _trouble(self, error: BaseException) -> bool:
         """Whether the jobs have been stored all the same."""

@@ -25,11 +25,12 @@ class End(NamedTuple):
     @classmethod
     def of(cls, job: Any) -> "End | None":
         """None for a job at whose record a sweep has to look."""
-        if job._status_id != 3 or job.token is None or job.outcome is None or job.finished_at is None:
+        if job._status_id != 3 or job.token is None or job.outcome is None:
             return None
         if job._callbacks or job.quota_names or job.is_callback or job.late or job.sequence is not None:
             return None
-        return cls(job.token, job.outcome, job.group, job.finished_at)
+        moment = job.finished_at
+        return None if moment is None else cls(job.token, job.outcome, job.group, moment)
 
 
 class JobInfo(dict):

@@ -59,8 +59,8 @@ class _Limit:
         oldest, first = time.monotonic() - SUSPICIOUS_IN, self.attempts - SUSPICIOUS_ATTEMPTS
         return sum(number >= first and when > oldest for number, when in self.outside) >= SUSPICIOUS
 
-    def learn(self, conflict: bool, outside: bool) -> None:
-        self.attempts += 1
+    def learn(self, conflict: bool, outside: bool, attempts: int) -> None:
+        self.attempts += attempts
         if outside:
             self.outside = [*self.outside, (self.attempts, time.monotonic())][-SUSPICIOUS:]
         if conflict:
@@ -69,7 +69,7 @@ class _Limit:
             self.limit = max(1.0, min(self.limit, self.most) / 2)
             self.smooth, self.grown = 0, False
             return
-        self.smooth += 1
+        self.smooth += attempts
         if self.smooth >= self.patience and self.held:
             if self.grown:
                 self.patience = max(self.patience // 2, GROW_AFTER)
@@ -167,21 +167,28 @@ class Neighbours:
         """Give the place back."""
         with self.changed:
             limit = self._limit(who)
+            full = not limit.admits() or self.threads is not None and self.running >= self.threads
             limit.running -= 1
             if limit.unremarkable:
                 del self._limits[who]
             self.running -= not beside
-            self.changed.notify_all()
+            if full:  # else nobody waits for that
+                self.changed.notify_all()
 
-    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> bool:
-        """Tell how an attempt ended; whether it has become suspicious. ``collided``: name of the object's class."""
+    def learn(self, who: Neighbour, conflict: bool, collided: str = "", attempts: int = 1) -> bool:
+        """Tell how so many attempts, that share one transaction, ended; whether that has become suspicious.
+
+        ``collided``: name of the object's class.
+        """
         with self.changed:
             limit, outside = self._limit(who), conflict and self._from_outside(who[0])
-            limit.learn(conflict, outside)
+            before = limit.limit
+            limit.learn(conflict, outside, attempts)
             if conflict:
                 self.collisions[who] = collided
             suspicious = outside and limit.suspicious and who not in self._laned
-            self.changed.notify_all()
+            if limit.limit > before:
+                self.changed.notify_all()
             if suspicious:
                 self._suspected.add(who)
         if suspicious:

@@ -1,6 +1,5 @@
 """What the code of a running job says, and what it is told: progress, checkpoints, requests to stop."""
 
-from collections.abc import Iterator
 from collective.zcasync import door
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import CancelledError
@@ -9,7 +8,6 @@ from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.lookup import main_of
 from collective.zcasync.threadlocal import local
-from contextlib import contextmanager
 from typing import Any
 from typing import NamedTuple
 from zodbpickle import pickle  # the ZODB's own: it accepts less than the standard library's
@@ -72,17 +70,15 @@ class RunningJob:
         #: When the attempt began, by the monotonic clock.
         self.began = time.monotonic()
 
-    @contextmanager
-    def heard(self, job: Any) -> Iterator[None]:
-        """Meanwhile others can see and stop the job."""
+    def enter(self, job: Any) -> None:
+        """From now on others can see and stop the job."""
         self._know(job)
-        if self.mail is None or self.oid is None:
-            yield
-            return
-        self.mail.enter(self)
-        try:
-            yield
-        finally:
+        if self.mail is not None and self.oid is not None:
+            self.mail.enter(self)
+
+    def leave(self) -> None:
+        """From now on they cannot."""
+        if self.mail is not None and self.oid is not None:
             self.mail.leave(self)
 
     def _know(self, job: Any) -> None:

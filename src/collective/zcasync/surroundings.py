@@ -75,9 +75,9 @@ class Surroundings:
         """Whether such jobs are to run in another process, as they would conflict with those there."""
         return self.neighbours is not None and who in self.neighbours.elsewhere
 
-    def learn(self, who: Neighbour, conflict: bool, collided: str = "") -> bool:
-        """Tell how an attempt ended; whether such jobs conflict with another process again and again."""
-        return self.neighbours is not None and self.neighbours.learn(who, conflict, collided)
+    def learn(self, who: Neighbour, conflict: bool, collided: str = "", attempts: int = 1) -> bool:
+        """Tell how so many attempts ended; whether such jobs conflict with another process again and again."""
+        return self.neighbours is not None and self.neighbours.learn(who, conflict, collided, attempts)
 
 
 def _writes_content(job: Any) -> bool:

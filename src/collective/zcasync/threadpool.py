@@ -3,6 +3,7 @@
 from collections import Counter
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Iterable
 from collective.zcasync import execution
 from collective.zcasync import groups
 from collective.zcasync.entries import Item
@@ -24,6 +25,10 @@ AHEAD, AHEAD_CLAIMS = 0.05, 2
 #: Jobs of one kind that are claimed while their neighbours keep them from running, at most.
 MOST_HELD = 32
 
+#: Seconds of work that jobs wait for a thread whose transaction they can share, rather than begin one of their own:
+#: a commit costs as much as several short jobs.
+SHORT = 0.01
+
 _numbers = itertools.count(1)
 
 
@@ -42,6 +47,8 @@ class AgentThreadPool:
         self.jobids: dict[threading.Thread, bytes | None] = {}
         #: thread -> oids of all the jobs that share a transaction with it.
         self._sharing: dict[threading.Thread, set[bytes]] = {}
+        #: thread -> the open transaction that others may share: its bundle, when it began, how many more it takes up.
+        self._open: dict[threading.Thread, tuple[Any, float, int]] = {}
         #: thread -> monotonic time at which it began its last job.
         self._began: dict[threading.Thread, float] = {}
         self.waiting: deque[Item] = deque()
@@ -202,9 +209,11 @@ class AgentThreadPool:
                 if len(self.threads) > self.size:
                     self._forget(me)
                     return None
-                for item in self.waiting:
+                own, promised = self._without_promised()
+                for item in own:
                     if self.dispatcher.neighbours.enter(item.who):
                         self._begin(me, item)
+                        self._open[me] = item.bundle, self._began[me], self._sizes.most(item) - 1
                         if self.prefetch and not self._asked and len(self.waiting) <= self._refill_at:
                             self._asked = True
                             self.dispatcher.claim_soon()
@@ -212,7 +221,24 @@ class AgentThreadPool:
                 if not asked:
                     self.dispatcher.claim_soon()
                     asked = True
-                self._changed.wait()
+                self._changed.wait(SHORT if promised else None)
+
+    def _without_promised(self) -> tuple[Iterable[Item], bool]:
+        """The jobs that wait, but for those that other threads will soon take up; whether there are such."""
+        soon = time.monotonic() - SHORT
+        if self.mean is None or self.mean * groups.MOST > SHORT or not self._open:
+            return self.waiting, False
+        open = [[*told] for thread, told in self._open.items() if told[2] > 0 and self._began[thread] > soon]
+        own: list[Item] = []
+        for item in self.waiting:
+            for one in open:
+                bundle, began, more = one
+                if more and item.since < began and item.bundle is not None and item.bundle == bundle:
+                    one[2] = more - 1
+                    break
+            else:
+                own.append(item)
+        return own, len(own) < len(self.waiting)
 
     def _begin(self, thread: threading.Thread, item: Item) -> None:
         self.waiting.remove(item)
@@ -226,6 +252,7 @@ class AgentThreadPool:
             self.threads.remove(thread)
         self.jobids.pop(thread, None)
         self._began.pop(thread, None)
+        self._open.pop(thread, None)
         self._changed.notify_all()
 
     def _perform(self) -> None:
@@ -248,11 +275,11 @@ class AgentThreadPool:
 
     def _run_group(self, first: Item) -> None:
         """Run jobs that share a transaction. Those that have to run by themselves are the next that wait."""
-        me, began = threading.current_thread(), time.monotonic()
-        items, places = [first], {first.who}
+        me = threading.current_thread()
+        began, items, places = self._began[me], [first], {first.who}
 
         def more() -> Item | None:
-            item = self._join(me, first, places, began)
+            item = self._join(me, first, places)
             if item is not None:
                 items.append(item)
             return item
@@ -274,18 +301,19 @@ class AgentThreadPool:
         with self._changed:
             self.jobids[me] = None
             self._sharing.pop(me, None)
-            self.waiting.extendleft(item._replace(bundle=None, since=now) for item in reversed(done.alone))
-            self._changed.notify_all()
+            self._open.pop(me, None)
+            if done.alone:
+                self.waiting.extendleft(item._replace(bundle=None, since=now) for item in reversed(done.alone))
+                self._changed.notify_all()
         for item, report in done.ended:
             self._report(item, report)
 
-    def _join(self, thread: threading.Thread, first: Item, places: set[tuple[str, str]], began: float) -> Item | None:
+    def _join(self, thread: threading.Thread, first: Item, places: set[tuple[str, str]]) -> Item | None:
         """The next job that may share the transaction of this thread, which sees only what was claimed before."""
-        if not self.dispatcher.around.goes_on:
-            return None
         with self._changed:
-            for item in self.waiting:
-                if item.bundle != first.bundle or item.since >= began or self._sizes.most(item) < 2:
+            bundle, began, more = self._open.pop(thread)
+            for item in self.waiting if self.dispatcher.around.goes_on else ():
+                if item.bundle != bundle or item.since >= began or self._sizes.most(item) < 2:
                     continue
                 neighbours, known = self.dispatcher.neighbours, item.who in places
                 if not (neighbours.follows(item.who) if known else neighbours.enter(item.who, beside=True)):
@@ -293,6 +321,7 @@ class AgentThreadPool:
                 places.add(item.who)
                 self._sharing.setdefault(thread, {first.oid}).add(item.oid)
                 self._begin(thread, item)
+                self._open[thread] = bundle, began, more - 1
                 return item
         return None
 
@@ -324,6 +353,7 @@ class AgentThreadPool:
         with self._changed:
             if goes_on:
                 self.jobids[me] = None
+                self._open.pop(me, None)
             else:
                 self._forget(me)
                 if self.dispatcher.activated and len(self.threads) < self.size:
