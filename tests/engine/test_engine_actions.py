@@ -3,16 +3,22 @@
 from collections.abc import Iterator
 from collective.zcasync import actions
 from collective.zcasync import claims
+from collective.zcasync import clock
+from collective.zcasync import jobdetail
 from collective.zcasync import joblists
+from collective.zcasync import sweeping
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import CancelledError
+from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.job import Job
 from collective.zcasync.queue import install
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
+from ZODB.POSException import ConflictError
 
 import pytest
 import sys
@@ -235,3 +241,142 @@ class TestPause:
         actions.resume_queue(works.queue)
         transaction.commit()
         assert works.run().outcome == "succeeded"
+
+
+class TestMoves:
+    def test_a_job_for_later_runs_now_and_before_all_others(self, works: Works) -> None:
+        later = works.queue.put(Job(str, "later"), begin_after=clock.utcnow() + timedelta(hours=3))
+        works.put(str, "first")
+        assert works.agent.claimJob() is not None  # which moves the other to those for later
+        works.put(str, "second")
+        actions.run_now(later, "jane")
+        transaction.commit()
+        assert works.numbers() == {"running": 1, "waiting": 2}
+        assert works.run() is later
+        assert [(event.what, event.text) for event in jobdetail.timeline(later) if event.text] == [("by_run", "jane")]
+
+    def test_a_job_is_rescheduled_and_its_deadline_with_it(self, works: Works) -> None:
+        job = works.queue.put(Job(str, "job"), begin_by=timedelta(minutes=5))
+        transaction.commit()
+        when = clock.utcnow() + timedelta(hours=2)
+        actions.reschedule(job, when, "jane")
+        transaction.commit()
+        assert works.run() is None
+        assert works.numbers() == {"scheduled": 1}
+        assert job.deadline() == when + timedelta(minutes=5)
+        actions.run_now(job)
+        transaction.commit()
+        assert works.run().result == "job"
+
+    def test_a_job_with_more_priority_passes_others_and_keeps_what_it_has_waited(self, works: Works) -> None:
+        first, second = works.put(str, "first"), works.put(str, "second")
+        actions.change_priority(second, 1, "jane")
+        transaction.commit()
+        assert works.run() is second
+        third = works.put(str, "third")
+        actions.change_priority(first, -1)
+        actions.change_priority(third, -1)
+        transaction.commit()
+        assert [works.run(), works.run()] == [first, third]
+
+    @pytest.mark.parametrize("priority", [16, -17, True, "1"])
+    def test_a_priority_out_of_range_is_refused(self, works: Works, priority: Any) -> None:
+        job = works.put(str, "job")
+        with pytest.raises(InvalidValueError, match="priority"):
+            actions.change_priority(job, priority)
+
+    def test_a_job_that_waits_for_a_quota_keeps_its_counts_when_it_is_moved(self, works: Works) -> None:
+        works.queue.quotas.create("io", 1)
+        for name in ("a", "b"):
+            works.queue.put(Job(str, name)).quota_names = ("io",)
+        transaction.commit()
+        running, parked = works.agent.claimJob(), works.queue[0]
+        assert works.agent.claimJob() is None
+        actions.reschedule(parked, clock.utcnow() + timedelta(hours=1))
+        transaction.commit()
+        assert works.agent.claimJob() is None
+        assert works.numbers() == {"running": 1, "scheduled": 1}
+        running()
+        actions.run_now(parked)
+        transaction.commit()
+        assert works.run() is parked
+
+    @pytest.mark.parametrize("verb", [actions.run_now, lambda job: actions.reschedule(job, clock.utcnow())])
+    def test_a_job_that_does_not_wait_cannot_be_moved(self, works: Works, verb: Any) -> None:
+        works.put(str, "job")
+        job = works.agent.claimJob()
+        with pytest.raises(BadStatusError, match="does not wait"):
+            verb(job)
+        job()
+        with pytest.raises(BadStatusError, match="does not wait"):
+            verb(job)
+
+    def test_a_move_conflicts_with_the_claim_that_takes_the_job(self, works: Works) -> None:
+        job = works.put(str, "job")
+        other = works.db.open(transaction.TransactionManager())
+        actions.run_now(other.get(job._p_oid))
+        assert works.agent.claimJob() is job
+        transaction.commit()
+        with pytest.raises(ConflictError):
+            other.transaction_manager.commit()
+        other.transaction_manager.abort()
+        other.close()
+
+
+class TestDelete:
+    def test_a_job_that_has_ended_is_forgotten(self, works: Works) -> None:
+        works.put(deliver, "a@b.c")
+        job = works.run()
+        actions.delete(job, "jane")
+        transaction.commit()
+        assert works.numbers() == {}
+        assert joblists.queue_of(job) is None
+        with pytest.raises(BadStatusError):
+            actions.delete(job)
+
+    def test_a_job_that_was_set_aside_is_discarded(self, works: Works) -> None:
+        job = works.put(deliver, "a@b.c")
+        works.set_aside(job)
+        actions.delete(job)
+        transaction.commit()
+        assert works.numbers() == {}
+
+    def test_a_job_that_waits_or_ended_a_moment_ago_stays(self, works: Works) -> None:
+        job = works.put(deliver, "a@b.c")
+        with pytest.raises(BadStatusError, match="cancel it"):
+            actions.delete(job)
+        actions.cancel(job)
+        with pytest.raises(BadStatusError, match="a moment ago"):
+            actions.delete(job)
+
+
+class TestWhoAsked:
+    def test_the_timeline_names_who_cancelled_and_who_put_again(self, works: Works) -> None:
+        job = works.put(deliver, "a@b.c")
+        actions.cancel(job, "jane")
+        works.run()
+        new = actions.retry(job, "joe")
+        asked = [(event.what, event.text) for event in jobdetail.timeline(job) if event.what.startswith("by_")]
+        assert asked == [("by_cancel", "jane"), ("by_retry", "joe")]
+        assert ("by_retry", "joe") in [(event.what, event.text) for event in jobdetail.timeline(new)]
+
+    def test_the_timeline_names_who_asked_a_running_job_to_stop_meanwhile_and_afterwards(self, works: Works) -> None:
+        works.put(str, "job")
+        job = works.agent.claimJob()
+        transaction.commit()
+        actions.cancel(job, "jane")
+        transaction.commit()
+        assert ("stop", "jane") in [(event.what, event.text) for event in jobdetail.timeline(job)]
+        job._begin(clock.utcnow())
+        job._finish("done", clock.utcnow())
+        transaction.commit()
+        sweeping.sweep(works.queue, works.agent.slot, [(job._p_oid, "finished")])
+        transaction.commit()
+        assert [(event.what, event.text) for event in jobdetail.timeline(job)].count(("stop", "jane")) == 1
+        assert works.numbers() == {"finished": 1}
+
+    def test_the_log_names_who_asked(self, works: Works, caplog: pytest.LogCaptureFixture) -> None:
+        job = works.put(str, "job")
+        with caplog.at_level("INFO", "collective.zcasync.events"):
+            actions.cancel(job, "jane")
+        assert "cancelled on request of jane" in caplog.text

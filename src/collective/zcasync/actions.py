@@ -1,15 +1,22 @@
 """The verbs that change a job or a queue: panels, command line and REST all use these, and nothing else.
 
-But for ``commit`` none of them commits. A job that somebody else changes at the same time makes the commit conflict;
-then the caller begins again, as a request does by itself.
+``by``: who asks for it, for the log and for the job's timeline. But for ``commit`` none of them commits. A job that
+somebody else changes at the same time makes the commit conflict; then the caller begins again, as a request does by
+itself.
 """
 
 from collections.abc import Callable
+from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
+from collective.zcasync.persistence import is_put_back
+from collective.zcasync.persistence import lowest_like
+from collective.zcasync.persistence import make_key
+from collective.zcasync.persistence import PRIORITY_STEP
+from datetime import datetime
 from typing import Any
 
 import logging
@@ -23,7 +30,7 @@ RETRIABLE = ("failed", "cancelled")
 TRIES = 20
 
 
-def cancel(job: Any) -> str:
+def cancel(job: Any, by: str = "") -> str:
     """End a job that has not started, or ask a running one to stop: "cancelled", "stopping" or "finished"."""
     if job.outcome is not None:
         return "finished"
@@ -32,12 +39,47 @@ def cancel(job: Any) -> str:
         raise BadStatusError(f"Job {job.id} is in no queue, so there is nothing to cancel.")
     if queue.quarantine_key(job) is not None:
         raise BadStatusError(f"Job {job.id} is set aside: release it or discard it.")
-    answer: str = queue.cancel(job)
-    logger.info("Job %s (%s): %s on request", job.id, job.task, answer)
+    waits = job.token is None  # else its record is its owner's, and its mail tells who asked
+    answer: str = queue.cancel(job, by=by)
+    if waits:
+        job.remember("by_cancel", by, clock.utcnow())
+    _tell(job, answer, by)
     return answer
 
 
-def retry(job: Any) -> Any:
+def run_now(job: Any, by: str = "") -> None:
+    """Let a waiting job begin before all others, also one that waits for its time; BadStatusError for any other."""
+    _moved(job, "by_run", by, clock.utcnow(), front=True)
+
+
+def reschedule(job: Any, when: datetime, by: str = "") -> None:
+    """Let a waiting job begin not before ``when`` (aware); BadStatusError for any other."""
+    _moved(job, "by_schedule", by, clock.aware(when, "begin_after"))
+
+
+def change_priority(job: Any, priority: int, by: str = "") -> None:
+    """Give a waiting job another priority (-16..15); it keeps what it has waited. BadStatusError for any other job."""
+    queue = _where_it_waits(job)
+    before, key = job.priority, job.key
+    job.set_priority(priority)
+    steps = 0 if is_put_back(key) else before - priority
+    queue.move(job, max(key + (steps * PRIORITY_STEP << 6), lowest_like(key)))
+    _noted(job, "by_priority", by)
+
+
+def delete(job: Any, by: str = "") -> None:
+    """Forget a job that has ended, or was set aside, for good; BadStatusError for any other."""
+    queue = None if is_broken(job) or job.outcome is None else joblists.queue_of(job)
+    if queue is None:
+        discard(job, by)
+        return
+    if not queue.delete(job):
+        raise BadStatusError(f"Job {job.id} has ended a moment ago, and is not in the history yet: try again.")
+    job.parent = None
+    _tell(job, "deleted", by)
+
+
+def retry(job: Any, by: str = "") -> Any:
     """Put a job that failed or was cancelled once more, as a new job; let one that was set aside run again.
 
     Returns the job that waits now. It runs as the one who put the first, and its arguments are the same.
@@ -46,26 +88,28 @@ def retry(job: Any) -> Any:
         raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
     queue = joblists.queue_of(job)
     if queue is not None and queue.quarantine_key(job) is not None:
-        return _release(queue, job)
+        return _release(queue, job, by)
     if job.outcome not in RETRIABLE:
         raise BadStatusError(f"Job {job.id} has neither failed nor been cancelled, so it cannot be retried.")
     if job.retried_as:
         raise BadStatusError(f"Job {job.id} was retried already, as job {job.retried_as}: retry that one.")
     if queue is None:
         raise BadStatusError(f"Job {job.id} is in no queue's history any more, so nothing says where to put it again.")
-    new = put_again(queue, job)
-    logger.info("Job %s (%s): put again as job %s on request", job.id, job.task, new.id)
+    new = put_again(queue, job, by)
+    _tell(job, f"put again as job {new.id}", by)
     return new
 
 
-def put_again(queue: Any, job: Any) -> Any:
+def put_again(queue: Any, job: Any, by: str = "") -> Any:
     """Put a finished job once more into its queue: the new job. Raises what a put raises, before anything is stored."""
     new = queue.put(job.again())
     job.retried_as = new.id
+    for one in (job, new):
+        one.remember("by_retry", by, clock.utcnow())
     return new
 
 
-def discard(job: Any) -> None:
+def discard(job: Any, by: str = "") -> None:
     """Remove a job that was set aside, for good and without callbacks; also one whose class is gone."""
     queue = joblists.queue_of(job)
     key = queue.quarantine_key(job) if queue is not None else None
@@ -74,7 +118,7 @@ def discard(job: Any) -> None:
     queue.leave_quarantine(key)
     if not is_broken(job):
         job.parent = None
-    logger.warning("Job %s: discarded on request", oid_text(job))
+    logger.warning("Job %s: discarded on request%s", oid_text(job), _of(by))
 
 
 def hold_group(queues: Any, group: str) -> None:
@@ -94,12 +138,12 @@ def release_group(queues: Any, group: str) -> None:
     logger.info("Group %r: released on request", group)
 
 
-def release(job: Any) -> Any:
+def release(job: Any, by: str = "") -> Any:
     """Let a job that was set aside run again; BadStatusError if it was not, or its code is missing."""
     queue = joblists.queue_of(job)
     if queue is None or queue.quarantine_key(job) is None:
         raise BadStatusError(f"Job {oid_text(job)} is not set aside, so there is nothing to release.")
-    return retry(job)
+    return retry(job, by)
 
 
 def pause_queue(queue: Any) -> None:
@@ -133,11 +177,43 @@ def commit(connection: Any, change: Callable[[], Any]) -> Any:
                 raise
 
 
-def _release(queue: Any, job: Any) -> Any:
+def _where_it_waits(job: Any) -> Any:
+    """The queue in which the job waits; BadStatusError if it does not."""
+    if is_broken(job):
+        raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
+    if joblists.state_of(job) not in (joblists.WAITING, joblists.SCHEDULED):
+        raise BadStatusError(f"Job {job.id} does not wait any more, so it cannot be moved.")
+    if job.queue is None or job._status_id != 0:
+        raise BadStatusError(f"Job {job.id} has run already, and only goes on with what follows it.")
+    return job.queue
+
+
+def _moved(job: Any, what: str, by: str, when: datetime, front: bool = False) -> None:
+    """The job waits until ``when``, and its deadline counts from then."""
+    queue = _where_it_waits(job)
+    queue.move(job, make_key(when, job.priority, put_back=front), when)
+    _noted(job, what, by)
+
+
+def _noted(job: Any, what: str, by: str) -> None:
+    job.remember(what, by, clock.utcnow())
+    _tell(job, what.removeprefix("by_"), by)
+
+
+def _tell(job: Any, what: str, by: str) -> None:
+    logger.info("Job %s (%s): %s on request%s", job.id, job.task, what, _of(by))
+
+
+def _of(by: str) -> str:
+    return f" of {by}" if by else ""
+
+
+def _release(queue: Any, job: Any, by: str) -> Any:
     """Let a job that was set aside wait again, in front of all others; its process' deaths are forgotten."""
     queue.leave_quarantine(queue.quarantine_key(job))
     job.held_reason = ""
     job.deaths = 0
+    job.remember("by_release", by, clock.utcnow())
     queue.give_back(job, front=True)
-    logger.info("Job %s (%s): released on request", job.id, job.task)
+    _tell(job, "released", by)
     return job

@@ -27,6 +27,12 @@ EVENTS = {
     "failed": _("event_failed", default="Failed"),
     "cancelled": _("event_cancelled", default="Cancelled"),
     "stop": _("event_stop", default="Asked to stop"),
+    "by_cancel": _("event_by_cancel", default="Cancelled by"),
+    "by_retry": _("event_by_retry", default="Put again by"),
+    "by_release": _("event_by_release", default="Released by"),
+    "by_run": _("event_by_run", default="Sent to the front by"),
+    "by_schedule": _("event_by_schedule", default="Rescheduled by"),
+    "by_priority": _("event_by_priority", default="Priority changed by"),
     "conflict": _("event_conflict", default="Write conflict"),
     "error": _("event_error", default="Error in the job"),
     "interruption": _("event_interruption", default="Interrupted"),
@@ -160,6 +166,7 @@ def timeline(job: Any) -> tuple[Event, ...]:
         if when is not None
     ]
     events.extend(Event(when, kind, text) for when, kind, text in job.attempt_log)
+    events.extend(Event(value[0], "stop", value[1]) for _name, value in job._letters("stop") if value is not True)
     return tuple(sorted(events, key=lambda event: event.when))
 
 

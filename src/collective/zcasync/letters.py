@@ -13,6 +13,8 @@ def deliver(job: Any, slot: Any) -> set[str]:
         elif kind == "callback":
             value.parent = job
             job._callbacks = (*job._callbacks, value)
+        elif kind == "stop" and isinstance(value, tuple):
+            job.remember("stop", value[1], value[0])
         elif kind == "progress" and (job._progress is None or job._progress[0] < value[0]):
             job._progress = value  # its thread did not come to say it: it died
     if slot.mailbox:

@@ -80,6 +80,11 @@ def is_put_back(key: int) -> bool:
     return not key & NOT_PUT_BACK
 
 
+def lowest_like(key: int) -> int:
+    """The first of all keys that were given by a put back, or of all others, as this one was."""
+    return key & NOT_PUT_BACK
+
+
 def make_inbox() -> LOBucket:
     """A bare bucket with its sentinel; see SENTINEL."""
     bucket = LOBucket()

@@ -2,6 +2,7 @@
 
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import filing
 from collective.zcasync import notify
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
@@ -112,6 +113,21 @@ class Puts(Places):
             self._leave_entry(job)
         job._wait_in(self)
         self._enter(job, make_key(job.not_before(), job.priority, put_back=front))
+
+    def move(self, job: Any, key: int, begin_after: datetime | None = None) -> None:
+        """A person gives a waiting job another place in line; BadStatusError if it does not wait any more.
+
+        ``begin_after``: it waits until then, and its deadline counts from then; None: that stays as it is.
+
+        This takes it out of where it waits, also of a tree, and so conflicts with a claim that takes it just now.
+        """
+        if job._status_id != 0 or job.parent is not self or not self.take_out(job):
+            raise BadStatusError(f"Job {job.id} does not wait any more, so it cannot be moved.")
+        if begin_after is not None:
+            job._begin_after, job._first_begin = begin_after, None
+            if job.held_back:
+                filing.leave_quotas(self, job)
+        self._enter(job, key)
 
     def putBack(self, item: Any) -> None:
         """See IQueue."""

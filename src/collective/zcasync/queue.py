@@ -132,10 +132,11 @@ class Queue(Puts):
         item.assignerUUID = None
         waiting.ended_elsewhere(self, item)
 
-    def cancel(self, job: Any, callbacks: bool = True) -> str:
+    def cancel(self, job: Any, callbacks: bool = True, by: str = "") -> str:
         """End a waiting job with a Failure of CancelledError; ask a running one to stop.
 
-        Answers "cancelled", "stopping" or "finished". ``callbacks``: whether those of the job run. Writes the job's
+        Answers "cancelled", "stopping" or "finished". ``callbacks``: whether those of the job run. ``by``: who asked,
+        for the timeline. Writes the job's
         record and an inbox; the claim that finds it there takes the old entry out of the trees, which callers never
         write. A job that was set aside leaves the quarantine by it.
         """
@@ -143,7 +144,7 @@ class Queue(Puts):
             return "finished"
         owned = main_of(job)
         if owned.token is not None and owned.agent is not None and owned.agent.slot is not None:
-            owned.agent.slot.send(job, ("stop", ""), True)
+            owned.agent.slot.send(job, ("stop", ""), (clock.utcnow(), by))
             return "stopping"
         if owned is not job:  # a callback: it is in no queue itself
             waits = waiting.waiter(owned) is job
