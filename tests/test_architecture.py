@@ -46,7 +46,7 @@ ENGINE_ORDER = """
     taskarguments api actions queueactions policyactions
     ownjobs
     processes alarms
-    bulk foreground
+    bulk manyjobs foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()
 

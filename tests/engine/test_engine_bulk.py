@@ -4,17 +4,22 @@ from BTrees.LOBTree import LOBTree
 from collections import Counter
 from collections.abc import Iterator
 from collective.zcasync import bulk
+from collective.zcasync import manyjobs
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.failure import Failure
+from collective.zcasync.filing import file_away
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
+from collective.zcasync.persistence import is_put_back
 from collective.zcasync.queue import Queue
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
+from collective.zcasync.threadlocal import local
 from datetime import timedelta
 from enginejobs import make_agent
 from typing import Any
@@ -267,3 +272,106 @@ def test_wrong_wishes_change_nothing(call: Any, error: type, words: str, queue: 
         call(connection)
     transaction.begin()
     assert len(list(queue)) == 3 == queue.counts()["waiting"]
+
+
+def end(queue: Any, slot: Any, count: int, error: Exception | None = None) -> list[Any]:
+    """Jobs in the history."""
+    jobs = put(queue, count)
+    for job in jobs:
+        job._title = f"job {job.args[0]}"
+        queue.take_out(job)
+        job._finish(job.args[0] if error is None else Failure.from_exception(error), utcnow())
+        file_away(queue, slot, job)
+    transaction.commit()
+    return jobs
+
+
+def change(queue: Any, verb: str, states: tuple[str, ...], **options: Any) -> dict[str, int]:
+    """What the job answers that does this, run here."""
+    job = queue.put(Job(manyjobs.change_jobs, verb, states, **options))
+    transaction.commit()
+    answer: dict[str, int] = with_job(job)
+    return answer
+
+
+def test_all_that_match_are_deleted_from_the_history_and_no_others(queue: Any) -> None:
+    slot = make_agent(queue).slot
+    end(queue, slot, 25, KeyError("member"))
+    end(queue, slot, 12, OSError("disk"))
+    end(queue, slot, 3)
+    waiting = put(queue, 2)
+    assert change(queue, "delete", ("failed",), search={"cause": "KeyError"}, by="jane", total=25) == {"deleted": 25}
+    transaction.begin()
+    assert {kind: number for kind, number in queue.counts().items() if number} == {
+        "waiting": 3,
+        "failed": 12,
+        "succeeded": 3,
+    }
+    assert sum(tally.number for tally in queue.failures().values()) == 12
+    assert change(queue, "delete", ("failed", "finished")) == {"deleted": 15}
+    assert outcomes(waiting) == {None}
+
+
+def test_all_that_match_run_now_each_moved_once_wherever_they_wait(queue: Any, connection: Any) -> None:
+    slot = make_agent(queue).slot
+    jobs = [*put(queue, 30, begin_after=utcnow() + HOUR), *put(queue, 30)]
+    spilled(queue, slot)
+    jobs += put(queue, 30, begin_after=utcnow() + HOUR)
+    assert change(queue, "run", ("waiting", "scheduled"), by="jane") == {"moved": 90}
+    assert change(queue, "run", ("waiting", "scheduled")) == {}
+    transaction.begin()
+    assert all(is_put_back(job.key) and not job.held_back for job in jobs)
+    assert len([job for job in queue if job.task != bulk.TASK]) == 90
+    assert queue.counts()["later"] == 0
+    assert [text for _when, what, text in jobs[0].attempt_log if what == "by_run"] == ["jane"]
+
+
+def test_all_that_match_are_rescheduled_or_given_a_priority(queue: Any) -> None:
+    when = utcnow() + HOUR
+    jobs = put(queue, 25)
+    assert change(queue, "priority", ("waiting",), value=3) == {"moved": 25}
+    assert change(queue, "schedule", ("waiting",), value=when, search={"task": "note"}) == {"moved": 25}
+    transaction.begin()
+    assert {(job.priority, job._begin_after) for job in jobs} == {(3, when)}
+
+
+def test_the_job_that_changes_many_is_never_meant_itself(queue: Any) -> None:
+    other = queue.put(Job(manyjobs.change_jobs, "cancel", ("waiting",)))
+    put(queue, 3)
+    assert change(queue, "cancel", ("waiting", "running"), by="jane") == {"cancelled": 3}
+    assert outcomes([other]) == {None}
+
+
+def test_the_job_that_changes_many_tells_its_progress_and_stops_when_asked(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[float, float | None]] = []
+
+    def progress(done: float, total: float | None = None) -> None:
+        told.append((done, total))
+        if done >= 20:
+            raise StopRequested
+
+    monkeypatch.setattr(manyjobs.running, "progress", progress)
+    jobs = put(queue, 50)
+    job = queue.put(Job(manyjobs.change_jobs, "cancel", ("waiting",), total=50))
+    transaction.commit()
+    with pytest.raises(StopRequested):
+        with_job(job)
+    assert told == [(10, 50), (20, 50)]
+    transaction.begin()
+    assert sum(job.outcome == "cancelled" for job in jobs) == 20
+
+
+def with_job(job: Any) -> Any:
+    local.job = job
+    try:
+        return job.callable(*job.args, **dict(job.kwargs))
+    finally:
+        local.job = None
+
+
+def test_what_cannot_be_done_with_many_is_refused(queue: Any) -> None:
+    job = queue.put(Job(manyjobs.change_jobs, "frobnicate", ("waiting",)))
+    with pytest.raises(InvalidValueError, match="frobnicate"):
+        with_job(job)

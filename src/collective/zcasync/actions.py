@@ -104,7 +104,7 @@ def put_again(queue: Any, job: Any, by: str = "") -> Any:
     """Put a finished job once more into its queue: the new job. Raises what a put raises, before anything is stored."""
     new = queue.put(job.again())
     job.retried_as = new.id
-    for one in (job, new):
+    for one in (job, new) if by else ():
         one.remember("by_retry", by, clock.utcnow())
     return new
 

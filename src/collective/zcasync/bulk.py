@@ -1,4 +1,4 @@
-"""Cancelling and retrying all jobs that match: in batches, each with a commit of its own, so that nothing grows with
+"""What is done with all jobs that match: in batches, each with a commit of its own, so that nothing grows with
 their number, and a claim that takes one of them costs a batch its second try at most.
 
 Changes are made in a connection of its own: a caller sees them in its next transaction, and loses nothing of this one.
@@ -17,6 +17,8 @@ from collective.zcasync import joblists
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import ZCAsyncError
+from collective.zcasync.jobsearch import NOTHING
+from collective.zcasync.jobsearch import Search
 from collective.zcasync.lookup import loads
 from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.persistence import SENTINEL
@@ -33,14 +35,20 @@ import transaction
 
 logger = logging.getLogger("collective.zcasync.events")
 
-#: What can be cancelled, and what can be retried.
+#: What can be cancelled, what can be retried, what can be moved, and what can be deleted.
 CANCELLABLE = (joblists.WAITING, joblists.SCHEDULED, joblists.RUNNING)
 RETRIABLE = (joblists.FAILED, joblists.CANCELLED)
+MOVABLE = CANCELLABLE[:2]
+DELETABLE = (joblists.FAILED, joblists.CANCELLED, joblists.FINISHED)
 
 #: Jobs that one transaction changes, and entries that it looks at for them.
 BATCH, LOOK = 100, 1000
 
+#: The name of the task that does all this as a job; none of its own jobs is ever meant.
+TASK = "collective.zcasync.change_jobs"
+
 Progress = Callable[[Counter[str]], Any]
+Move = Callable[[Any, str], Any]
 Shelves = Callable[[Any, "_Wanted"], Iterator[Any]]
 Verb = Callable[[Any, Any, "_Wanted"], Iterator[str]]
 
@@ -52,15 +60,18 @@ def cancel_all(
     queue: str | None = None,
     group: str | None = None,
     task: str | None = None,
+    search: Search = NOTHING,
+    by: str = "",
     progress: Progress | None = None,
 ) -> Counter[str]:
     """Cancel all jobs in some states, of CANCELLABLE, that match; how many were "cancelled" and are "stopping".
 
     ``context``: leads to a connection, see plaindata.connection_of. ``queue``: name; ``group``: of a site; ``task``:
-    name of the task or callable, a pattern with * and ?. None: any. ``progress``: called after each commit with the
+    name of the task or callable, a pattern with * and ?. None: any. ``search``: what else has to hold of them. ``by``:
+    who asks. ``progress``: called after each commit with the
     numbers so far; what it raises ends the work. QueueNotFound or InvalidValueError before anything is done.
     """
-    wanted = _Wanted(states, CANCELLABLE, queue, group, task)
+    wanted = _Wanted(states, CANCELLABLE, queue, group, task, search, by)
     last = _running if joblists.RUNNING in states else None
     return _Work(context, wanted, progress).do(_held, _cancel, last)
 
@@ -72,6 +83,8 @@ def retry_all(
     queue: str | None = None,
     group: str | None = None,
     task: str | None = None,
+    search: Search = NOTHING,
+    by: str = "",
     progress: Progress | None = None,
 ) -> Counter[str]:
     """Put all jobs in some states, of RETRIABLE, that match once more, oldest first; how many were "retried", and how
@@ -79,8 +92,45 @@ def retry_all(
 
     Looks at jobs that are in the history. For the rest see ``cancel_all``.
     """
-    wanted = _Wanted(states, RETRIABLE, queue, group, task)
+    wanted = _Wanted(states, RETRIABLE, queue, group, task, search, by)
     return _Work(context, wanted, progress).do(_filed, _retry)
+
+
+def delete_all(
+    context: Any,
+    states: tuple[str, ...],
+    *,
+    queue: str | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    search: Search = NOTHING,
+    by: str = "",
+    progress: Progress | None = None,
+) -> Counter[str]:
+    """Forget all jobs in some states, of DELETABLE, that match and are in the history; how many were "deleted"."""
+    wanted = _Wanted(states, DELETABLE, queue, group, task, search, by)
+    return _Work(context, wanted, progress).do(_filed, _delete)
+
+
+def move_all(
+    context: Any,
+    verb: Move,
+    states: tuple[str, ...] = MOVABLE,
+    *,
+    queue: str | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    search: Search = NOTHING,
+    by: str = "",
+    progress: Progress | None = None,
+) -> Counter[str]:
+    """Move all waiting jobs, in states of MOVABLE, that match; how many were "moved".
+
+    ``verb``: called with a job and ``by``, as actions.run_now is; for a job that is where it is wanted it does nothing,
+    and answers False.
+    """
+    wanted = _Wanted(states, MOVABLE, queue, group, task, search, by)
+    return _Work(context, wanted, progress).do(_held, partial(_move, verb))
 
 
 @dataclass(frozen=True)
@@ -92,6 +142,8 @@ class _Wanted:
     queue: str | None
     group: str | None
     task: str | None
+    search: Search = NOTHING
+    by: str = ""
 
     def __post_init__(self) -> None:
         for state in self.states:
@@ -102,7 +154,9 @@ class _Wanted:
         if not loads(job) or self.group is not None and job.group != self.group:
             return False
         names = {job.task, callables.dotted(job.callable_name)}
-        return self.task is None or any(fnmatchcase(name, self.task) for name in names)
+        if self.task is not None and not any(fnmatchcase(name, self.task) for name in names):
+            return False
+        return job.task != TASK and self.search.fits(job)
 
     def __str__(self) -> str:
         told = {"queue": self.queue, "site": self.group, "task": self.task}
@@ -225,7 +279,10 @@ def _cancel(queue: Any, entry: Any, wanted: _Wanted) -> Iterator[str]:
     """``entry``: a job, or the jobs that wait for one."""
     for job in entry if isinstance(entry, tuple) else (entry,):
         if wanted.fits(job) and job._status_id < 2 and _state_of(job) in wanted.states:
-            yield queue.cancel(job)
+            answer = queue.cancel(job, by=wanted.by)
+            if answer == "cancelled" and wanted.by:
+                job.remember("by_cancel", wanted.by, clock.utcnow())
+            yield answer
 
 
 def _state_of(job: Any) -> str:
@@ -249,9 +306,21 @@ def _retry(queue: Any, job: Any, wanted: _Wanted) -> Iterator[str]:
     if not wanted.fits(job) or job.retried_as:
         return
     try:
-        actions.put_again(queue, job)
+        actions.put_again(queue, job, wanted.by)
     except ZCAsyncError as error:
         logger.warning("Job %s (%s) cannot be put again: %s", job.id, job.task, error)
         yield "refused"
     else:
         yield "retried"
+
+
+def _delete(queue: Any, job: Any, wanted: _Wanted) -> Iterator[str]:
+    if wanted.fits(job) and queue.delete(job):
+        job.parent = None
+        yield "deleted"
+
+
+def _move(verb: Move, queue: Any, job: Any, wanted: _Wanted) -> Iterator[str]:
+    if wanted.fits(job) and job._status_id == 0 and job.token is None and _state_of(job) in wanted.states:
+        if job.key is not None and verb(job, wanted.by) is not False:
+            yield "moved"

@@ -21,8 +21,9 @@ class Search:
 
     ``task``: a part of the task's name or title, or a pattern with * and ? of one of them. ``user``: a part of the id.
     ``object``: the path of an object, or of a folder that it is in. ``error``: a part of the error's line.
-    ``cause``: a fingerprint, see Failure.fingerprint. ``since``, ``until``: aware datetimes, both included: when a job
-    ended; is due, if it waits for its time; began, if it runs; else when it was put.
+    ``cause``: a fingerprint, see Failure.fingerprint. ``attempts``: so many have failed, at least. ``since``,
+    ``until``: aware datetimes, both included: when a job ended; is due, if it waits for its time; began, if it runs;
+    else when it was put.
     """
 
     task: str = ""
@@ -30,6 +31,7 @@ class Search:
     object: str = ""
     error: str = ""
     cause: str = ""
+    attempts: int = 0
     since: datetime | None = None
     until: datetime | None = None
 
@@ -61,6 +63,7 @@ class Search:
             and self.user.casefold() in (job.user or "").casefold()
             and self.error.casefold() in (job.error or "").casefold()
             and self.cause in ("", job.fingerprint)
+            and self.attempts <= job.attempts
             and _is_at(self.object, job.where or "")
             and self._is_in_time(job)
         )
