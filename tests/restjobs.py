@@ -9,7 +9,7 @@ from typing import Any
 import transaction
 
 
-@api.task(name="my.site.greet", title="Greet somebody", permission="View")
+@api.task(name="my.site.greet", title="Greet somebody", permission="View", visible=True)
 def greet(name: str, times: int = 1) -> str:
     """Say hello to somebody, so many times."""
     return " ".join([f"Hello {name}!"] * times)

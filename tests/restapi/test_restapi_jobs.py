@@ -1,6 +1,7 @@
 """Jobs over REST: lists, one job, and what can be done with them."""
 
 from collective.zcasync import joblists
+from collective.zcasync.ploneapp.sites import group_of
 from restjobs import fail
 from restjobs import failed
 from restjobs import greet
@@ -40,7 +41,7 @@ def test_a_list_comes_in_pages_that_link_to_each_other(portal: Any, queues: Any,
         page = admin("GET", page["batching"]["next"]).json
         found += [item["id"] for item in page["items"]]
     assert found == ids
-    assert page["batching"]["prev"].endswith("?b_size=2&state=waiting&b_start=2")
+    assert page["batching"]["prev"].endswith("b_start=2")
     assert page["items_total"] == 5
 
 
@@ -54,6 +55,9 @@ def test_a_list_comes_in_pages_that_link_to_each_other(portal: Any, queues: Any,
         ("b_start=%D9%A3", "b_start: '٣' is not allowed"),
         ("b_size=501", "b_size: '501' is not allowed; it must be a number from 0 to 500"),
         ("b_size:int=5", "b_size: 5 is not allowed"),
+        ("since=yesterday", "since: 'yesterday' is not a time with its offset"),
+        ("skip=x", "skip: 'x' is not allowed"),
+        (f"task={'x' * 301}", "task is too long to look for"),
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused_with_its_value(queues: Any, admin: Any, query: str, said: str) -> None:
@@ -77,6 +81,7 @@ def test_one_job_is_told_with_its_history_and_for_managers_its_inside(portal: An
     assert "ValueError" in told["traceback"] and told["frames"][-1]["function"] == "fail"
     assert [event["what"] for event in told["timeline"]] == ["put", "started", "failed"]
     assert told["timeline"][0]["text"] == "admin"
+    assert told["result"] is None
     assert told["actions"] == {"retry": f"{portal.absolute_url()}/@background-jobs/{job.id}/retry"}
 
 
@@ -110,7 +115,8 @@ def test_a_job_that_was_set_aside_is_released_or_removed(portal: Any, queues: An
     assert list(admin("GET", f"@background-jobs/{job.id}").json["actions"]) == ["release"]
     assert admin("POST", f"@background-jobs/{job.id}/cancel").status == 409
     assert admin("POST", f"@background-jobs/{job.id}/release").json["state"] == "waiting"
-    assert admin("DELETE", f"@background-jobs/{job.id}").status == 409
+    answer = admin("DELETE", f"@background-jobs/{job.id}")
+    assert answer.status == 409 and "not set aside, so it cannot be discarded: cancel it" in answer.message
     other = set_aside(portal)
     answer = admin("DELETE", f"@background-jobs/{other.id}")
     assert (answer.status, answer.json) == (204, None)
@@ -167,3 +173,134 @@ def test_a_post_that_another_site_could_have_sent_is_refused(portal: Any, queues
     assert (answer.status, answer.json["type"]) == (403, "Forbidden")
     assert "Content-Type: application/json" in answer.message
     assert job.outcome is None
+
+
+def test_jobs_are_looked_for(portal: Any, queues: Any, admin: Any) -> None:
+    failed(portal, path="/news")
+    failed(portal, "member", path="/50%-<i>")
+    for query, number in (
+        ("", 2),
+        ("task=fail", 2),
+        ("task=FAI*", 2),
+        ("task=greet", 0),
+        ("user=memb", 1),
+        ("error=50%25-%3Ci%3E", 1),
+        ("error=%5B", 0),
+        ("cause=ValueError+in+fail", 2),
+        ("since=2020-01-01T00:00:00Z", 2),
+        ("until=2020-01-01T00:00:00%2B02:00", 0),
+        ("oldest=1&user=admin", 1),
+    ):
+        answer = admin("GET", f"@background-jobs?state=failed&{query}").json
+        assert (len(answer["items"]), answer["items_total"], answer["complete"]) == (number, number, True), query
+
+
+def test_a_search_that_ends_before_all_is_seen_says_so_and_goes_on(
+    portal: Any, queues: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joblists, "LOOK_LIMIT", 2)
+    ids = [put_as(portal, user, greet, "Ada").id for user in ("admin", "admin", "admin", "member", "admin")]
+    page = admin("GET", "@background-jobs?state=waiting&user=member").json
+    assert (page["items"], page["complete"], page["looked_at"]) == ([], False, 2)
+    page = admin("GET", page["batching"]["next"]).json
+    assert [item["id"] for item in page["items"]] == [ids[3]]
+
+
+def test_failures_are_told_by_their_cause_and_lead_to_their_jobs(portal: Any, queues: Any, admin: Any) -> None:
+    jobs = [failed(portal), failed(portal)]
+    answer = admin("GET", "@background-failures").json
+    (item,) = answer["items"]
+    assert (item["task"], item["cause"], item["number"]) == ("my.site.fail", "ValueError in fail", 2)
+    listed = admin("GET", item["@id"]).json["items"]
+    assert {one["id"] for one in listed} == {job.id for job in jobs}
+    assert admin("GET", "@background-failures?queue=default&b_start=1").json["items"] == []
+
+
+def test_who_may_not_see_all_jobs_sees_the_own_ones(portal: Any, queues: Any, client: Any) -> None:
+    put_as(portal, "admin", greet, "Ada")
+    job = put_as(portal, "member", greet, "Ada")
+    (item,) = client("member")("GET", "@background-jobs").json["items"]
+    assert (item["id"], item["state"], item["ahead"]) == (job.id, "waiting", 1)
+    assert client("another")("GET", "@background-jobs").json["items"] == []
+    assert len(client("admin")("GET", "@background-jobs?own=1").json["items"]) == 1
+
+
+def test_jobs_that_wait_are_moved_and_the_timeline_tells_who_asked(portal: Any, queues: Any, admin: Any) -> None:
+    first, second = (put_as(portal, "admin", greet, name) for name in "ab")
+
+    def order() -> list[str]:
+        return [item["id"] for item in admin("GET", "@background-jobs?state=waiting").json["items"]]
+
+    assert admin("POST", f"@background-jobs/{second.id}/run-now").json["state"] == "waiting"
+    assert order() == [second.id, first.id]
+    told = admin("POST", f"@background-jobs/{first.id}/reschedule", {"begin_after": "2999-01-01T00:00:00+01:00"}).json
+    assert (told["state"], told["due"]) == ("scheduled", "2998-12-31T23:00:00.000+00:00")
+    told = admin("POST", f"@background-jobs/{second.id}/priority", {"priority": -3}).json
+    assert told["priority"] == -3
+    events = [(event["what"], event["text"]) for event in told["timeline"]]
+    assert {("put", "admin"), ("by_run", "admin"), ("by_priority", "admin")} <= set(events)
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "said"),
+    [
+        ("reschedule", {}, "begin_after is missing; it must be a text"),
+        ("reschedule", {"begin_after": "soon"}, "begin_after: 'soon' is not a time with its offset"),
+        ("reschedule", {"begin_after": "2026-01-01T00:00:00"}, "is not a time with its offset"),
+        ("priority", {"priority": 16}, "priority must be a whole number from -16 to 15, not 16"),
+        ("priority", {"priority": "1"}, "priority: '1' is not allowed; it must be a whole number"),
+        ("cancel", {"priority": 1}, "'priority' is not understood; a body may have: nothing"),
+    ],
+)
+def test_a_move_that_makes_no_sense_is_refused_with_its_value(
+    portal: Any, queues: Any, admin: Any, action: str, body: Any, said: str
+) -> None:
+    job = put_as(portal, "admin", greet, "Ada")
+    answer = admin("POST", f"@background-jobs/{job.id}/{action}", body)
+    assert (answer.status, answer.json["type"]) == (400, "BadRequest")
+    assert said in answer.message
+
+
+def test_jobs_that_have_ended_are_deleted(portal: Any, queues: Any, admin: Any) -> None:
+    jobs = [failed(portal) for _number in range(3)]
+    assert admin("DELETE", f"@background-jobs/{jobs[0].id}").status == 204
+    answer = admin("POST", "@background-jobs", {"action": "delete", "ids": [jobs[1].id]})
+    assert [item["state"] for item in answer.json["items"]] == ["failed"]
+    assert admin("POST", f"@background-jobs/{jobs[2].id}/delete").status == 204
+    assert joblists.counts(queues)["failed"].number == 0
+
+
+def test_all_that_match_are_changed_by_a_job_of_its_own(portal: Any, queues: Any, admin: Any) -> None:
+    jobs = [failed(portal, path=path) for path in ("/a", "/a", "/b")]
+    body = {"action": "retry", "all": {"state": "failed", "queue": "default", "error": "/a"}}
+    answer = admin("POST", "@background-jobs", body)
+    assert (answer.status, answer.headers["Retry-After"]) == (202, "1")
+    told = admin("GET", answer.headers["Location"]).json
+    assert (told["task"], told["state"]) == ("collective.zcasync.change_jobs", "waiting")
+    assert "'retry'" in str(told["arguments"]) and group_of(portal) in str(told["arguments"])
+    assert [job.retried_as for job in jobs] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"action": "release", "all": {"state": "quarantined"}}, "action: 'release' is not allowed"),
+        ({"action": "retry", "all": {"state": "waiting"}}, "retry is for jobs that are failed or cancelled"),
+        ({"action": "retry", "all": {}}, "all: state None is not allowed"),
+        ({"action": "retry", "all": {"state": "failed", "group": "1"}}, "all: {'group': '1'} is not allowed"),
+        ({"action": "retry", "all": {"state": "failed", "task": 5}}, "all: {'task': 5} is not allowed"),
+        ({"action": "retry", "all": {"state": "failed", "task": "\ud800"}}, "task: '\\ud800' is not allowed"),
+        ({"action": "retry", "all": {"state": "failed", "since": "now"}}, "since: 'now' is not a time"),
+        ({"action": "retry", "all": "failed"}, "all: 'failed' is not allowed; it must be an object"),
+        ({"action": "retry", "all": {"state": "failed"}, "ids": []}, "'ids' is not understood"),
+    ],
+)
+def test_a_change_of_many_that_makes_no_sense_is_refused(queues: Any, admin: Any, body: Any, said: str) -> None:
+    answer = admin("POST", "@background-jobs", body)
+    assert (answer.status, answer.json["type"]) == (400, "BadRequest")
+    assert said in answer.message
+
+
+def test_a_queue_of_jobs_that_are_meant_must_be_there(queues: Any, admin: Any) -> None:
+    answer = admin("POST", "@background-jobs", {"action": "retry", "all": {"state": "failed", "queue": "mail"}})
+    assert (answer.status, answer.message) == (404, "There is no queue 'mail'; there are: default.")

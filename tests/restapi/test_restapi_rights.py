@@ -16,10 +16,15 @@ import transaction
 #: Who asks, in the order of the columns below.
 WHO = (None, "member", "editor", "admin", "manager", "root")
 
+FUTURE = "2999-01-01T00:00:00Z"
+ALL_WAITING = {"action": "cancel", "all": {"state": "waiting"}}
+
 #: Method, path, body, and the status for each of WHO. ``{job}`` waits and is the admin's, ``{failed}`` and ``{aside}``
 #: too; ``{own}`` waits and is of the one who asks (of the admin, where that is nobody).
 ALLOWED = [
-    ("GET", "@background-jobs", None, (401, 401, 401, 200, 200, 200)),
+    ("GET", "@background-jobs", None, (401, 200, 200, 200, 200, 200)),
+    ("GET", "@background-jobs?own=1", None, (401, 200, 200, 200, 200, 200)),
+    ("GET", "@background-failures", None, (401, 401, 401, 200, 200, 200)),
     ("GET", "@background-jobs/{job}", None, (404, 404, 404, 200, 200, 200)),
     ("GET", "@background-jobs/{own}", None, (404, 200, 200, 200, 200, 200)),
     ("POST", "@background-jobs/{job}/cancel", None, (404, 404, 404, 200, 200, 200)),
@@ -28,9 +33,15 @@ ALLOWED = [
     ("POST", "@background-jobs/{aside}/release", None, (404, 404, 404, 200, 200, 200)),
     ("POST", "@background-jobs/{own}/retry", None, (404, 401, 401, 409, 409, 409)),
     ("POST", "@background-jobs/{own}/release", None, (404, 401, 401, 409, 409, 409)),
+    ("POST", "@background-jobs/{job}/run-now", None, (404, 404, 404, 200, 200, 200)),
+    ("POST", "@background-jobs/{own}/run-now", None, (404, 401, 401, 200, 200, 200)),
+    ("POST", "@background-jobs/{own}/priority", {"priority": 1}, (404, 401, 401, 200, 200, 200)),
+    ("POST", "@background-jobs/{own}/reschedule", {"begin_after": FUTURE}, (404, 401, 401, 200, 200, 200)),
+    ("DELETE", "@background-jobs/{failed}", None, (404, 404, 404, 204, 204, 204)),
     ("DELETE", "@background-jobs/{aside}", None, (404, 404, 404, 204, 204, 204)),
     ("DELETE", "@background-jobs/{own}", None, (404, 401, 401, 409, 409, 409)),
     ("POST", "@background-jobs", {"action": "cancel", "ids": []}, (401, 401, 401, 200, 200, 200)),
+    ("POST", "@background-jobs", ALL_WAITING, (401, 401, 401, 202, 202, 202)),
     ("GET", "@background-queues", None, (401, 401, 401, 200, 200, 200)),
     ("GET", "@background-queues/default", None, (401, 401, 401, 200, 200, 200)),
     ("POST", "@background-queues", {"name": "new"}, (401, 401, 401, 201, 201, 201)),
@@ -99,7 +110,7 @@ def test_each_url_and_verb_is_for_those_who_may(
 
 
 def test_the_inside_of_a_job_is_for_those_who_manage(site: Any, client: Any) -> None:
-    inside = {"arguments", "result", "traceback", "frames", "error_type", "error_message", "problems"}
+    inside = {"arguments", "traceback", "frames", "error_type", "error_message", "problems"}
     own = failed(site, "member")
     assert inside <= client("admin")("GET", f"@background-jobs/{own.id}").json.keys()
     told = client("member")("GET", f"@background-jobs/{own.id}").json

@@ -1,7 +1,6 @@
 """Jobs, queues, dispatchers and policies as JSON; times are ISO texts in UTC, names of queues as people write them."""
 
 from collections.abc import Callable
-from collective.zcasync import joblists
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import JobDetail
@@ -45,6 +44,7 @@ def job_line(row: JobRow, translate: Translate, url: str, queue: str | None = No
         "ended": moment(row.ended),
         "attempts": row.attempts,
         "error": row.error,
+        "cause": row.cause,
         "object": row.path,
         "detail": row.detail,
         "needs_attention": row.needs_attention,
@@ -82,7 +82,6 @@ def job_inside(detail: JobDetail) -> dict[str, Any]:
     """What only those may know who manage jobs. Texts are cut, and secrets masked."""
     return {
         "arguments": [{"name": name, "value": value} for name, value in detail.arguments],
-        "result": detail.result,
         "error_type": detail.error_type,
         "error_message": detail.error_message,
         "traceback": detail.traceback,
@@ -165,8 +164,3 @@ def policy_line(policy: ConfiguredPolicy, url: str, mine: str, may_edit: bool) -
 def owner(group: str, mine: str) -> str:
     """Whose a queue or policy is: this site's, another one's, or the root's."""
     return "root" if not group else "site" if group == mine else "other site"
-
-
-def site_counts(source: Any, group: str | None, queue: str | None) -> dict[str, Any]:
-    """How many jobs are in each state."""
-    return {state: count(number) for state, number in joblists.counts(source, group=group, queue=queue).items()}

@@ -1,21 +1,29 @@
-"""Jobs: ``@background-jobs``, ``@background-jobs/ID`` and ``@background-jobs/ID/ACTION``."""
+"""Lists of jobs and single ones: ``GET @background-jobs``, ``@background-jobs/ID`` and ``@background-failures``."""
 
-from collective.zcasync import actions
 from collective.zcasync import jobdetail
 from collective.zcasync import joblists
+from collective.zcasync import tasks
 from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.jobsearch import Search
+from collective.zcasync.jsonvalues import fit
+from collective.zcasync.jsonvalues import is_json
+from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
+from collective.zcasync.ownjobs import own_jobs
+from collective.zcasync.ownjobs import Owner
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
 from collective.zcasync.restapi.service import LARGEST_PAGE
 from collective.zcasync.restapi.service import LAST_START
 from collective.zcasync.restapi.service import PAGE
+from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 from zExceptions import BadRequest
 
-#: Jobs that one request changes, at most: all in one transaction.
-MOST_AT_ONCE = 500
+#: What a search may say, as texts; see Search.
+TEXTS = ("task", "user", "object", "error", "cause")
 
 
 class Jobs(JobsService):
@@ -32,7 +40,7 @@ class Jobs(JobsService):
 
     def line(self, row: joblists.JobRow, queue: str | None = None) -> dict[str, Any]:
         """A job as JSON."""
-        return data.job_line(row, self.translated, self.url(row.id), queue)
+        return data.job_line(row, self.translated, self.url(row.id, service="@background-jobs"), queue)
 
     def told(self, job: Any) -> dict[str, Any]:
         """All that the user may know of a job."""
@@ -44,22 +52,33 @@ class Jobs(JobsService):
         answer.update(data.job_facts(detail, self.translated))
         if manages:
             answer.update(data.job_inside(detail))
+        if manages or self.rights.is_own(job):
+            answer["result"] = plain_result(job)
         answer["actions"] = {name: self.url(row.id, name) for name in self.offered(job, detail)}
         return answer
 
     def offered(self, job: Any, detail: jobdetail.JobDetail) -> list[str]:
         """What the user can do with the job now, by POST."""
         manages = self.rights.changes(job)
+        cancels = detail.can_cancel and not detail.stop_requested and (manages or self.rights.is_own(job))
+        waits = manages and detail.row.state in (joblists.WAITING, joblists.SCHEDULED)
         offers = {
-            "cancel": detail.can_cancel and not detail.stop_requested and (manages or self.rights.is_own(job)),
+            "cancel": cancels,
             "retry": detail.can_retry and not detail.can_discard and manages,
             "release": detail.can_retry and detail.can_discard and manages,
+            "run-now": waits,
+            "reschedule": waits,
+            "priority": waits,
         }
         return [name for name, offered in offers.items() if offered]
 
+    def group(self, all_sites: bool) -> str | None:
+        """The site whose jobs are meant; None: those of all, if they are asked for by one who may."""
+        return None if self.rights.rules_all and all_sites else self.rights.group
+
 
 class JobsGet(Jobs):
-    """One job, or a list of those in one state."""
+    """One job, or a list."""
 
     most = 1
 
@@ -67,100 +86,110 @@ class JobsGet(Jobs):
         """See Service."""
         if self.path:
             return self.told(self.job(self.path[0]))
-        self.demand(self.rights.views, "see the jobs of this site")
+        if self.query("own") or not self.rights.views:
+            return self._own()
         return self._list()
 
+    def _own(self) -> dict[str, Any]:
+        """The user's jobs, of tasks that people are to see, as *My jobs* shows them."""
+        self.demand(self.rights.owns, "see the jobs of this site")
+        visible = frozenset(name for name, task in tasks.registry.items() if task.visible)
+        found = own_jobs(self.queues, Owner(self.rights.group, self.rights.user or "", visible))
+        items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *found.ended)]
+        return {"@id": f"{self.url()}?own=1", "items": items, "items_total": len(items), "complete": found.complete}
+
     def _list(self) -> dict[str, Any]:
-        state = self.query("state") or joblists.WAITING
-        if state not in joblists.STATES:
+        wanted = self.query("state") or joblists.WAITING
+        if wanted not in joblists.LISTS:
             raise BadRequest(
-                f"state: {text_of(state, SHOWN)} is not allowed; it must be one of {', '.join(joblists.STATES)}."
+                f"state: {text_of(wanted, SHOWN)} is not allowed; it must be one of {', '.join(joblists.LISTS)}."
             )
-        group = None if self.rights.rules_all and self.query("all_sites") else self.rights.group
+        group = self.group(bool(self.query("all_sites")))
         asked = self.query("queue")
         queue = None if asked is None else self.queue(asked).name
+        search = self.search({name: self.query(name) for name in (*TEXTS, "since", "until")})
         start, size = self.number("b_start", 0, LAST_START), self.number("b_size", PAGE, LARGEST_PAGE)
-        page = joblists.jobs(self.queues, state, group=group, queue=queue, start=start, limit=size)
-        counts = data.site_counts(self.queues, group, queue)
+        skip = self.number("skip", 0, LAST_START)
+        page = joblists.jobs(
+            self.queues,
+            wanted,
+            group=group,
+            queue=queue,
+            search=search,
+            oldest=bool(self.query("oldest")),
+            start=start,
+            skip=skip,
+            limit=size,
+        )
+        counts = joblists.counts(self.queues, group=group, queue=queue)
+        total = counts[wanted] if wanted in counts else joblists.count(self.queues, wanted, group=group, queue=queue)
         return {
             "@id": self.url(),
-            "state": state,
-            "counts": counts,
+            "state": wanted,
+            "counts": {state: data.count(number) for state, number in counts.items()},
             "items": [self.line(row) for row in page.rows],
-            "items_total": counts[state]["number"],
+            "items_total": len(page.rows) if search and not page.more and not start and not skip else total.number,
             "complete": page.complete,
-            "batching": self.batching(start, size, page.more),
+            "looked_at": page.looked,
+            "batching": self.batching(start, size, page.more, None if page.complete else page.next),
+        }
+
+    def search(self, given: dict[str, Any]) -> Search:
+        """What somebody looks for; BadRequest or InvalidValueError for what makes no sense."""
+        return search_of(given)
+
+
+class FailuresGet(Jobs):
+    """What failed jobs have in common: how many failed in which way, and where they are listed."""
+
+    name = "@background-failures"
+
+    def reply(self) -> Any:
+        """See Service."""
+        group = self.group(bool(self.query("all_sites")))
+        asked = self.query("queue")
+        rows = joblists.failures(self.queues, group, None if asked is None else self.queue(asked).name)
+        start, size = self.number("b_start", 0, LAST_START), self.number("b_size", PAGE, LARGEST_PAGE)
+        return {
+            "@id": self.url(),
+            "items": [
+                {
+                    "@id": f"{self.url(service='@background-jobs')}?"
+                    + urlencode({"state": joblists.FAILED, "task": row.task, "cause": row.cause}),
+                    "task": row.task,
+                    "cause": row.cause,
+                    "number": row.number,
+                    "first": data.moment(row.first),
+                    "last": data.moment(row.last),
+                }
+                for row in rows[start : start + size]
+            ],
+            "items_total": len(rows),
+            "batching": self.batching(start, size, len(rows) > start + size),
         }
 
 
-class JobsPost(Jobs):
-    """Do something with one job, or with several."""
-
-    most = 2
-
-    def reply(self) -> Any:
-        """See Service."""
-        self.permit_writing()
-        if len(self.path) == 2:
-            id, action = self.path
-            return self._one(id, action)
-        if self.path:
-            raise BadRequest(f"Say what is to be done with the job: POST {self.url(self.path[0], 'ACTION')}.")
-        return self._several()
-
-    def _one(self, id: str, action: str) -> Any:
-        verb = self._verb(action)
-        job = self.job(id)
-        self.refuse_others()
-        return self.told(verb(job))
-
-    def _several(self) -> Any:
-        """The same with the jobs of a list, all of them or none."""
-        self.demand(self.rights.manages, "change the jobs of this site")
-        self.refuse_others("action", "ids")
-        verb = self._verb(self.take("action", str, required=True))
-        ids = self.take("ids", list, required=True)
-        if len(ids) > MOST_AT_ONCE:
-            raise BadRequest(f"ids: {len(ids)} are given; at most {MOST_AT_ONCE} jobs are changed at once.")
-        for id in ids:
-            if not isinstance(id, str):
-                raise BadRequest(f"ids: {text_of(id, SHOWN)} is not allowed; an id is a text, as lists give it.")
-        return {"items": [self.line(joblists.row(verb(self.job(id)))) for id in dict.fromkeys(ids)]}
-
-    def _verb(self, action: str) -> Any:
-        verbs = {"cancel": self.cancel, "retry": self.retry, "release": self.release}
-        if action not in verbs:
-            raise BadRequest(f"action: {text_of(action, SHOWN)} is not allowed; it must be one of {', '.join(verbs)}.")
-        return verbs[action]
-
-    def cancel(self, job: Any) -> Any:
-        """End the job, or ask it to stop; nothing happens to one that has ended."""
-        self.demand(self.rights.changes(job) or self.rights.is_own(job), "cancel this job")
-        actions.cancel(job)
-        return job
-
-    def retry(self, job: Any) -> Any:
-        """Put the job once more; the new one is answered."""
-        self.demand(self.rights.changes(job), "retry this job")
-        return actions.retry(job)
-
-    def release(self, job: Any) -> Any:
-        """Let a job that was set aside run again."""
-        self.demand(self.rights.changes(job), "release this job")
-        return actions.release(job)
+def search_of(given: dict[str, Any]) -> Search:
+    """A search from texts; times are ISO texts with an offset."""
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value not in (None, "")}
+    for name in ("since", "until"):
+        if name in fields:
+            try:
+                fields[name] = fit(datetime, fields[name])
+            except Misfit as misfit:
+                raise BadRequest(f"{name}: {misfit}.") from None
+    for name in TEXTS:
+        if name in fields and not is_json(fields[name]):
+            raise BadRequest(f"{name}: {text_of(fields[name], SHOWN)} is not allowed; it must be a text.")
+    return Search(**fields)
 
 
-class JobsDelete(Jobs):
-    """Remove a job that was set aside, for good."""
-
-    most = 1
-
-    def reply(self) -> Any:
-        """See Service."""
-        self.permit_writing()
-        if not self.path:
-            raise BadRequest(f"Say which job is to be removed: DELETE {self.url('ID')}.")
-        job = self.job(self.path[0])
-        self.demand(self.rights.changes(job), "remove this job")
-        actions.discard(job)
-        return self.reply_no_content()
+def plain_result(job: Any) -> Any:
+    """The result of a job: as JSON where it is one plain value, else as a text; null if there is none."""
+    if jobdetail.is_broken(job) or job.outcome != "succeeded":
+        return None
+    try:
+        value = job.result
+    except Exception as error:  # its class may be gone
+        return f"{type(error).__name__}: {error}"
+    return value if is_json(value, 0) and (not isinstance(value, str) or len(value) < 2000) else text_of(value)

@@ -188,18 +188,23 @@ class JobsService(Service):
         """A text in the reader's language."""
         return str(translate(text, context=self.request))
 
-    def batching(self, start: int, size: int, more: bool) -> dict[str, str]:
-        """Links to the other pages, as plone.restapi gives them; a list that is not counted has no last page."""
+    def batching(self, start: int, size: int, more: bool, skip: int | None = None) -> dict[str, str]:
+        """Links to the other pages, as plone.restapi gives them; a list that is not counted has no last page.
+
+        ``skip``: where the next page goes on, if this one has looked at as much as it may.
+        """
         given = {name: value for name, value in self.request.form.items() if isinstance(value, str)}
 
-        def page(begin: int) -> str:
-            return f"{self.url(*self.path)}?{urlencode({**given, 'b_start': begin, 'b_size': size})}"
+        def page(**where: int) -> str:
+            return f"{self.url(*self.path)}?{urlencode({**given, 'b_size': size, **where})}"
 
-        links = {"@id": page(start), "first": page(0)}
+        links = {"@id": page(b_start=start), "first": page(b_start=0, skip=0)}
         if more:
-            links["next"] = page(start + size)
+            links["next"] = page(b_start=start + size)
+        elif skip is not None:
+            links["next"] = page(b_start=0, skip=skip)
         if start:
-            links["prev"] = page(max(0, start - size))
+            links["prev"] = page(b_start=max(0, start - size))
         return links
 
 
