@@ -130,7 +130,7 @@ class JobsGet(Jobs):
             "items": [self.line(row) for row in page.rows],
             "items_total": len(page.rows) if search and not page.more and not start and not skip else total.number,
             "complete": page.complete,
-            "looked_at": page.looked,
+            **({} if page.complete else {"looked_at": page.looked}),
             "batching": self.batching(start, size, page.more, None if page.complete else page.next),
         }
 
