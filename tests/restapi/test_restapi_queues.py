@@ -73,9 +73,35 @@ def test_dispatchers_are_told_with_what_they_do(functional: Any, portal: Any, qu
     with running_dispatcher(functional["zodbDB"]) as dispatcher:
         (item,) = admin("GET", "@background-dispatchers").json["items"]
         assert (item["uuid"], item["state"], item["role"]) == (str(dispatcher.UUID), "active", "embedded")
-        assert item["queues"] == [{"name": "default", "running": 0}]
+        assert (item["queues"], item["running"], item["threads"], item["jobs"]) == (["default"], 0, 2, [])
         assert item["@id"] == f"{portal.absolute_url()}/@background-dispatchers/{dispatcher.UUID}"
         assert admin("GET", item["@id"]).json["version"] == item["version"]
         assert admin("GET", "@background-queues/default").json["served"] is True
     answer = admin("GET", "@background-dispatchers/gone")
     assert answer.status == 404 and "There is no dispatcher 'gone'" in answer.message
+
+
+def test_a_dispatcher_is_told_to_take_no_more_jobs(functional: Any, queues: Any, admin: Any) -> None:
+    admin("POST", "@background-queues", {"name": "mail"})
+    transaction.commit()
+    with running_dispatcher(functional["zodbDB"], queues=("mail",)) as dispatcher:
+        url = f"@background-dispatchers/{dispatcher.UUID}"
+        admin("PATCH", "@background-queues/mail", {"agents": [{"role": "embedded", "name": "main", "size": 1}]})
+        assert admin("GET", url).json["may_pause"] is True
+        assert admin("PATCH", url, {"paused": 1}).message == "paused: 1 is not allowed; it must be true or false."
+        assert "Say which dispatcher" in admin("PATCH", "@background-dispatchers", {"paused": True}).message
+        assert admin("PATCH", url, {"paused": False}).json["state"] == "active"
+
+
+def test_the_overview_tells_in_words_what_is_not_well(portal: Any, queues: Any, admin: Any) -> None:
+    put_as(portal, "admin", greet, "Ada")
+    told = admin("GET", "@background-overview?minutes=60").json
+    assert told["well"] is False
+    (alarm,) = told["alarms"]
+    assert (alarm["kind"], alarm["queue"], alarm["urgent"]) == ("unserved", "default", True)
+    assert alarm["text"] == "No dispatcher serves the queue. Jobs in it: 1."
+    assert alarm["advice"].startswith("Set “dispatcher on” in zope.conf")
+    assert told["counts"]["waiting"] == {"number": 1, "more": False}
+    assert len(told["last_day"]) == 24 and told["last_hour"]["minutes"] == 60
+    answer = admin("GET", "@background-overview?minutes=7")
+    assert answer.status == 400 and "minutes: 7 is not allowed" in answer.message

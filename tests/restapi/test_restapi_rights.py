@@ -51,6 +51,8 @@ ALLOWED = [
     ("DELETE", "@background-queues/shared", None, (401, 401, 401, 401, 401, 204)),
     ("GET", "@background-dispatchers", None, (401, 401, 401, 200, 200, 200)),
     ("GET", "@background-dispatchers/none", None, (401, 401, 401, 404, 404, 404)),
+    ("PATCH", "@background-dispatchers/none", {"paused": True}, (401, 401, 401, 404, 404, 404)),
+    ("GET", "@background-overview", None, (401, 401, 401, 200, 200, 200)),
     ("GET", "@background-policies", None, (401, 401, 401, 200, 200, 200)),
     ("GET", "@background-policies/mine", None, (401, 401, 401, 200, 200, 200)),
     ("POST", "@background-policies", {"name": "new"}, (401, 401, 401, 201, 201, 201)),
@@ -62,6 +64,7 @@ ALLOWED = [
     ("GET", "@background-tasks/my.site.greet", None, (401, 200, 200, 200, 200, 200)),
     ("GET", "@background-tasks/my.site.clean", None, (401, 404, 404, 200, 200, 200)),
     ("POST", "@background-tasks/my.site.greet", {"arguments": {"name": "Ada"}}, (401, 202, 202, 202, 202, 202)),
+    ("POST", "@background-tasks/collective.zcasync.change_jobs", {}, (401, 404, 404, 404, 404, 404)),
     ("POST", "@background-tasks/my.site.clean", None, (401, 404, 404, 202, 202, 202)),
 ]
 

@@ -1,14 +1,15 @@
 """Jobs, queues, dispatchers and policies as JSON; times are ISO texts in UTC, names of queues as people write them."""
 
 from collections.abc import Callable
+from collective.zcasync.activity import Span
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import JobDetail
 from collective.zcasync.monitorrows import Count
-from collective.zcasync.monitorrows import DispatcherRow
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import QueueRow
 from collective.zcasync.monitorrows import STATES
+from collective.zcasync.processes import ProcessRow
 from collective.zcasync.zopeapp.config import shown_queue
 from datetime import datetime
 from typing import Any
@@ -121,20 +122,14 @@ def queue_line(row: QueueRow, url: str, mine: str, may_edit: bool, queue: Any) -
     }
 
 
-def dispatcher_state(row: DispatcherRow) -> str:
-    """What a dispatcher does, as a word."""
-    if row.activated is None:
-        return "ended"
-    return "silent" if row.dead else "leaving" if row.leaving else "active"
-
-
-def dispatcher_line(rows: dict[str, DispatcherRow], url: str) -> dict[str, Any]:
-    """One dispatcher; ``rows``: what each queue knows of it."""
-    row = next(iter(rows.values()))
+def dispatcher_line(found: ProcessRow, url: str, may_pause: bool, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One dispatcher."""
+    row = found.row
     return {
         "@id": url,
         "uuid": row.uuid,
-        "state": dispatcher_state(row),
+        "state": found.state,
+        "may_pause": may_pause,
         "role": row.role,
         "host": row.host,
         "pid": row.pid,
@@ -144,7 +139,28 @@ def dispatcher_line(rows: dict[str, DispatcherRow], url: str) -> dict[str, Any]:
         "memory": row.memory,
         "clock_skew": row.skew,
         "gave_way": row.gave_way,
-        "queues": [{"name": shown_queue(name), "running": one.running} for name, one in rows.items()],
+        "queues": [shown_queue(name) for name in found.queues],
+        "threads": found.threads,
+        "running": found.running,
+        "jobs": jobs,
+        "error": found.error,
+        "error_at": moment(found.error_at),
+    }
+
+
+def span(found: Span) -> dict[str, Any]:
+    """What happened in a span of time; waits in seconds."""
+    return {
+        "begin": moment(found.begin),
+        "minutes": found.minutes,
+        "put": found.put,
+        "started": found.started,
+        "succeeded": found.succeeded,
+        "failed": found.failed,
+        "cancelled": found.cancelled,
+        "waiting": found.waiting,
+        "latency": found.latency,
+        "longest": found.longest,
     }
 
 

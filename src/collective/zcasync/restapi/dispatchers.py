@@ -1,29 +1,63 @@
 """Dispatchers: ``@background-dispatchers`` and ``@background-dispatchers/UUID``."""
 
-from collective.zcasync import joblists
-from collective.zcasync.monitorrows import DispatcherRow
+from collective.zcasync import processes
+from collective.zcasync.exceptions import NotHere
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
 from typing import Any
-from zExceptions import NotFound
+from zExceptions import BadRequest
 
 
-class DispatchersGet(JobsService):
-    """One dispatcher, or all that are registered."""
+class Dispatchers(JobsService):
+    """The base of the services about dispatchers."""
 
     name = "@background-dispatchers"
     most = 1
 
+    def may_pause(self, row: processes.ProcessRow) -> bool:
+        """Whether the user may change all queues that the dispatcher serves."""
+        owners = [self.queues[name].owner for name in row.queues if name in self.queues]
+        return bool(owners) and all(self.rights.may_edit(owner) for owner in owners)
+
+    def told(self, row: processes.ProcessRow) -> dict[str, Any]:
+        """One dispatcher as JSON; of the jobs that it runs only those that the user may know of."""
+        mine = [job for job in row.jobs if self.rights.rules_all or job.group == self.rights.group]
+        jobs = [
+            data.job_line(job, self.translated, self.url(job.id, service="@background-jobs"), job.queue) for job in mine
+        ]
+        return data.dispatcher_line(row, self.url(row.row.uuid), self.may_pause(row), jobs)
+
+    def named(self) -> processes.ProcessRow:
+        """The dispatcher that the path names."""
+        if not self.path:
+            raise BadRequest(f"Say which dispatcher is meant: {self.url('UUID')}.")
+        (uuid,) = self.path
+        rows = {row.row.uuid: row for row in processes.processes(self.queues)}
+        if uuid not in rows:
+            raise NotHere(f"There is no dispatcher {uuid!r}; there are: {', '.join(sorted(rows)) or 'none'}.")
+        return rows[uuid]
+
+
+class DispatchersGet(Dispatchers):
+    """One dispatcher, or all that are registered."""
+
     def reply(self) -> Any:
         """See Service."""
-        found: dict[str, dict[str, DispatcherRow]] = {}
-        for queue in joblists.queues(self.queues):
-            for row in queue.dispatchers:
-                found.setdefault(row.uuid, {})[queue.name] = row
-        if not self.path:
-            items = [data.dispatcher_line(rows, self.url(uuid)) for uuid, rows in sorted(found.items())]
-            return {"@id": self.url(), "items": items, "items_total": len(items)}
-        (uuid,) = self.path
-        if uuid not in found:
-            raise NotFound(f"There is no dispatcher {uuid!r}; there are: {', '.join(sorted(found)) or 'none'}.")
-        return data.dispatcher_line(found[uuid], self.url(uuid))
+        if self.path:
+            return self.told(self.named())
+        items = [self.told(row) for row in processes.processes(self.queues)]
+        return {"@id": self.url(), "items": items, "items_total": len(items)}
+
+
+class DispatchersPatch(Dispatchers):
+    """Let a dispatcher take no more jobs, or take some again."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        row = self.named()
+        self.demand(self.may_pause(row), "stop this dispatcher: it serves other sites too")
+        self.refuse_others("paused")
+        paused = self.take("paused", bool, required=True)
+        (processes.pause if paused else processes.resume)(self.queues, row.row.uuid)
+        return self.told(self.named())

@@ -12,6 +12,7 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (exceptions.QueueNotFound, 404, "NotFound"),
     (exceptions.TaskNotFound, 404, "NotFound"),
     (exceptions.PolicyNotFound, 404, "NotFound"),
+    (exceptions.NotHere, 404, "NotFound"),
     (exceptions.BadStatusError, 409, "Conflict"),
     (exceptions.InUse, 409, "Conflict"),
     (exceptions.ZCAsyncError, 400, "BadRequest"),
