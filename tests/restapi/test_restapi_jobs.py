@@ -82,7 +82,8 @@ def test_one_job_is_told_with_its_history_and_for_managers_its_inside(portal: An
     assert [event["what"] for event in told["timeline"]] == ["put", "started", "failed"]
     assert told["timeline"][0]["text"] == "admin"
     assert told["result"] is None
-    assert told["actions"] == {"retry": f"{portal.absolute_url()}/@background-jobs/{job.id}/retry"}
+    url = f"{portal.absolute_url()}/@background-jobs/{job.id}"
+    assert told["actions"] == {"retry": f"{url}/retry", "dismiss": f"{url}/dismiss"}
 
 
 @pytest.mark.parametrize("id", ["0", "fffffff", "x", "1%00", "%F0%9F%92%A9", "1@nowhere", "f" * 5000, "<b>"])
@@ -304,3 +305,15 @@ def test_a_change_of_many_that_makes_no_sense_is_refused(queues: Any, admin: Any
 def test_a_queue_of_jobs_that_are_meant_must_be_there(queues: Any, admin: Any) -> None:
     answer = admin("POST", "@background-jobs", {"action": "retry", "all": {"state": "failed", "queue": "mail"}})
     assert (answer.status, answer.message) == (404, "There is no queue 'mail'; there are: default.")
+
+
+def test_own_jobs_that_have_ended_are_dismissed(portal: Any, queues: Any, client: Any) -> None:
+    member = client("member")
+    job = put_as(portal, "member", greet, "Ada")
+    answer = member("POST", f"@background-jobs/{job.id}/dismiss")
+    assert (answer.status, answer.message) == (409, f"Job {job.id} has not ended, so it cannot be dismissed.")
+    member("POST", f"@background-jobs/{job.id}/cancel")
+    assert [item["id"] for item in member("GET", "@background-jobs").json["items"]] == [job.id]
+    assert member("POST", "@background-jobs", {"action": "dismiss", "ids": [job.id]}).status == 200
+    assert member("GET", "@background-jobs").json["items"] == []
+    assert client("admin")("POST", f"@background-jobs/{job.id}/dismiss").status == 401

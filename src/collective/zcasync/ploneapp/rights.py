@@ -3,14 +3,21 @@
 from AccessControl import getSecurityManager
 from Acquisition import aq_inner
 from Acquisition import aq_parent
+from collective.zcasync import bulk
 from collective.zcasync import jobdetail
 from collective.zcasync.ploneapp import users
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import MANAGE_OWN_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
+from collective.zcasync.tasks import Task
 from functools import cached_property
 from typing import Any
+from zope.component import queryUtility
+from zope.security.interfaces import IPermission
+
+#: Names of tasks that look at no rights themselves: the faces put them, after they have looked.
+INTERNAL = frozenset({bulk.TASK})
 
 
 class Rights:
@@ -72,6 +79,18 @@ class Rights:
     def is_own(self, job: Any) -> bool:
         """Whether the job runs as this user in this site, and the user may see and cancel such jobs."""
         return self.owns and not jobdetail.is_broken(job) and (job.user, job.group) == (self.user, self.group)
+
+    def may_start(self, task: Task) -> bool:
+        """Whether the user may start the task from the web: by its own permission, else by that of managers."""
+        return task.name not in INTERNAL and self.user is not None and self.may(permission_of(task))
+
+
+def permission_of(task: Task) -> str:
+    """Title of the permission that starting a task from the web needs; a task may name it by title or by id."""
+    if task.permission is None:
+        return MANAGE_JOBS
+    found = queryUtility(IPermission, task.permission)
+    return task.permission if found is None else str(found.title)
 
 
 def is_root_manager() -> bool:

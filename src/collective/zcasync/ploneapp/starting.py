@@ -1,15 +1,11 @@
 """Who may start which task from the web: a name from outside is looked up among the registered ones, never imported."""
 
-from collective.zcasync import bulk
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.tasks import Task
 from plone import api
 from typing import Any
 from zope.component import queryUtility
 from zope.security.interfaces import IPermission
-
-#: Names of tasks that look at no rights themselves: the faces put them, after they have looked.
-INTERNAL = frozenset({bulk.TASK})
 
 
 def permission_of(task: Task) -> str:
@@ -22,6 +18,4 @@ def permission_of(task: Task) -> str:
 
 def may_start(site: Any, task: Task) -> bool:
     """Whether the current user may start the task in the site."""
-    if task.name in INTERNAL or api.user.is_anonymous():
-        return False
-    return bool(api.user.has_permission(permission_of(task), obj=site))
+    return not api.user.is_anonymous() and bool(api.user.has_permission(permission_of(task), obj=site))

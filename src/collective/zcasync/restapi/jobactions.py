@@ -2,11 +2,13 @@
 
 from collective.zcasync import actions
 from collective.zcasync import joblists
+from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jsonvalues import fit
 from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.manyjobs import VERBS
+from collective.zcasync.ploneapp import desk
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi.jobs import Jobs
 from collective.zcasync.restapi.jobs import search_of
@@ -51,6 +53,7 @@ class JobActions(Jobs):
             "reschedule": self.reschedule,
             "priority": self.priority,
             "delete": self.delete,
+            "dismiss": self.dismiss,
         }
         if action not in verbs:
             raise BadRequest(f"action: {text_of(action, SHOWN)} is not allowed; it must be one of {', '.join(verbs)}.")
@@ -105,6 +108,14 @@ class JobActions(Jobs):
         actions.delete(job, self.by)
         return job
 
+    def dismiss(self, job: Any) -> Any:
+        """Show a job that has ended no more among the own ones."""
+        self.demand(self.rights.is_own(job), "dismiss this job: it is not yours")
+        if job.outcome is None:
+            raise BadStatusError(f"Job {job.id} has not ended, so it cannot be dismissed.")
+        desk.take(self.context, job.user).dismiss([job.id])
+        return job
+
 
 class JobsPost(JobActions):
     """Do something with one job, with several, or with all that match."""
@@ -115,7 +126,7 @@ class JobsPost(JobActions):
         """See Service."""
         self.permit_writing()
         if not self.path:
-            self.demand(self.rights.manages, "change the jobs of this site")
+            self.demand(self.rights.manages or self.rights.owns, "change the jobs of this site")
             return self._all() if "all" in self.body else self._several()
         if len(self.path) == 1:
             raise BadRequest(f"Say what is to be done with the job: POST {self.url(self.path[0], 'ACTION')}.")
@@ -153,6 +164,7 @@ class JobsPost(JobActions):
 
     def _all(self) -> Any:
         """The same with all jobs that match, in a job of its own: 202, and where to ask how far it is."""
+        self.demand(self.rights.manages, "change all jobs that match")
         action = self.take("action", str, required=True)
         if action not in ALL:
             raise BadRequest(f"action: {text_of(action, SHOWN)} is not allowed; it must be one of {', '.join(ALL)}.")

@@ -11,6 +11,7 @@ from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.ownjobs import own_jobs
 from collective.zcasync.ownjobs import Owner
+from collective.zcasync.ploneapp import desk
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
@@ -69,6 +70,7 @@ class Jobs(JobsService):
             "run-now": waits,
             "reschedule": waits,
             "priority": waits,
+            "dismiss": self.rights.is_own(job) and job.outcome is not None,
         }
         return [name for name, offered in offers.items() if offered]
 
@@ -95,7 +97,9 @@ class JobsGet(Jobs):
         self.demand(self.rights.owns, "see the jobs of this site")
         visible = frozenset(name for name, task in tasks.registry.items() if task.visible)
         found = own_jobs(self.queues, Owner(self.rights.group, self.rights.user or "", visible))
-        items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *found.ended)]
+        dismissed = set(desk.look_at(self.context, self.rights.user or "").dismissed)
+        ended = (one for one in found.ended if one.row.id not in dismissed)
+        items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *ended)]
         return {"@id": f"{self.url()}?own=1", "items": items, "items_total": len(items), "complete": found.complete}
 
     def _list(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from collective.zcasync import joblists
 from collective.zcasync import taskarguments
 from collective.zcasync import tasks
 from collective.zcasync.exceptions import TaskNotFound
-from collective.zcasync.ploneapp.starting import may_start
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
 from typing import Any
@@ -25,7 +24,7 @@ class Tasks(JobsService):
     def started_by_user(self) -> list[tasks.Task]:
         """The tasks that the user may start, and that can be started with JSON, by name."""
         found = sorted(tasks.registry.values(), key=lambda task: task.name)
-        return [task for task in found if may_start(self.context, task) and taskarguments.startable(task)]
+        return [task for task in found if self.rights.may_start(task) and taskarguments.startable(task)]
 
     def named(self) -> tasks.Task:
         """The task that the path names; TaskNotFound if the user may start none of that name."""
