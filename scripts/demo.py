@@ -211,7 +211,7 @@ def demonstrate(site: Site, options: argparse.Namespace, console: Console) -> in
     kills = [len(chosen) // 3, 2 * len(chosen) // 3] if options.kill else []
     run = Run(site, folder, len(chosen), console, kills)
     console.print(instances.describe(site.instance), markup=False, highlight=False)
-    console.print(f"Watch the jobs: {site.instance.url}/@@zcasync-jobs", highlight=False)
+    console.print(f"Watch the jobs: {site.instance.url}/@@zcasync-overview", highlight=False)
     console.print(f"and the pages:  {site.instance.url}/{folder}", highlight=False)
     run.watch()
     faults = run.faults()
@@ -219,6 +219,7 @@ def demonstrate(site: Site, options: argparse.Namespace, console: Console) -> in
         console.print(f"wrong: {fault}", markup=False, highlight=False)
     if not options.exit:
         console.print(f"The report: {site.instance.url}/{folder}/report. Serving until Ctrl-C.", highlight=False)
+        console.print(f"Is all well? {site.instance.url}/@@zcasync-overview", highlight=False)
     print(run.summary, flush=True)
     if not options.exit:
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,5 +1,8 @@
 """Make the pictures of the documentation from a running demo: `python scripts/screenshots.py`."""
 
+from collective.zcasync import series
+from collective.zcasync.queue import get_queue
+from math import sin
 from pathlib import Path
 from playwright.sync_api import Page
 from playwright.sync_api import sync_playwright
@@ -9,6 +12,7 @@ import demo
 import instance as instances
 import tempfile
 import time
+import ZODB
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -32,11 +36,30 @@ def log_in(page: Page, instance: instances.Instance) -> None:
     page.wait_for_load_state()
 
 
+def lay_a_day(folder: Path) -> None:
+    """Give a site that is not served a day behind it, as the overview shows: little at night, some trouble at noon."""
+    database = ZODB.DB(str(folder / "var" / "Data.fs"))
+    with database.transaction() as connection:
+        slot = get_queue(connection).free_slot()
+        minute, kept = series.this_minute(), series.OOBTree()
+        put = failed = waited = longest = 0
+        for ago in range(24 * 60, 0, -1):
+            busy = max(1.2, 4 - 3 * sin((minute - ago) % 1440 / 1440 * 6.283 + 1.5) + 2 * sin(ago / 37))
+            kept[minute - ago] = (int(busy * 2), put, put, put - failed, failed, 0, waited, longest)
+            put, failed = put + int(busy), failed + (int(busy / 2) if 400 < ago < 440 else ago % 97 == 0)
+            waited, longest = waited + int(busy) * int(busy * 9), int(30 + busy * 25)
+        slot.series, slot.tally = kept, (put, waited, longest)
+        slot.dropped = {"succeeded": put - failed, "failed": failed}
+    database.close()
+
+
 def take(site: demo.Site, page: Page) -> None:
     """Put jobs, and take the pictures while they run and when they have ended."""
     log_in(page, site.instance)
     folder = site.put_all(demo.names()[:LIMIT])
     wait_until(site, folder, WHEN)
+    page.goto(f"{site.instance.url}/@@zcasync-overview")
+    page.screenshot(path=IMAGES / "overview.png")
     page.goto(f"{site.instance.url}/@@zcasync-jobs?state=failed")
     page.screenshot(path=IMAGES / "jobs.png")
     failed = wait_until(site, folder, LIMIT)[0]
@@ -59,12 +82,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080, help="the port it should have")
     options = parser.parse_args()
     site = demo.make_site(options.folder, options.port, 4)
+    lay_a_day(options.folder)
     IMAGES.mkdir(parents=True, exist_ok=True)
     try:
         site.start()
         with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
             context = playwright.chromium.launch_persistent_context(
-                profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport={"width": 1280, "height": 800}
+                profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport={"width": 1280, "height": 1040}
             )
             take(site, context.pages[0] if context.pages else context.new_page())
             context.close()

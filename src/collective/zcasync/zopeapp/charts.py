@@ -19,7 +19,7 @@ MARKS = 6
 
 
 class Line(NamedTuple):
-    """One line. ``values``: None where there is none. ``fill``: down to the axis."""
+    """One line. ``values``: None where there is none, which is drawn as zero. ``fill``: down to the axis."""
 
     label: str
     colour: str
@@ -30,9 +30,11 @@ class Line(NamedTuple):
 def line_chart(
     series: Sequence[Line],
     times: Sequence[str],
-    value_text: Callable[[float], str] = "{:,.0f}".format,
+    value_text: Callable[[float], str] = "{:.0f}".format,
+    least: float = 5,
 ) -> str:
-    """A chart as the address of an image, with a value of each line for each of the times.
+    """A chart as the address of an image, with a value of each line for each of the times. ``least``: up to
+    which value the axis goes at least.
 
     An image, so that its style and the page's leave each other alone, and no filter of pages can spoil it.
     """
@@ -61,6 +63,7 @@ def line_chart(
         stroke_style={"width": 2},
         show_dots=False,
         include_x_axis=True,
+        range=(0, max(least, *(value or 0 for line in series for value in line.values))),
         min_scale=2,
         max_scale=6,
         legend_at_bottom=True,
@@ -74,5 +77,5 @@ def line_chart(
     chart.x_labels = list(times)
     chart.x_labels_major = list(times)[:: max(1, len(times) // MARKS)]
     for line in series:
-        chart.add(line.label, list(line.values), fill=line.fill)
+        chart.add(line.label, [value or 0 for value in line.values], fill=line.fill)
     return "data:image/svg+xml;base64," + b64encode(chart.render()).decode()

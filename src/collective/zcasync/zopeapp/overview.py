@@ -11,14 +11,14 @@ from collective.zcasync.zopeapp import charts
 from dataclasses import dataclass
 from datetime import tzinfo
 from functools import cached_property
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
+from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 
 #: Minutes of one point of the charts, and of one row of the table that tells the same.
 POINT, ROW = 30, 60
 
 #: What the page consists of below its heading: a macro ``overview``, which wants ``view/overview`` and ``state_url``.
-body_template = PageTemplateFile("templates/overview.pt", globals())
+body_template = ViewPageTemplateFile("templates/overview.pt")
 
 #: The script that keeps parts of a page fresh, below any object.
 REFRESH = "++resource++zcasync-refresh.js"
@@ -208,7 +208,7 @@ class Overview:
             ),
             Chart(
                 self.translate(_("chart_latency", default="Time until a dispatcher took them")),
-                charts.line_chart(waits, times, span_text),
+                charts.line_chart(waits, times, span_text, 0.1),
                 self.translate(
                     _("chart_at_most", default="In 24 hours: at most ${number}", mapping={"number": span_text(longest)})
                 ),

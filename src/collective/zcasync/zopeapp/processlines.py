@@ -9,12 +9,12 @@ from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from datetime import datetime
-from Products.PageTemplates.PageTemplateFile import PageTemplateFile
+from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 
 #: What the page consists of below its heading: a macro ``dispatchers``, which wants ``view/lines``, ``view/list_url``
 #: and ``view/authenticator``.
-body_template = PageTemplateFile("templates/dispatchers.pt", globals())
+body_template = ViewPageTemplateFile("templates/dispatchers.pt")
 
 #: Label and style of each state; the styles are of Bootstrap 5 and 4.
 STATES = {

@@ -1,0 +1,258 @@
+"""Pages at the application root, in the frame of the ZMI: the jobs of all sites, with Plone or without it."""
+
+from collective.zcasync import clock
+from collective.zcasync import joblists
+from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.interfaces import _
+from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.queue import get_queues
+from collective.zcasync.zopeapp import overview
+from collective.zcasync.zopeapp import processlines
+from collective.zcasync.zopeapp.connection import of_content
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from Products.Five.browser import BrowserView
+from typing import Any
+from urllib.parse import urlencode
+from zExceptions import NotFound
+from zope.i18n import translate
+
+#: View name and label of each page, in the order of the navigation.
+PAGES = (
+    ("zcasync-overview", _("nav_overview", default="Overview")),
+    ("zcasync-jobs", _("nav_jobs", default="Jobs")),
+    ("zcasync-dispatchers", _("nav_dispatchers", default="Dispatchers")),
+)
+
+#: Jobs on one page.
+PAGE_SIZE = 50
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link, and whether it leads to what is shown."""
+
+    url: str
+    label: str
+    current: bool = False
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time for people, and exactly."""
+
+    text: str
+    iso: str
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """One job of a list."""
+
+    url: str
+    title: str
+    site: str
+    user: str
+    queue: str
+    time: Moment | None
+    note: str
+
+
+class Screen(BrowserView):
+    """The base of all pages. They show; nothing here changes anything."""
+
+    name = ""
+
+    @cached_property
+    def queues(self) -> Any:
+        """The queues of the database, or None where nothing is installed."""
+        connection = of_content(self.context)
+        return None if connection is None else get_queues(connection)
+
+    @property
+    def installed(self) -> bool:
+        """Whether there are queues."""
+        return self.queues is not None
+
+    @property
+    def label(self) -> str:
+        """The page's heading."""
+        return self.translate(dict(PAGES)[self.name])
+
+    @property
+    def pages(self) -> list[Link]:
+        """Links to all pages."""
+        return [Link(self.page_url(name), self.translate(label), name == self.name) for name, label in PAGES]
+
+    def page_url(self, name: str, **options: Any) -> str:
+        """URL of one of the pages."""
+        query = urlencode({key: value for key, value in options.items() if value})
+        return f"{self.context.absolute_url()}/@@{name}" + (f"?{query}" if query else "")
+
+    @property
+    def script_url(self) -> str:
+        """URL of the script that keeps a page fresh."""
+        return f"{self.context.absolute_url()}/{overview.REFRESH}"
+
+    def translate(self, message: Any) -> str:
+        """The message in the reader's language."""
+        return str(translate(message, context=self.request))
+
+    def moment(self, when: datetime | None) -> Moment | None:
+        """A time in UTC, as nothing is known of the reader."""
+        if when is None:
+            return None
+        when = when.astimezone(clock.UTC)
+        return Moment(f"{when:%Y-%m-%d %H:%M:%S} UTC", when.isoformat(timespec="milliseconds"))
+
+    def job_url(self, row: JobRow) -> str:
+        """URL of a job's page."""
+        return self.page_url("zcasync-job", id=row.id)
+
+    def site_path(self, group: str) -> str:
+        """Path of the site with the jobs of that group; the group itself if it is unknown."""
+        known = self.queues.sites.get(group)
+        return group if known is None else str(known.path)
+
+
+class OverviewScreen(Screen):
+    """Whether all is well."""
+
+    name = "zcasync-overview"
+    body = overview.body_template
+
+    @cached_property
+    def overview(self) -> overview.Overview:
+        """What the template shows."""
+        return overview.Overview(self.queues, self.translate)
+
+    def state_url(self, state: str) -> str:
+        """URL of the list of jobs in that state."""
+        return self.page_url("zcasync-jobs", state=state)
+
+
+class DispatchersScreen(Screen):
+    """Who runs jobs."""
+
+    name = "zcasync-dispatchers"
+    body = processlines.body_template
+
+    @cached_property
+    def lines(self) -> list[processlines.Line]:
+        """What the template shows of each."""
+        if self.queues is None:
+            return []
+        make = processlines.ProcessLines(self.queues, self.translate, self.moment, self.job_url, lambda names: False)
+        return make.lines()
+
+
+class JobsScreen(Screen):
+    """The jobs of all sites in one state."""
+
+    name = "zcasync-jobs"
+
+    @cached_property
+    def state(self) -> str:
+        """The state that is asked for."""
+        asked = self.request.form.get("state")
+        return asked if asked in joblists.STATES else joblists.RUNNING
+
+    @property
+    def tabs(self) -> list[Link]:
+        """A link to each state, with its count."""
+        counts = joblists.counts(self.queues)
+        return [
+            Link(
+                self.page_url(self.name, state=state),
+                f"{self.translate(label)} ({overview.number_text(counts[state].number)})",
+                state == self.state,
+            )
+            for state, label in joblists.STATES.items()
+        ]
+
+    @cached_property
+    def start(self) -> int:
+        """Index of the first job that is shown."""
+        asked = str(self.request.form.get("start", "0"))
+        return int(asked) if asked.isdecimal() and len(asked) < 10 else 0
+
+    @cached_property
+    def page(self) -> joblists.Page:
+        """The rows that are shown."""
+        return joblists.jobs(self.queues, self.state, start=self.start, limit=PAGE_SIZE)
+
+    @property
+    def lines(self) -> list[JobLine]:
+        """The rows for the template."""
+        return [
+            JobLine(
+                url=self.job_url(row),
+                title=row.title or row.task,
+                site=self.site_path(row.group),
+                user=row.user,
+                queue=row.queue,
+                time=self.moment(row.time),
+                note=row.error or row.detail,
+            )
+            for row in self.page.rows
+        ]
+
+    @property
+    def steps(self) -> list[Link]:
+        """Links to the jobs before and behind."""
+        links = []
+        if self.start:
+            before = max(0, self.start - PAGE_SIZE)
+            label = self.translate(_("page_before", default="Previous jobs"))
+            links.append(Link(self.page_url(self.name, state=self.state, start=before), label))
+        if self.page.more:
+            behind = self.start + len(self.page.rows)
+            label = self.translate(_("page_behind", default="Next jobs"))
+            links.append(Link(self.page_url(self.name, state=self.state, start=behind), label))
+        return links
+
+
+class JobScreen(Screen):
+    """One job: what is known of it, and its traceback."""
+
+    name = "zcasync-jobs"
+
+    @cached_property
+    def detail(self) -> Any:
+        """All about the job; NotFound if there is none."""
+        if not self.installed:
+            raise NotFound("this database has no queues")
+        try:
+            return joblists.job(self.queues, str(self.request.form.get("id", "")))
+        except JobNotFound as error:
+            raise NotFound(str(error)) from None
+
+    @property
+    def label(self) -> str:
+        """The page's heading."""
+        return str(self.detail.row.title or self.detail.row.task)
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """Label and text of what is known."""
+        row = self.detail.row
+        facts = (
+            (_("column_state", default="State"), self.translate(joblists.STATES.get(row.state, row.state))),
+            (_("column_task", default="Task"), row.task),
+            (_("column_queue", default="Queue"), row.queue),
+            (_("column_site", default="Site"), self.site_path(row.group)),
+            (_("column_user", default="User"), row.user),
+            (_("time_put", default="Put"), self._time(row.put_at)),
+            (_("time_started", default="Started"), self._time(row.started)),
+            (_("time_ended", default="Ended"), self._time(row.ended)),
+            *((name, text) for name, text in self.detail.arguments),
+            (_("fact_result", default="Result"), self.detail.result),
+            (_("fact_error", default="Last error"), row.error),
+            *((_("fact_why", default="Why"), text) for text in (row.detail, *self.detail.problems)),
+        )
+        return [(self.translate(label), text) for label, text in facts if text]
+
+    def _time(self, when: datetime | None) -> str:
+        moment = self.moment(when)
+        return "" if moment is None else moment.text

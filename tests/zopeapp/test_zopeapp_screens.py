@@ -1,0 +1,62 @@
+"""The pages at the application root, in an instance without Plone."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request
+from urllib.request import urlopen
+from zopeinstance import Instance
+
+import pytest
+
+ADDRESS = r"(?:Serving on|Listening at:) (http://127\.0\.0\.1:\d+)"
+
+
+@pytest.fixture
+def visit(instance: Instance) -> Callable[..., str]:
+    """Open a page of the running server, as its admin or as nobody."""
+    server = instance.runwsgi()
+    server.wait_for("Dispatcher .* started")
+    address = server.wait_for(ADDRESS)[1]
+
+    def visit(path: str, name: str | None = "admin") -> str:
+        request = Request(f"{address}/{path}")
+        if name:
+            request.add_header("Authorization", f"Basic {b64encode(f'{name}:{name}'.encode()).decode()}")
+        with urlopen(request, timeout=60) as answer:
+            return " ".join(answer.read().decode().split())
+
+    visit.put = lambda task, argument: instance.put(server, task, argument)  # type: ignore[attr-defined]
+    return visit
+
+
+def test_the_root_shows_overview_jobs_and_dispatchers_without_plone(visit: Callable[..., str], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    job = visit.put("wait_for_file", go)  # type: ignore[attr-defined]
+    page = visit("@@zcasync-overview")
+    assert "All is well." in page and "Dispatchers at work: 1." in page
+    assert "data:image/svg+xml" in page and "manage_main" in page
+    for _try in range(50):
+        page = visit("@@zcasync-jobs?state=running")
+        if job in page:
+            break
+    assert "wait_for_file" in page and f"@@zcasync-job?id={job}" in page
+    page = visit("@@zcasync-dispatchers")
+    assert "At work" in page and "wait_for_file" in page and 'name="pause"' not in page
+    go.touch()
+    assert "wait_for_file" in visit(f"@@zcasync-job?id={job}")
+
+
+def test_nobody_but_managers_sees_them(visit: Callable[..., str]) -> None:
+    for page in ("@@zcasync-overview", "@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-dispatchers"):
+        with pytest.raises(HTTPError) as refused:
+            visit(page, None)
+        assert refused.value.code == 401
+
+
+def test_odd_input_is_answered_with_a_page(visit: Callable[..., str]) -> None:
+    assert "Jobs" in visit("@@zcasync-jobs?state=odd&start=-1")
+    with pytest.raises(HTTPError) as missing:
+        visit("@@zcasync-job?id=zzz")
+    assert missing.value.code == 404
