@@ -4,13 +4,16 @@
 does not find. All other options are the dispatcher's. SIGTERM stops it cleanly, SIGHUP lets it only say that it leaves.
 """
 
+from collections.abc import Callable
 from collective.zcasync import attempts
 from collective.zcasync import dispatcher
+from collective.zcasync import groups
 from collective.zcasync import threadpool
 from collective.zcasync.dispatchers import DispatcherAgents
 from collective.zcasync.reactor import start
 from datetime import timedelta
 from typing import Any
+from ZEO.ClientStorage import ClientStorage
 
 import importlib.abc
 import json
@@ -29,16 +32,40 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _die(*args: Any, **kwargs: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _kill(owner: Any, name: str, now: Callable[..., bool]) -> None:
+    assert hasattr(owner, name), f"{owner} has no {name} any more: nothing would kill this process"
+    call = getattr(owner, name)
+
+    def call_or_die(*args: Any, **kwargs: Any) -> Any:
+        if now(*args):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+
+    setattr(owner, name, call_or_die)
 
 
-#: Where a process can kill itself: what it is about to call then.
-POINTS = {
-    "as the claim is committed": (threadpool.AgentThreadPool, "give"),
-    "before its first line": (attempts.Run, "_call_and_commit"),
-    "before its outcome is stored": (attempts.Run, "_store"),
-    "after its commit": (attempts.Run, "report"),
+def _always(*args: Any) -> bool:
+    return True
+
+
+def _shared(group: groups.Group, *args: Any) -> bool:
+    return len(group.runs) > 1
+
+
+def _of_a_group(storage: Any, txn: Any, *args: Any) -> bool:
+    return bytes(txn.description).count(b"count_and_tell") > 1
+
+
+#: Where a process can kill itself: what it is about to call then, if the arguments are such.
+POINTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
+    "as the claim is committed": (threadpool.AgentThreadPool, "give", _always),
+    "before its first line": (attempts.Run, "_call_and_commit", _always),
+    "before its outcome is stored": (attempts.Run, "_store", _always),
+    "after its commit": (attempts.Run, "report", _always),
+    "among the jobs of a group": (groups.Group, "_run", _shared),
+    "before the commit of a group": (ClientStorage, "tpc_begin", _of_a_group),
+    "in the commit of a group": (ClientStorage, "tpc_finish", _of_a_group),
+    "after the commit of a group": (groups.Group, "_ended", _shared),
 }
 
 
@@ -63,9 +90,8 @@ def main(host: str, port: str, told: str) -> None:
     if hidden := options.pop("hide", None):
         sys.meta_path.insert(0, Hidden(hidden))
     if point := options.pop("kill", None):
-        owner, name = POINTS[point]
-        assert hasattr(owner, name), f"{owner} has no {name} any more: nothing would kill this process"
-        setattr(owner, name, _die)
+        _kill(*POINTS[point])
+        threadpool.AHEAD = 10.0  # so that there are groups, however slow the machine is
     if "uuid" in options:
         options["uuid"] = uuid.UUID(options["uuid"])
     db = ZODB.DB(ZEO.client((host, int(port)), wait_timeout=options.pop("wait", 30)), pool_size=20)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync.exceptions import AbortedError
+from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.retry import NeverRetry
 from collective.zcasync.testing import wait_for_result
@@ -307,6 +308,33 @@ def test_the_effect_of_a_job_that_is_never_retried_shows_at_most_once_wherever_i
         assert result == "run"
     else:
         assert result.check(AbortedError)
+
+
+@pytest.mark.parametrize("point", [name for name in POINTS if name.endswith("of a group")])
+def test_jobs_whose_process_is_killed_in_their_common_transaction_change_the_database_once(
+    point: str, zeo: ZEOProcess, queue: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs"
+    jobs = [queue.put(Job(filejobs.count_and_tell, str(path))) for _number in range(200)]
+    for job in jobs:
+        job.groupable = True
+    transaction.commit()
+    first = zeo.worker(threads=1, kill=point)
+    assert first.wait() == -signal.SIGKILL
+    transaction.begin()
+    root = queue._p_jar.root()
+    ran, counted = len(lines(path)), root.get("counted", 0)
+    assert counted == sum(job.status == COMPLETED for job in jobs)
+    if point == "after the commit of a group":
+        assert counted == ran > 1
+    else:
+        assert counted <= ran - 2, "those of the group"
+    zeo.worker(threads=1)
+
+    assert sorted(wait_for_result(job, WAIT) for job in jobs) == [*range(1, 201)]
+    transaction.begin()
+    assert root["counted"] == 200 and len(lines(path)) == 200 + ran - counted
+    wait_until(queue, lambda: queue.counts()["succeeded"] == 200 and queue.counts()["running"] == 0, WAIT, "the sweep")
 
 
 def test_a_job_whose_process_dies_under_it_each_time_is_set_aside_after_the_third(
