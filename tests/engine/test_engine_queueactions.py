@@ -6,6 +6,7 @@ from collective.zcasync import policyactions
 from collective.zcasync import queueactions
 from collective.zcasync import tasks
 from collective.zcasync.agent import Agent
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import PolicyNotFound
@@ -225,3 +226,14 @@ def test_the_policy_default_is_used_by_all_who_name_none(queues: Any, monkeypatc
     assert str(policyactions.policy_use(queues, "default")) == "nobody uses it"
     queues[""].put(Job(len, ()))
     assert policyactions.policy_use(queues, "default").jobs.number == 1
+
+
+def test_the_waits_of_a_policy_end_where_it_gives_up() -> None:
+    def seconds(**numbers: Any) -> list[float]:
+        policy = ConfiguredPolicy("any", **{"first_wait": 1.0, "jitter": 0.5, **numbers})
+        return [wait.total_seconds() for wait in policyactions.waits(policy)]
+
+    assert seconds(attempts=4) == [1, 2, 4]
+    assert seconds(attempts=None, longest_wait=5.0) == [1, 2, 4, 5, 5, 5, 5, 5, 5, 5]
+    assert seconds(attempts=None, age_limit=5.0) == [1, 2, 4]
+    assert seconds(attempts=1) == []

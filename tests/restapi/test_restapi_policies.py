@@ -14,6 +14,7 @@ def test_a_policy_is_made_changed_and_removed(portal: Any, queues: Any, admin: A
     assert (answer.status, answer.headers["Location"]) == (201, url)
     told = admin("GET", url).json
     assert (told["attempts"], told["first_wait"], told["rules"], told["owner"]) == (3, 5.0, rules, "site")
+    assert told["waits"] == [5.0, 10.0]
     assert told["used_by"] == {"tasks": [], "jobs": {"number": 0, "more": False}}
     told = admin("PATCH", url, {"attempts": None, "rules": []}).json
     assert (told["attempts"], told["rules"]) == (None, [])

@@ -105,3 +105,16 @@ def test_the_overview_tells_in_words_what_is_not_well(portal: Any, queues: Any, 
     assert len(told["last_day"]) == 24 and told["last_hour"]["minutes"] == 60
     answer = admin("GET", "@background-overview?minutes=7")
     assert answer.status == 400 and "minutes: 7 is not allowed" in answer.message
+
+
+def test_the_log_tells_who_changed_what(queues: Any, admin: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "collective.zcasync.events")
+    admin("POST", "@background-queues", {"name": "mail"})
+    admin("PATCH", "@background-queues/mail", {"paused": True})
+    admin("PATCH", "@background-queues/mail", {"paused": 1})
+    admin("GET", "@background-queues/mail")
+    told = [record.getMessage() for record in caplog.records if "over REST" in record.getMessage()]
+    assert told == [
+        "POST '@background-queues' over REST, on request of /plone/acl_users:admin",
+        "PATCH '@background-queues/mail' over REST, on request of /plone/acl_users:admin",
+    ]

@@ -11,6 +11,7 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.monitorrows import Count
 from collective.zcasync.queueactions import check_name
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -52,6 +53,23 @@ def remove_policy(queues: Any, name: str) -> None:
         raise InUse(f"The retry policy {name!r} cannot be removed: {use}. Let them name another one first.")
     del queues.policies[name]
     logger.warning("Retry policy %r: removed on request", name)
+
+
+def waits(policy: ConfiguredPolicy, number: int = 10) -> list[timedelta]:
+    """What is waited before each of the next attempts, jitter left aside, if a job fails now and then each time again.
+
+    At most ``number``; fewer, if the policy gives up before.
+    """
+    numbers = policy.numbers()
+    found: list[timedelta] = []
+    for failures in range(1, number + 1):
+        after = sum(found, timedelta(0)).total_seconds()
+        if numbers["attempts"] is not None and failures >= numbers["attempts"]:
+            break
+        if numbers["age_limit"] is not None and after > numbers["age_limit"]:
+            break
+        found.append(policy.wait(failures, numbers, lambda low, high: 0.0))
+    return found
 
 
 @dataclass(frozen=True)

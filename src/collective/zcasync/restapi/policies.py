@@ -76,7 +76,11 @@ class PoliciesGet(Policies):
             return {"@id": self.url(), "items": items, "items_total": len(items)}
         policy = self.named()
         use = policyactions.policy_use(self.queues, policy.name)
-        return {**self.told(policy), "used_by": {"tasks": list(use.tasks), "jobs": data.count(use.jobs)}}
+        return {
+            **self.told(policy),
+            "waits": [wait.total_seconds() for wait in policyactions.waits(policy)],
+            "used_by": {"tasks": list(use.tasks), "jobs": data.count(use.jobs)},
+        }
 
 
 class PoliciesPost(Policies):

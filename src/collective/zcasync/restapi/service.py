@@ -27,7 +27,10 @@ from zope.interface import implementer
 from zope.publisher.interfaces import IPublishTraverse
 
 import json
+import logging
 import transaction
+
+logger = logging.getLogger("collective.zcasync.events")
 
 #: Bytes of a body: what goes into a job has its own, larger limit, for puts from code.
 MOST_BYTES = 1_000_000
@@ -67,14 +70,21 @@ class JobsService(Service):
         """
         try:
             if len(self.path) > self.most:
-                raise NotFound(f"There is nothing at {'/'.join(self.path)!r} below {self.url()}.")
-            return super().render()
+                raise NotFound(f"There is nothing at {self.said()!r}.")
+            answer = super().render()
+            if self.request.method != "GET":
+                logger.info("%s %r over REST, on request of %s", self.request.method, self.said(), self.rights.user)
+            return answer
         except KNOWN as error:
             transaction.doom()
             status, body = answer_to(error)
             self.request.response.setStatus(status)
             self.request.response.setHeader("Content-Type", self.content_type)
             return json.dumps(body, indent=2, sort_keys=True)
+
+    def said(self) -> str:
+        """The service and the rest of its path."""
+        return "/".join([self.name, *self.path])
 
     # Rights
 
