@@ -134,6 +134,17 @@ class TestCancel:
             actions.cancel(job)
 
 
+class TestQueueOf:
+    def test_the_queue_of_an_ended_job_is_found_without_reading_the_history(
+        self, works: Works, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        works.put(deliver, "a@b.c")
+        job = works.run()
+        job.parent = None  # its dispatcher was forgotten since
+        monkeypatch.setattr(type(works.queue), "finished", None)
+        assert joblists.queue_of(job) is works.queue
+
+
 class TestRetry:
     def test_a_failed_job_is_put_again_with_the_same_arguments_and_can_succeed(self, works: Works) -> None:
         works.put(deliver, "a@b.c")

@@ -4,14 +4,18 @@ from collective.zcasync import policyactions
 from collective.zcasync import queueactions
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
+from pathlib import Path
 from restjobs import failed
 from restjobs import greet
 from restjobs import put_as
 from restjobs import set_aside
 from typing import Any
+from xml.etree import ElementTree
 
+import collective.zcasync.restapi
 import json
 import pytest
+import re
 import transaction
 
 #: Who asks, in the order of the columns below.
@@ -127,3 +131,11 @@ def test_the_inside_of_a_job_is_for_those_who_manage(site: Any, client: Any) -> 
     told = client("editor")("GET", f"@background-jobs/{own.id}").json
     assert told["state"] == "failed" and not inside & told.keys()
     assert client("editor")("POST", f"@background-jobs/{own.id}/retry").status == 401
+
+
+def test_each_service_and_verb_is_asked() -> None:
+    zcml = Path(collective.zcasync.restapi.__path__[0]) / "configure.zcml"
+    services = ElementTree.parse(zcml).iter("{http://namespaces.plone.org/plone}service")
+    registered = {(one.attrib["method"], one.attrib["name"]) for one in services}
+    asked = {(method, re.split("[/?]", path)[0]) for method, path, _body, _statuses in ALLOWED}
+    assert asked == registered

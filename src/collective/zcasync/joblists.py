@@ -188,12 +188,7 @@ def queue_of(job: Any) -> Any:
         return quarantine_of(job._p_jar, job)
     if job.queue is not None or job.outcome is None:
         return job.queue
-    held = (
-        queue
-        for _name, queue in selected(job._p_jar, None)
-        if any(found is job for found in queue.finished(job.outcome, job.group))
-    )
-    return next(held, None)
+    return next((queue for _name, queue in selected(job._p_jar, None) if queue.has_filed(job)), None)
 
 
 def quarantine_of(source: Any, job: Any) -> Any:
