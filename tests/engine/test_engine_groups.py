@@ -8,6 +8,7 @@ from collective.zcasync import events
 from collective.zcasync import execution
 from collective.zcasync import groups
 from collective.zcasync import surroundings
+from collective.zcasync.agentclaims import execution_items
 from collective.zcasync.claims import Taker
 from collective.zcasync.exceptions import InGroupError
 from collective.zcasync.exceptions import StopRequested
@@ -28,7 +29,6 @@ from collective.zcasync.tasks import task
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from collective.zcasync.threadpool import AgentThreadPool
-from collective.zcasync.threadpool import execution_items
 from contextlib import contextmanager
 from twisted.internet.defer import Deferred
 from types import SimpleNamespace

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collective.zcasync import joblists
 from collective.zcasync import places
 from collective.zcasync import sweeping
+from collective.zcasync.claims import MANY
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import utcnow
 from collective.zcasync.job import Job
@@ -181,6 +182,12 @@ def test_of_what_was_told_only_the_queues_concerned_are_looked_at() -> None:
     assert news.queues() == {"b"} and news.changed("b")
     news.known("b", b"own")
     assert news.queues() == set() and news.seen("b", abroad=True)
+    news.more("a")
+    assert news.queues() == {"a"} and news.left("a")
+    news.tell({b"inbox a"}, b"other")
+    assert not news.left("a")
+    news.seen("a", abroad=False)
+    assert news.queues() == set()
     assert news.queues() == news.abroad() == set()
     news.tell(None)
     assert news.queues() == news.abroad() == {"a", "b"}
@@ -237,3 +244,21 @@ def test_a_slow_chooser_keeps_other_queues_waiting_for_its_own_claims_only(queue
         wait_for_result(job)
 
     assert len(_choices) <= 2
+
+
+def test_of_many_jobs_of_others_it_takes_from_anywhere_and_of_few_the_first(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = enginejobs.make_agent(queue)
+    fill(queue, 2 * MANY)
+    keys = sorted(key for key, _job in queue.waiting())
+    monkeypatch.setattr("random.randrange", lambda number: number - 2)
+
+    def taken(only: list[int]) -> list[int]:
+        with queue._p_jar.transaction_manager:
+            some = Taker(queue, agent.slot, only=set(only)).take(4)
+            agent.hold_all((one.job, True) for one in some)
+            return [one.job.key for one in some]
+
+    assert taken(keys[: MANY - 1]) == keys[:4]
+    assert taken(keys[4:]) == [*keys[-2:], *keys[4:6]]

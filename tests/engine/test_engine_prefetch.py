@@ -7,6 +7,7 @@ from typing import Any
 
 import enginejobs
 import pytest
+import time
 import transaction
 
 
@@ -26,10 +27,28 @@ def test_jobs_are_claimed_ahead_for_fifty_milliseconds(pool: Any) -> None:
     assert pool.wants(32) == (3, 0)
 
 
-def test_where_claims_are_slow_jobs_are_claimed_ahead_for_two_of_them(pool: Any) -> None:
+def test_where_claims_are_slow_jobs_are_claimed_ahead_for_four_of_them(pool: Any) -> None:
     pool.mean = 0.1  # mostly its commit: that is slow too
-    assert pool.wants(32, claim=0.04) == (3, 0)
-    assert pool.wants(32, claim=0.1) == (3, 6)
+    assert pool.wants(32, claim=0.02) == (3, 0)
+    assert pool.wants(32, claim=0.05) == (3, 6)
+
+
+def test_where_nothing_is_claimed_ahead_a_claim_waits_for_the_other_threads_that_run_short_jobs(pool: Any) -> None:
+    now = time.monotonic()
+    first, second, _third = pool.threads
+    pool.prefetch, pool.mean = 0, 0.01
+    pool.jobids[first], pool._began[first] = b"a", now
+    pool.jobids[second], pool._began[second] = b"b", now
+
+    assert now < pool.gathers(claim=0.02) <= now + 0.05
+    assert pool.gathers(claim=0.001) is None  # it is over before
+    pool._began[first] = pool._began[second] = now - 1
+    assert pool.gathers(claim=0.02) is None  # they are not short
+    pool._began[first], pool.jobids[second] = now, None
+    assert pool.gathers(claim=0.02) is not None
+    pool.prefetch = 32
+    assert pool.gathers(claim=0.02) is None
+    pool.jobids[first] = None
 
 
 def test_a_dispatcher_knows_how_long_its_claims_take(queue: Any, dispatch: Callable[..., Any]) -> None:

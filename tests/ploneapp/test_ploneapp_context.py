@@ -4,6 +4,7 @@ from AccessControl import getSecurityManager
 from AccessControl import Unauthorized
 from AccessControl.SecurityManagement import noSecurityManager
 from collective.zcasync import api
+from collective.zcasync.agentclaims import execution_items
 from collective.zcasync.claims import Taker
 from collective.zcasync.exceptions import ContentGone
 from collective.zcasync.exceptions import PutRefused
@@ -18,7 +19,6 @@ from collective.zcasync.queue import get_queues
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_result
-from collective.zcasync.threadpool import execution_items
 from enginejobs import make_agent
 from OFS.Application import Application
 from plone import api as plone_api

@@ -4,13 +4,14 @@ from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import entries
 from collective.zcasync import execution
+from collective.zcasync import groups
 from collective.zcasync import retry
 from collective.zcasync import transactions
 from collective.zcasync.failure import Failure
+from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.rejections import Rejections
 from collective.zcasync.solitude import Solitude
 from collective.zcasync.threadpool import AgentThreadPool
-from collective.zcasync.threadpool import execution_items
 from itertools import islice
 from typing import Any
 from typing import NamedTuple
@@ -75,6 +76,10 @@ class AgentClaims:
         self.seen.pop(name, None)
         for key in [key for key in self._skipped if key[0] == name]:
             del self._skipped[key]
+
+    def sees_abroad(self) -> bool:
+        """Whether the last look has seen something in the inboxes of others."""
+        return any(self.seen.values())
 
     def refused(self, name: str, key: int) -> bool:
         """Whether all agents of a queue have rejected the job of that key."""
@@ -237,6 +242,22 @@ class AgentClaims:
                 wanted = (key for key in keys if not rejections or not all(key in some for some in rejections))
                 self.seen[name].update(islice(wanted, claims.SPILL))
         return given
+
+
+def execution_items(taken: list[Any], active: bool, queue: str, ahead: bool = False) -> list[entries.Item]:
+    """Items for jobs that a claim has taken. ``ahead``: it has seen that they are run again after interruptions."""
+    now = time.monotonic()
+    return [
+        entries.Item(
+            *(job._p_oid, kind, job.token, job.neighbours, active or kind != "run", now),
+            JobInfo(job, queue),
+            job.task,
+            groups.bundle_of(job) if kind == "run" else None,
+            cls=type(job),
+            ahead=ahead,
+        )
+        for job, kind in taken
+    ]
 
 
 def ids(job: Any, db: Any) -> tuple[int, str]:

@@ -109,7 +109,9 @@ class Claimer:
     def due(self) -> list[float]:
         """Monotonic times at which there is something to do: a sweep, a job's time, a job to give back."""
         reports = [min(self._times(name), default=0.0) for name in self._reported.copy()]
-        return [*filter(None, reports), *self._stale().values(), *self.upkeep.due.values(), *self.laning.due()]
+        gathers = [until for name in self.news.queues() if (until := self._gathers(name)) is not None]
+        gathers += [*self._stale().values(), *self.upkeep.due.values(), *self.laning.due()]
+        return [*filter(None, reports), *gathers]
 
     def _stale(self) -> dict[str, float]:
         """queue name -> monotonic time at which a job has to be given back that waits for a thread."""
@@ -123,7 +125,8 @@ class Claimer:
         reports, left = self._reports.get(name, ()), self._left.get(name, 0)
         times = [reports[0].when + SWEEP_AFTER] if reports else []
         if len(reports) > left:
-            patient = name in self._patient and len(reports) < SWEEP_AT and any(p.waiting for p in self._pools(name))
+            patient = name in self._patient and len(reports) < SWEEP_AT
+            patient = patient and (any(p.waiting for p in self._pools(name)) or self._gathers(name) is not None)
             new = [reports[at] for at in range(left, len(reports))]
             if not patient or any(one.frees or one.what != FINISHED for one in new):
                 times.append(new[0].when)
@@ -133,6 +136,7 @@ class Claimer:
         """The queues in which a claim could find something to do now. Reads memory only."""
         now = time.monotonic()
         found = {name for name in self.news.queues() if self.news.changed(name) or self._wanted(name)}
+        found = {name for name in found if self._gathers(name) is None}
         found.update(name for name in self._reported.copy() if min(self._times(name), default=now + 1) <= now)
         found.update(name for times in (self.upkeep.due, self._stale()) for name, when in times.items() if when <= now)
         return found.union(self.upkeep.doubtful, self.laning.queues_due(now))
@@ -145,6 +149,13 @@ class Claimer:
         if self.dispatcher.shares.room(self.dispatcher._pools()) == 0:
             return False
         return any(any(pool.wants(pool.prefetch, mean)) for pool in pools)
+
+    def _gathers(self, name: str) -> float | None:
+        """Until when to wait for more threads before a claim of what the last one has left; None: not at all."""
+        pools = self._pools(name)
+        if not self.news.left(name) or len(pools) != 1:
+            return None
+        return pools[0].gathers(self.agents.mean)
 
     def looks_abroad(self) -> set[str]:
         """The queues whose inboxes of others should be looked at as soon as a thread is free."""

@@ -31,12 +31,16 @@ from operator import attrgetter
 from typing import Any
 
 import heapq
+import random
 
 #: Jobs that one claim leaves where they are, as they would have to wait for others that run.
 PASS_AT_MOST = 32
 
 #: Rows that one claim looks at beyond those that it wants, before it leaves the rest to the next claim.
 LOOK_AT_MOST = 128
+
+#: Keys of others, of which so many were seen, are not taken from the first: their home takes those at this moment.
+MANY = 16
 
 _key = attrgetter("key")
 
@@ -63,7 +67,7 @@ class Taker(Spilling):
     ) -> None:
         super().__init__(queue, slot, Rejections() if skipped is None else skipped)
         self.shards = range(len(queue.inboxes)) if shards is None else shards
-        self.only = only
+        self.only = only if only is None else _from_anywhere(sorted(only))
         self.everyones = everyones or slot is None or only is not None
         self.lanes = LaneView(queue, None if slot is None else slot.owner) if lanes is None else lanes
         #: What a filter raised, if one did.
@@ -92,6 +96,7 @@ class Taker(Spilling):
             self.spill(budget, deep=False)
             self.file_ended()
             return taken
+        fetch([*(self.queue.inboxes[shard] for shard in self.shards), *self.queue.slots.values()])
         looked, before = 0, len(self.skipped)
         while len(taken) < want and looked < LOOK_AT_MOST and len(self.passed) < PASS_AT_MOST:
             chunk = max(want - len(taken), looked)  # each look begins at the heads again: take fewer, larger ones
@@ -155,7 +160,7 @@ class Taker(Spilling):
     def _rows_of(self, place: Place, limit: int) -> Iterator[Row]:
         rows: Iterator[Row]
         if self.only is not None and (place.kind in ("inbox", "overflow") or not place.mine):
-            keys = (key for key in sorted(self.only) if key in place.tree)
+            keys = (key for key in self.only if key in place.tree)
             rows = (Row(key, place, key, place.tree[key]) for key in keys)
         elif place.kind == "backlog":
             rows = (Row(key, place, key, job) for key, job in self.skipped.entries(place))
@@ -323,3 +328,9 @@ class Taker(Spilling):
                 letters.collect(queue, job)
                 found += [Taken(job, "expire")] if job._status_id == 0 else []
         return found
+
+
+def _from_anywhere(keys: list[int]) -> list[int]:
+    """The keys, and if they are many in an order that begins anywhere among them, and ends there."""
+    start = random.randrange(len(keys)) if len(keys) >= MANY else 0
+    return keys[start:] + keys[:start]

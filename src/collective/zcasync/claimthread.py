@@ -48,7 +48,7 @@ class ClaimThread(Introspection):
         #: What was told of the queues since the claim thread has looked at them.
         self.news = News()
         self._loop_thread: threading.Thread | None = None
-        self._look_again = 0.0
+        self._look_again = self._looked = 0.0
         self._wake = threading.Event()
         self._full = threading.Event()
         self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
@@ -149,7 +149,7 @@ class ClaimThread(Introspection):
         look = full or bool(self._look_again) and time.monotonic() >= self._look_again
         abroad = self.claimer.looks_abroad() if look else set()
         if look:
-            self._look_again = 0.0
+            self._look_again, self._looked = 0.0, time.monotonic()
         names = self.claimer.homes if full else (self.claimer.stirring() | abroad).intersection(self.claimer.homes)
         if full or names:
             self._claim(names, full, abroad)
@@ -190,7 +190,9 @@ class ClaimThread(Introspection):
             return
         if self.shares.room(self._pools()) != 0 and any(sum(pool.wants(0)) for pool in self._pools()):
             pause = min(max(SECOND_LOOK, LOOK_CLAIMS * self.claimer.agents.mean), LAST_LOOK)
-            self._look_again = time.monotonic() + pause * (0.75 + random.random() / 2)
+            # What was seen then may be taken when that is long enough ago.
+            since = self._looked if self.claimer.agents.sees_abroad() else time.monotonic()
+            self._look_again = since + pause * (0.75 + random.random() / 2)
 
     def _pause(self) -> float:
         """Seconds until something is due: a second look, a sweep, a job's time."""

@@ -75,10 +75,10 @@ def ghost_of(connection: Any, oid: bytes, cls: Any = None) -> Any:
     return connection.get(oid) if cls is None else connection._reader.load_persistent(oid, cls)
 
 
-def fetch(jobs: Iterable[Any]) -> None:
-    """Have the storage bring the records of these jobs that are not loaded yet, at once: each alone costs a way there
-    and back. That one is missing is found when it is loaded."""
-    ghosts = [job for job in jobs if job._p_changed is None and job._p_jar is not None]
+def fetch(records: Iterable[Any]) -> None:
+    """Have the storage bring those that are not loaded yet at once: each alone costs a way there and back. That one is
+    missing is found when it is loaded."""
+    ghosts = [record for record in records if record._p_changed is None and record._p_jar is not None]
     if len(ghosts) > 1:
         ghosts[0]._p_jar.prefetch(ghosts)
 

@@ -24,6 +24,8 @@ class News:
         self._jobs: _Told = {}
         #: Queues at which to look whether a thread is free or not.
         self._changed: _Told = {}
+        #: Queues in which the last claim has left something.
+        self._more: set[str] = set()
         #: Queues whose inboxes of others may hold something.
         self._abroad: set[str] = set()
 
@@ -60,8 +62,7 @@ class News:
 
     def more(self, name: str) -> None:
         """Something is left in a queue: look again when a thread is free."""
-        with self._lock:
-            self._jobs.setdefault(name, set()).add(None)
+        self._more.add(name)
 
     def look_at(self, names: Iterable[str]) -> None:
         """Look at these queues in any case."""
@@ -76,11 +77,15 @@ class News:
     def queues(self) -> set[str]:
         """The queues of which something was told and not yet seen."""
         with self._lock:
-            return {*self._jobs, *self._changed}
+            return {*self._jobs, *self._changed, *self._more}
 
     def abroad(self) -> set[str]:
         """The queues whose inboxes of others may hold something."""
         return self._abroad.copy()
+
+    def left(self, name: str) -> bool:
+        """Whether nothing was told of a queue since the last claim has left something there."""
+        return name in self._more and name not in self._jobs and name not in self._changed
 
     def changed(self, name: str) -> bool:
         """Whether a queue has to be looked at, whether a thread is free or not."""
@@ -91,6 +96,7 @@ class News:
         with self._lock:
             self._jobs.pop(name, None)
             self._changed.pop(name, None)
+            self._more.discard(name)
             told = abroad and name in self._abroad
             if told:
                 self._abroad.discard(name)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from collective.zcasync import execution
 from collective.zcasync import groups
 from collective.zcasync.entries import Item
-from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.threadlocal import local
 from typing import Any
 
@@ -20,7 +19,11 @@ logger = logging.getLogger("collective.zcasync.events")
 
 #: Seconds of work that may be claimed ahead, and the same in claims: where commits are slow, the time of a short job is
 #: that of its commit, and its threads would wait for the next claim's.
-AHEAD, AHEAD_CLAIMS = 0.05, 2
+AHEAD, AHEAD_CLAIMS = 0.05, 4
+
+#: Where nothing is claimed ahead, a claim of what was left waits until so many times as many threads are free as will
+#: be soon: it costs as much as several short jobs.
+GATHER = 3
 
 #: Jobs of one kind that are claimed while their neighbours keep them from running, at most.
 MOST_HELD = 32
@@ -116,6 +119,17 @@ class AgentThreadPool:
                 return 0, 0
             ahead = min(ahead, self.size + ahead - busy - waiting - max(free, 0))
         return max(free, 0), max(ahead, 0)
+
+    def gathers(self, claim: float) -> float | None:
+        """The monotonic time until which it is better to wait for threads that will be free soon; None: claim now."""
+        longest, now = min(2 * claim, AHEAD), time.monotonic()
+        if self.prefetch or self.mean is None or self.mean > longest:
+            return None
+        with self._changed:
+            began = [self._began[thread] for thread, oid in self.jobids.items() if oid is not None]
+            soon = [when for when in began if now - when < longest]
+            free = self.size - len(began) - len(self.waiting)
+        return min(soon) + longest if 0 < free < GATHER * len(soon) else None
 
     def startable(self) -> int:
         """How many of the claimed jobs a thread could begin; what its neighbours hold up must not hold up others."""
@@ -374,19 +388,3 @@ class AgentThreadPool:
             # Still ACTIVE in the database: the end or death of this dispatcher will interrupt it.
             logger.critical("Job %s could not be given back by its dying thread", item.oid.hex(), exc_info=True)
             return execution.REASSIGNED
-
-
-def execution_items(taken: list[Any], active: bool, queue: str, ahead: bool = False) -> list[Item]:
-    """Items for jobs that a claim has taken. ``ahead``: it has seen that they are run again after interruptions."""
-    now = time.monotonic()
-    return [
-        Item(
-            *(job._p_oid, kind, job.token, job.neighbours, active or kind != "run", now),
-            JobInfo(job, queue),
-            job.task,
-            groups.bundle_of(job) if kind == "run" else None,
-            cls=type(job),
-            ahead=ahead,
-        )
-        for job, kind in taken
-    ]
