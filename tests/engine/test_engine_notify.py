@@ -188,6 +188,47 @@ def test_a_job_of_another_client_starts_though_nothing_is_polled(
     enginejobs.released["a"].set()
 
 
+def test_a_put_names_its_inbox_so_that_nobody_has_to_ask_what_has_changed(
+    dispatch: Any, db: Any, other: Any, polls_never: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = hearing(dispatch, db).dispatcher.watcher
+    until(lambda: not watcher._look.is_set(), "what came before is looked at")
+    asked: list[bool] = []
+    monkeypatch.setattr(watcher, "_look", type("Look", (), {"set": lambda self: asked.append(True)})())
+    notify.switch_on(other)
+    put_by(other, Job(enginejobs.wait))
+
+    assert enginejobs.started["a"].wait(10) and asked == []
+    enginejobs.released["a"].set()
+
+
+@pytest.mark.parametrize(
+    ("payload", "named"),
+    [
+        ("00000000000000aa", {b"\0\0\0\0\0\0\0\xaa"}),
+        ("00000000000000aa,00000000000000bb", {b"\0\0\0\0\0\0\0\xaa", b"\0\0\0\0\0\0\0\xbb"}),
+        ("", None),
+        ("from somebody else", None),
+    ],
+)
+def test_a_notification_names_inboxes_or_nothing(payload: str, named: set[bytes] | None) -> None:
+    assert notify._named(payload) == named
+
+
+def test_a_notification_of_many_inboxes_names_none(server: PostgresServer, db: Any) -> None:
+    assert notify.switch_on(db)
+    channel = notify.channel_of(db)
+    assert channel is not None
+    sent: list[str] = []
+    channel._execute = sent.append  # type: ignore[method-assign]
+    oids = [number.to_bytes(8, "big") for number in range(notify.MOST_NAMED + 1)]
+    channel.send(True, set(oids[1:]))
+    channel.send(True, set(oids))
+    channel.send(True, {None, oids[0]})
+
+    assert [len(payload.split(",")) if payload else 0 for payload in sent] == [notify.MOST_NAMED, 0, 0]
+
+
 def test_what_nobody_tells_of_is_found_by_the_slow_poll(
     dispatch: Any, db: Any, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

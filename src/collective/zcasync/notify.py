@@ -1,10 +1,12 @@
 """Wake-up by PostgreSQL: who has put something says so with NOTIFY, and dispatchers LISTEN, where RelStorage is used.
 
 RelStorage does not tell of commits. Where a process has switched a database's channel on, each transaction that enters
-jobs is told after its commit, and its dispatchers listen. A notification says nothing but "look at what has changed".
+jobs is told after its commit, and its dispatchers listen. A notification names the inboxes that have changed, so that
+nobody has to ask for that; without a name it says "look at what has changed".
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any
 
 import logging
@@ -27,6 +29,9 @@ RETRY = 1.0
 
 #: database -> its channel; None: it was to be switched on, and cannot be.
 _channels: weakref.WeakKeyDictionary[Any, "Channel | None"] = weakref.WeakKeyDictionary()
+
+#: Inboxes that one notification names at most.
+MOST_NAMED = 16
 
 #: Connections of a parent process, kept from being closed: that would end the parent's session.
 _inherited: list[Any] = []
@@ -64,17 +69,22 @@ def channel_of(db: Any) -> "Channel | None":
     return _channels.get(db)
 
 
-def tell_at_commit(connection: Any) -> None:
-    """Have the dispatchers told after the commit of the present transaction: once, however often this is called."""
+def tell_at_commit(connection: Any, inbox: Any = None) -> None:
+    """Have the dispatchers told after the commit of the present transaction: once, however often this is called.
+
+    ``inbox``: what has changed, if it is that alone; its oid never changes, and names it.
+    """
     channel = None if connection is None else _channels.get(connection.db())
     if channel is None:
         return
     txn = connection.transaction_manager.get()
     try:
-        txn.data(channel)
+        changed: set[bytes | None] = txn.data(channel)
     except KeyError:
-        txn.set_data(channel, True)
-        txn.addAfterCommitHook(channel.send)
+        changed = set()
+        txn.set_data(channel, changed)
+        txn.addAfterCommitHook(channel.send, (changed,))
+    changed.add(None if inbox is None else inbox._p_oid)
 
 
 class Channel:
@@ -94,32 +104,35 @@ class Channel:
         connection.autocommit = True
         return connection
 
-    def send(self, committed: bool = True) -> None:
-        """Wake whoever listens. Never raises: without it, the dispatchers find the jobs a second later."""
+    def send(self, committed: bool = True, changed: Collection[bytes | None] = (None,)) -> None:
+        """Wake whoever listens. ``changed``: the oids of inboxes, with None if other things have changed too. Never
+        raises: without it, the dispatchers find the jobs a second later."""
+        payload = ",".join(oid.hex() for oid in changed if oid) if None not in changed else ""
+        payload = payload if len(changed) <= MOST_NAMED else ""
         with self._lock:
             if not committed or time.monotonic() < self._not_before:
                 return
             try:
                 try:
-                    self._execute()
+                    self._execute(payload)
                 except Exception:
                     if self._connection is None:
                         raise
                     # It may have been cut off long ago, say by a restart of the server: the next one is new.
                     self._drop()
-                    self._execute()
+                    self._execute(payload)
             except Exception as error:
                 self._drop()
                 self._not_before = time.monotonic() + RETRY
                 logger.warning("NOTIFY could not be sent (%s); dispatchers look a second later", _line(error))
 
-    def _execute(self) -> None:
+    def _execute(self, payload: str) -> None:
         if self._pid != os.getpid():
             self._drop()
         if self._connection is None:
             self._connection, self._pid = self.open("notify"), os.getpid()
         with self._connection.cursor() as cursor:
-            cursor.execute(f"NOTIFY {CHANNEL}")
+            cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, payload))
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -135,9 +148,10 @@ class Channel:
 
 
 class Listener:
-    """Calls ``callback()`` at each notification, and when the connection comes or goes, in a thread of its own."""
+    """Calls ``callback(oids)`` with what notifications name, and ``callback(None)`` for one that names nothing and when
+    the connection comes or goes, in a thread of its own."""
 
-    def __init__(self, channel: Channel, callback: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, callback: Callable[[set[bytes] | None], None]) -> None:
         self.channel, self.callback = channel, callback
         #: Whether notifications arrive. While they do not, ask the storage often.
         self.connected = False
@@ -167,7 +181,7 @@ class Listener:
                 self.connected = False
                 if connection is not None:
                     connection.close()
-            self.callback()
+            self.callback(None)
             self._closed.wait(RETRY)
 
     def _hear(self, connection: Any) -> None:
@@ -175,11 +189,14 @@ class Listener:
         poll = select.poll()  # has no limit on descriptors, and none of its own
         poll.register(connection.fileno(), select.POLLIN)
         poll.register(self._end, select.POLLIN)
+        self.callback(None)  # what came before LISTEN was not told
         while not self._closed.is_set():
-            del connection.notifies[:]
-            self.callback()  # the first time too: what came before LISTEN was not told
             poll.poll()
             connection.poll()
+            told = [_named(one.payload) for one in connection.notifies]
+            del connection.notifies[:]
+            if told:
+                self.callback(None if None in told else set().union(*filter(None, told)))
 
     def close(self) -> None:
         """End the thread, and give its connection back, and the channel's."""
@@ -190,6 +207,14 @@ class Listener:
             os.close(self._begin)
             os.close(self._end)
         self.channel.rest()
+
+
+def _named(payload: str) -> set[bytes] | None:
+    """The oids in a notification, which anybody may send; None: it names nothing."""
+    try:
+        return {bytes.fromhex(name) for name in payload.split(",")} if payload else None
+    except ValueError:
+        return None
 
 
 def _line(error: Exception) -> str:

@@ -94,14 +94,14 @@ class Puts(Places):
     def _enter(self, job: Any, key: int) -> Any:
         """Enter the job into this thread's inbox, or its overflow when nobody empties it; return the place."""
         shard = my_shard(len(self.inboxes))
-        place = self.inboxes[shard]
+        place = inbox = self.inboxes[shard]
         self._v_entered = True  # for the claim whose transaction this may be
         if len(place) > INBOX_FULL:
             place = self.overflows[shard]
             self.count_overflow(shard, 1)
         job.key = insert(place, key, job)
         job.shard = shard
-        notify.tell_at_commit(self._p_jar)
+        notify.tell_at_commit(self._p_jar, inbox if place is inbox else None)
         return place
 
     def give_back(self, job: Any, front: bool = False) -> None:

@@ -47,7 +47,7 @@ class CommitWatcher:
             self._thread.start()
             channel = notify.channel_of(db)
             if channel is not None:
-                self._listener = notify.Listener(channel, self._look.set)
+                self._listener = notify.Listener(channel, self._told)
 
     def watch(self, oids: Iterable[bytes]) -> None:
         """Watch these oids from now on, and no others."""
@@ -74,6 +74,13 @@ class CommitWatcher:
 
         instance._invalidate = _invalidate
         instance._invalidateCache = _invalidate_cache
+
+    def _told(self, oids: set[bytes] | None) -> None:
+        """PostgreSQL tells of these inboxes, or of something that has to be asked for."""
+        if oids is None:
+            self._look.set()
+        elif hit := self.oids.intersection(oids):
+            self.callback(set(hit), None)
 
     def _poll(self) -> None:
         done = getattr(self._instance, "afterCompletion", lambda: None)
