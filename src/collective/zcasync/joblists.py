@@ -123,21 +123,19 @@ def jobs(
     if wanted not in LISTS:
         raise InvalidValueError(f"{wanted!r} is not a state of jobs; use one of {', '.join(LISTS)}")
     start, skip = max(0, start), max(0, skip)
-    fitting = 0
+    looked = fitting = 0
     rows: list[JobRow] = []
     found = islice(entries(source, wanted, group, queue, search, oldest), skip, None)
-    looked = 0
-    for looked, entry in enumerate(found):
+    for entry in found:
         if looked >= LOOK_LIMIT + start:
             return Page(tuple(rows), start, complete=False, looked=looked, next=skip + looked)
-        if not entry.fits(group, search):
-            continue
-        fitting += 1
-        if fitting <= start:
-            continue
-        if len(rows) == limit:
-            return Page(tuple(rows), start, more=True, looked=looked, next=skip + looked)
-        rows.append(row(entry.job, entry.state, entry.detail, entry.due))
+        if entry.fits(group, search):
+            fitting += 1
+            if len(rows) == limit:
+                return Page(tuple(rows), start, more=True, looked=looked, next=skip + looked)
+            if fitting > start:
+                rows.append(row(entry.job, entry.state, entry.detail, entry.due))
+        looked += 1
     return Page(tuple(rows), start, looked=looked, next=skip + looked)
 
 

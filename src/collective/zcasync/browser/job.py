@@ -3,10 +3,12 @@
 from collective.zcasync import actions
 from collective.zcasync import jobdetail
 from collective.zcasync import joblists
-from collective.zcasync.browser.jobs import BADGES
 from collective.zcasync.browser.jobs import duration
-from collective.zcasync.browser.jobs import PLAIN_BADGE
 from collective.zcasync.browser.jobs import user_name
+from collective.zcasync.browser.jobtexts import BADGES
+from collective.zcasync.browser.jobtexts import PLAIN_BADGE
+from collective.zcasync.browser.jobverbs import Button
+from collective.zcasync.browser.jobverbs import buttons
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
@@ -110,6 +112,8 @@ class JobPage(PanelView):
             found = joblists.find(self.queues, str(self.request.form.get("id", "")))
         except JobNotFound:
             return None
+        if not jobdetail.is_broken(found) and found.outcome is not None and found.parent is None:
+            return None  # it was deleted
         mine = jobdetail.group_of(found) == self.own_group
         return found if mine or self.may_see_all else None
 
@@ -230,6 +234,13 @@ class JobPage(PanelView):
             buttons.append(Action("discard", _("button_discard", default="Discard"), "btn-danger"))
         return buttons
 
+    def more_actions(self) -> list[Button]:
+        """What the page about many jobs does for this one."""
+        if not self.may_manage:
+            return []
+        here = ("retry", "release", "cancel", "delete" if self.detail.can_discard else "")
+        return [button for button in buttons(self.row.state) if button.name not in here]
+
     @property
     def may_discard(self) -> bool:
         """Whether there is a button that cannot be undone."""
@@ -253,12 +264,12 @@ class JobPage(PanelView):
         return self.request.response.redirect(url)
 
     def _cancel(self) -> str:
-        answer = actions.cancel(self._job)
+        answer = actions.cancel(self._job, self.user_id)
         self.say(CANCEL_ANSWERS[answer], "warning" if answer == "finished" else "info")
         return self._job_url(self.row.id)
 
     def _retry(self) -> str:
-        again = actions.retry(self._job)
+        again = actions.retry(self._job, self.user_id)
         self.say(_("said_retried", default="The job was put again. This is its new run."))
         return self._job_url(again.id)
 
@@ -266,7 +277,7 @@ class JobPage(PanelView):
         if not self.request.form.get("sure"):
             self.say(_("said_unsure", default="Nothing was removed: tick the box beside Discard first."), "warning")
             return self._job_url(self.row.id)
-        actions.discard(self._job)
+        actions.discard(self._job, self.user_id)
         self.say(_("said_discarded", default="The job was discarded."))
         return self.page_url("zcasync-jobs")
 

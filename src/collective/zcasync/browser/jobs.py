@@ -1,17 +1,26 @@
-"""The list of jobs: one tab for each state, 50 jobs a page."""
+"""The list of jobs: one tab for each state, a search, what failed jobs have in common, 50 jobs a page."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync.browser.batches import Window
+from collective.zcasync.browser.jobfilter import Filter
+from collective.zcasync.browser.jobtexts import BADGES
+from collective.zcasync.browser.jobtexts import CURRENT_BADGE
+from collective.zcasync.browser.jobtexts import EMPTY_TEXTS
+from collective.zcasync.browser.jobtexts import PLAIN_BADGE
+from collective.zcasync.browser.jobtexts import TIME_LABELS
+from collective.zcasync.browser.jobverbs import buttons
+from collective.zcasync.browser.jobverbs import VERBS
 from collective.zcasync.browser.links import ObjectLinks
+from collective.zcasync.browser.links import task_title
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import number_or_more
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.interfaces import _
-from collective.zcasync.joblists import STATES
+from collective.zcasync.joblists import LISTS
+from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from dataclasses import dataclass
 from functools import cached_property
 from plone.base.batch import Batch
@@ -21,64 +30,8 @@ from urllib.parse import urlencode
 #: Jobs on one page.
 PAGE_SIZE = 50
 
-#: Heading of the column with the time, by state.
-TIME_LABELS = {
-    joblists.WAITING: _("time_put", default="Put"),
-    joblists.SCHEDULED: _("time_due", default="Starts"),
-    joblists.RUNNING: _("time_started", default="Started"),
-    joblists.FAILED: _("time_ended", default="Ended"),
-    joblists.FINISHED: _("time_ended", default="Ended"),
-    joblists.CANCELLED: _("time_ended", default="Ended"),
-    joblists.QUARANTINED: _("time_put", default="Put"),
-}
-
-#: What an empty tab says: why it is empty and what to do next.
-EMPTY_TEXTS = {
-    joblists.WAITING: _(
-        "empty_waiting",
-        default="No job waits. Jobs appear here when something puts them, for example an add-on or a content rule,"
-        " and leave as soon as a dispatcher takes them.",
-    ),
-    joblists.SCHEDULED: _(
-        "empty_scheduled",
-        default="No job is to start later. Jobs that were put with a start time, and those that are tried again after"
-        " a pause, wait here.",
-    ),
-    joblists.RUNNING: _(
-        "empty_running",
-        default="No job runs now. If jobs wait all the same, look at the queues: a dispatcher may be missing.",
-    ),
-    joblists.FAILED: _(
-        "empty_failed",
-        default="No job has failed. A job that fails is kept here with its traceback, and can be retried.",
-    ),
-    joblists.FINISHED: _(
-        "empty_finished",
-        default="No finished job is kept. Finished jobs stay for some days; look at those that wait or run.",
-    ),
-    joblists.CANCELLED: _(
-        "empty_cancelled",
-        default="No job was cancelled. To cancel one that waits, open it and press Cancel.",
-    ),
-    joblists.QUARANTINED: _(
-        "empty_quarantined",
-        default="No job is set aside. Jobs whose code is missing, or that took their process down again and again,"
-        " are kept here until you decide.",
-    ),
-}
-
-#: Bootstrap's colour of the badge of each state that calls for one.
-BADGES = {
-    joblists.FAILED: "text-bg-danger",
-    joblists.QUARANTINED: "text-bg-warning",
-    joblists.RUNNING: "text-bg-primary",
-}
-
-#: Class of the badge of all other states.
-PLAIN_BADGE = "text-bg-secondary"
-
-#: Class of the badge in the open tab, which is coloured itself.
-CURRENT_BADGE = "text-bg-light"
+#: Kinds of failures that are shown above the failed jobs.
+MOST_CAUSES = 20
 
 
 @dataclass(frozen=True)
@@ -89,9 +42,22 @@ class Tab(Link):
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Jobs that failed in one way."""
+
+    url: str
+    label: str
+    title: str
+    number: int
+    first: Moment | None
+    last: Moment | None
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of the table."""
 
+    id: str
     url: str
     title: str
     error: str
@@ -122,7 +88,7 @@ class Jobs(PanelView):
     def state(self) -> str:
         """The state whose tab is open."""
         asked = self.request.form.get("state", "")
-        if isinstance(asked, str) and asked in STATES:
+        if isinstance(asked, str) and asked in LISTS:
             return asked
         return self._liveliest()
 
@@ -134,19 +100,34 @@ class Jobs(PanelView):
     @cached_property
     def counts(self) -> dict[str, joblists.Count]:
         """How many jobs are in each state."""
-        return joblists.counts(self.queues, group=self.group) if self.installed else {}
+        if not self.installed:
+            return {}
+        found = joblists.counts(self.queues, group=self.group)
+        picked = {name: joblists.count(self.queues, name, group=self.group) for name in LISTS if name not in found}
+        return found | picked
+
+    @cached_property
+    def filter(self) -> Filter:
+        """What is looked for."""
+        return Filter(self)
+
+    @property
+    def problems(self) -> list[str]:
+        """What of the search could not be understood."""
+        assert self.filter.search is not None
+        return self.filter.problems
 
     def tabs(self) -> "list[Tab]":
         """One link for each state, with its count."""
         return [
             Tab(
-                url=self.list_url(state=state),
+                url=self.list_url(state=state, **self.filter.query),
                 label=label,
                 current=state == self.state,
                 count=number_or_more(self.counts[state]),
                 badge=self._badge(state),
             )
-            for state, label in STATES.items()
+            for state, label in LISTS.items()
         ]
 
     def _badge(self, state: str) -> str:
@@ -174,8 +155,14 @@ class Jobs(PanelView):
     @property
     def caption(self) -> str:
         """What the table shows."""
-        shown = len(self.lines)
-        mapping = {"state": self.translate(STATES[self.state]), "first": self.start + 1, "last": self.start + shown}
+        shown, state = len(self.lines), self.translate(LISTS[self.state])
+        if self.filter.active or self.skip:
+            mapping = {"state": state, "number": shown, "first": self.skip + 1, "last": self.page.next}
+            found = _(
+                "jobs_found", default="${state}: ${number} found among the entries ${first} to ${last}", mapping=mapping
+            )
+            return self.translate(found)
+        mapping = {"state": state, "first": self.start + 1, "last": self.start + shown}
         return self.translate(_("jobs_caption", default="${state}: jobs ${first} to ${last}", mapping=mapping))
 
     def list_url(self, **options: Any) -> str:
@@ -184,6 +171,92 @@ class Jobs(PanelView):
             options.setdefault("all_sites", 1)
         query = urlencode({name: value for name, value in options.items() if value})
         return self.page_url("zcasync-jobs") + (f"?{query}" if query else "")
+
+    def view_url(self, **options: Any) -> str:
+        """URL of this very list, in this order, with this search; or with other options."""
+        oldest = {"oldest": 1} if self.oldest else {}
+        return self.list_url(**{"state": self.state, **self.filter.query, **oldest, **options})
+
+    @property
+    def link_url(self) -> str:
+        """URL under which others see this page."""
+        return self.view_url(b_start=self.start, skip=self.skip)
+
+    @property
+    def order_url(self) -> str:
+        """URL of this list in the other order; empty where the structures know one only."""
+        return self.view_url(oldest=0 if self.oldest else 1) if self.state in OUTCOME_OF_STATE else ""
+
+    @property
+    def next_url(self) -> str:
+        """URL that goes on behind what this page has looked at; empty at the end, and where there are pages."""
+        goes_on = not self.page.complete or (self.page.more and not self.has_pages)
+        return self.view_url(skip=self.page.next) if goes_on else ""
+
+    @property
+    def again_url(self) -> str:
+        """URL of the beginning of a list that goes on here; empty at the beginning."""
+        return self.view_url() if self.skip else ""
+
+    @property
+    def all_url(self) -> str:
+        """URL of the list without a search."""
+        return self.list_url(state=self.state)
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether the list has pages with numbers: a search would have to go through all jobs for them."""
+        return not self.filter.active and not self.skip
+
+    @property
+    def asked_cause(self) -> str:
+        """The cause of failures that is looked for."""
+        return self.filter.query.get("cause", "")
+
+    def queue_options(self) -> list[tuple[str, str, bool]]:
+        """Name, label and whether it is chosen, of each queue to search in; none where there is one only."""
+        names = list(self.queues.keys()) if self.installed else []
+        chosen = self.filter.queue
+        return [(n or "default", self.queue_label(n), n == chosen) for n in names] if len(names) > 1 else []
+
+    @cached_property
+    def causes(self) -> list[Cause]:
+        """What the jobs of the history failed with, the latest first; where failed jobs are shown, and not searched."""
+        if self.state != joblists.FAILED or not self.installed or self.filter.active or self.start or self.skip:
+            return []
+        found = joblists.failures(self.queues, group=self.group)[:MOST_CAUSES]
+        return [
+            Cause(
+                url=self.view_url(cause=row.cause, task=row.task),
+                label=row.cause or self.translate(_("cause_unknown", default="Unknown")),
+                title=task_title(row.task),
+                number=row.number,
+                first=self.moment(row.first),
+                last=self.moment(row.last),
+            )
+            for row in found
+        ]
+
+    @property
+    def verbs(self) -> list[Any]:
+        """The buttons for the jobs of this list."""
+        return buttons(self.state) if self.may_manage else []
+
+    def carried(self) -> list[tuple[str, str]]:
+        """What the form with the buttons carries on: which list this is, and where in it one is."""
+        fields = {"state": self.state, "all_sites": 1 if self.all_sites else "", **self.filter.query}
+        fields |= {"oldest": 1 if self.oldest else "", "skip": self.skip or "", "b_start": self.start or ""}
+        return [(name, str(value)) for name, value in fields.items() if value]
+
+    @property
+    def all_label(self) -> str:
+        """Label of the choice of all jobs that match, also on other pages; empty where there is none."""
+        if not any(self.state in VERBS[button.name].all_of for button in self.verbs):
+            return ""
+        if self.filter.active:
+            return self.translate(_("all_found", default="All jobs that match this search, also those not shown"))
+        count = number_or_more(self.counts[self.state])
+        return self.translate(_("all_listed", default="All ${number} jobs of this list", mapping={"number": count}))
 
     @property
     def time_label(self) -> Any:
@@ -198,15 +271,33 @@ class Jobs(PanelView):
     @cached_property
     def start(self) -> int:
         """Index of the first job of the page."""
-        asked = str(self.request.form.get("b_start", "0"))
-        return int(asked) if asked.isdecimal() and len(asked) < 10 else 0
+        return self._number("b_start")
+
+    @cached_property
+    def skip(self) -> int:
+        """How many entries of the list were looked at before."""
+        return self._number("skip")
+
+    @cached_property
+    def oldest(self) -> bool:
+        """Whether jobs that have ended come oldest first."""
+        return self.state in OUTCOME_OF_STATE and self._number("oldest") == 1
+
+    def _number(self, name: str) -> int:
+        asked = str(self.request.form.get(name, "0"))
+        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
 
     @cached_property
     def page(self) -> joblists.Page:
         """The rows of the open tab."""
         if not self.installed:
             return joblists.Page(())
-        return joblists.jobs(self.queues, self.state, group=self.group, start=self.start, limit=PAGE_SIZE)
+        found = self.filter
+        start = self.start if self.has_pages else 0
+        options = {"queue": found.queue, "search": found.search, "oldest": self.oldest}
+        return joblists.jobs(
+            self.queues, self.state, group=self.group, start=start, skip=self.skip, limit=PAGE_SIZE, **options
+        )
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -246,6 +337,7 @@ class Jobs(PanelView):
         time = self.moment(row.time)
         told = (f"{self.translate(self.time_label)} {time.text}" if time else "", user_name(row.user))
         return Line(
+            id=row.id,
             url=f"{self.page_url('zcasync-job')}?{urlencode(options)}",
             title=row.title or row.task,
             error=row.error,
@@ -272,26 +364,6 @@ class Jobs(PanelView):
             return ""
         site = self.queues.sites.get(group)
         return str(site.path) if site is not None else group
-
-
-class Window(Sequence[Line]):
-    """A long sequence of which only one page is at hand: what a batch needs."""
-
-    def __init__(self, start: int, lines: list[Line], total: int) -> None:
-        self.start = start
-        self.lines = lines
-        self.total = total
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(self.total))]
-        return self.lines[index - self.start]
-
-    def __iter__(self) -> Iterator[Line]:
-        return iter(self.lines)
 
 
 def duration(row: joblists.JobRow) -> str:

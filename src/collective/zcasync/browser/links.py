@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collective.zcasync.browser.panel import Link
+from collective.zcasync.tasks import registry
 from plone import api
 from typing import Any
 
@@ -26,3 +27,9 @@ class ObjectLinks:
         if path in self._titles:
             return Link(self._request.physicalPathToURL(path), self._titles[path])
         return Link("", path.removeprefix(self._site_path + "/"))
+
+
+def task_title(name: str) -> str:
+    """The title of a task that this process knows, else its name."""
+    task = registry.get(name)
+    return str(task.title) if task is not None else name

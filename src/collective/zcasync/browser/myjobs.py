@@ -12,6 +12,7 @@ from collective.zcasync.browser.myresults import outcome_of
 from collective.zcasync.browser.note import SCRIPT
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.browser.panel import Step
 from collective.zcasync.browser.tasks import startable
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
@@ -41,15 +42,6 @@ CANCEL_ANSWERS = {
     "stopping": _("said_own_stopping", default="The job runs already. It was asked to stop, and ends soon."),
     "finished": _("said_finished", default="The job had ended before it could be cancelled."),
 }
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far a job says it is. ``percent``: None if it does not say of how much."""
-
-    text: str
-    percent: int | None
-    numbers: str
 
 
 @dataclass(frozen=True)
@@ -162,7 +154,7 @@ class MyJobs(OwnJobsView):
             time=self.moment(row.due if row.state == joblists.SCHEDULED else row.started or row.put_at),
             duration=duration(row) if row.state == joblists.RUNNING else "",
             place=self._place(one),
-            step=self._step(row),
+            step=self.step(row),
             stopping=job is not None and job.stop_requested,
         )
 
@@ -193,14 +185,6 @@ class MyJobs(OwnJobsView):
         else:
             text = _("own_ahead", default="Jobs before it: ${number}", mapping={"number": one.ahead})
         return self.translate(text)
-
-    def _step(self, row: joblists.JobRow) -> Step | None:
-        if row.progress is None or row.state != joblists.RUNNING:
-            return None
-        done, total, text = row.progress
-        percent = None if not total or total <= 0 else max(0, min(100, int(done * 100 / total)))
-        numbers = f"{done:g}" if not total else f"{done:g} / {total:g}"
-        return Step(self.translate(text or ""), percent, numbers)
 
     def _act(self) -> Any:
         """Do what the pressed button says, and come back by a GET."""

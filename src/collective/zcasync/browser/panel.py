@@ -65,6 +65,15 @@ class Moment:
     iso: str
 
 
+@dataclass(frozen=True)
+class Step:
+    """How far a job says it is. ``percent``: None if it does not say of how much."""
+
+    text: str
+    percent: int | None
+    numbers: str
+
+
 class Panel:
     """Mixed into every page of the panel; wants ``context`` (the site) and ``request``."""
 
@@ -143,6 +152,11 @@ class Panel:
         """Whether the user may change what belongs to that owner (a site, or '' for the root)."""
         return self.may_see_all or (self.may_manage and owner == self.own_group)
 
+    @property
+    def user_id(self) -> str:
+        """Who asks."""
+        return str(api.user.get_current().getId() or "")
+
     @cached_property
     def zone(self) -> tzinfo:
         """The reader's time zone, else the site's."""
@@ -177,6 +191,15 @@ class Panel:
         if kind == "group":
             return self.translate(_("detail_held", default="Held until the add-on is installed again in its site"))
         return row.detail
+
+    def step(self, row: JobRow) -> Step | None:
+        """How far a running job says it is."""
+        if row.progress is None or row.state != RUNNING:
+            return None
+        done, total, text = row.progress
+        percent = None if not total or total <= 0 else max(0, min(100, int(done * 100 / total)))
+        numbers = f"{done:g}" if not total else f"{done:g} / {total:g}"
+        return Step(self.translate(text or ""), percent, numbers)
 
     def queue_label(self, name: str) -> str:
         """What a queue is called on the screen."""

@@ -1,0 +1,122 @@
+"""What somebody looks for in the list of jobs, as it stands in the address of the page."""
+
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.interfaces import _
+from collective.zcasync.jobsearch import LONGEST
+from collective.zcasync.jobsearch import Search
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+#: Label and explanation of each field of the form, in their order.
+FIELDS = {
+    "task": (
+        _("search_task", default="Task"),
+        _("search_task_help", default="A part of its name or title, or a pattern with * and ?"),
+    ),
+    "user": (_("search_user", default="User"), _("search_user_help", default="A part of the user's id")),
+    "object": (
+        _("search_object", default="Object"),
+        _("search_object_help", default="Address or path of a page, or of a folder that it is in"),
+    ),
+    "error": (_("search_error", default="Error"), _("search_error_help", default="A part of the error's text")),
+}
+
+TIMES = {"since": _("search_since", default="From"), "until": _("search_until", default="Until")}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of the form."""
+
+    name: str
+    label: Any
+    help: Any
+    value: str
+
+
+class Filter:
+    """The search of one request; ``problems`` tells what of it could not be understood, and is left out."""
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+        self.form = view.request.form
+        self.problems: list[str] = []
+
+    def text(self, name: str) -> str:
+        """One field as it was typed; tampered ones are empty."""
+        value = self.form.get(name, "")
+        if not isinstance(value, str):
+            return ""
+        return value.encode("utf-8", "replace").decode().replace("\0", "").strip()  # half characters are in no text
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """What belongs into addresses that lead to this search."""
+        names = (*FIELDS, "cause", *TIMES, "queue")
+        return {name: self.text(name) for name in names if self.text(name)}
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is looked for."""
+        return bool(self.query)
+
+    def fields(self) -> list[Field]:
+        """The fields for text."""
+        return [Field(name, label, help, self.text(name)) for name, (label, help) in FIELDS.items()]
+
+    def times(self) -> list[Field]:
+        """The fields for times."""
+        return [Field(name, label, "", self.text(name)) for name, label in TIMES.items()]
+
+    @cached_property
+    def queue(self) -> str | None:
+        """The name of the queue that is asked for; None: all."""
+        name = self.text("queue")
+        if not name:
+            return None
+        name = "" if name == "default" else name
+        return name if self.view.installed and name in self.view.queues else None
+
+    @cached_property
+    def search(self) -> Search:
+        """What the engine is asked for."""
+        found: dict[str, Any] = {name: self.text(name)[:LONGEST] for name in (*FIELDS, "cause")}
+        found["object"] = self._path(found["object"])
+        for name in TIMES:
+            found[name] = self._time(name)
+        try:
+            return Search(**found)
+        except InvalidValueError as error:
+            self.problems.append(str(error))
+            return Search()
+
+    def _path(self, text: str) -> str:
+        """The path that an address or a path in the site means."""
+        if not text:
+            return ""
+        site = "/".join(self.view.context.getPhysicalPath())
+        if "://" in text:
+            try:
+                return "/".join(self.view.request.physicalPathFromURL(text))
+            except ValueError:
+                self._complain(text)
+                return site + "/" + text  # which nothing is at
+        return text if self.view.all_sites or text.startswith(site) else site + "/" + text.strip("/")
+
+    def _time(self, name: str) -> datetime | None:
+        """A time in the reader's zone."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            found = datetime.fromisoformat(text)
+            return found if found.tzinfo is not None else found.replace(tzinfo=self.view.zone)
+        except ValueError:
+            self._complain(text)
+            return None
+
+    def _complain(self, text: str) -> None:
+        said = _("search_not_understood", default="Not understood: ${text}", mapping={"text": text[:80]})
+        self.problems.append(self.view.translate(said))
