@@ -34,14 +34,14 @@ ENGINE_ORDER = """
     clock instanceuuid persistence threadlocal failuredata failure transactions
     notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
-    surroundings ending running deferreds decisions attempts interruptions
+    surroundings ending joblog running deferreds decisions attempts interruptions
     callbacks callbackruns direct execution calls job quota history slot series letters filing entries rejections moves
     spilling claims
     sweeping takeover dispatchers places puts queues rightofway
     groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership news
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
-    monitorrows jobdetail jobsearch jobentries joblists
+    monitorrows jobdetail jobtree jobsearch jobentries joblists
     activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
     ownjobs

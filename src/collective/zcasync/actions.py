@@ -12,6 +12,7 @@ from collective.zcasync import transactions
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
+from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import is_put_back
 from collective.zcasync.persistence import lowest_like
 from collective.zcasync.persistence import make_key
@@ -45,6 +46,15 @@ def cancel(job: Any, by: str = "") -> str:
         job.remember("by_cancel", by, clock.utcnow())
     _tell(job, answer, by)
     return answer
+
+
+def ask_stack(job: Any, by: str = "") -> None:
+    """Ask a running job where it is: ``job.stack`` tells it within two seconds. BadStatusError if it does not run."""
+    main = None if is_broken(job) else main_of(job)
+    if main is None or main.token is None or main.agent is None or main.agent.slot is None or job.outcome is not None:
+        raise BadStatusError(f"Job {oid_text(job)} does not run, so there is no stack to be shown.")
+    main.agent.slot.send(job, ("ask", "stack"), clock.utcnow())
+    _tell(job, "asked for its stack", by)
 
 
 def run_now(job: Any, by: str = "") -> None:

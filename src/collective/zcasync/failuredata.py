@@ -44,6 +44,7 @@ _ARGUMENT_COUNT = 20
 _LOCAL_COUNT = 20
 _FIRST_FRAMES = 10
 _LAST_FRAMES = 20
+_STACK = 40
 _CHAIN_DEPTH = 4
 _GROUP_SIZE = 8
 _VALUE_BYTES = 4096
@@ -102,6 +103,15 @@ def from_twisted(failure: twisted.python.failure.Failure) -> Data:
         ]
         data[FRAMES], data[LEFT_OUT] = _ends(frames)
     return _bounded(tuple(data))
+
+
+def stack_of(frame: types.FrameType | None) -> tuple[tuple[str, str, int, str, bool], ...]:
+    """Where a thread is: function, file, line, text of the line, whether installed code; the innermost call last."""
+    found: list[tuple[str, str, int, str, bool]] = []
+    while frame is not None and len(found) < _STACK:
+        found.append(_frame(frame, frame.f_lineno, False)[:5])
+        frame = frame.f_back
+    return tuple(reversed(found))
 
 
 def name_of(cls: type) -> str:

@@ -77,6 +77,8 @@ class Job(Ending, Call):
     resume_at: Any = Moment()
     attempts = 0
     attempt_log: tuple[tuple[datetime, str, str], ...] = ()
+    #: What its last attempts have logged; see joblog.
+    logs: tuple[tuple[float, Any], ...] = ()
     #: Deaths of processes under this job; stops and disconnects are not counted.
     deaths = 0
     #: By what the last run was cut off, until the policy has answered what becomes of the job; see interruptions.
@@ -209,6 +211,16 @@ class Job(Ending, Call):
     def stop_requested(self) -> bool:
         """Whether somebody asked the running job to stop."""
         return any(True for _ in self._letters("stop"))
+
+    @property
+    def stack_asked(self) -> datetime | None:
+        """When somebody asked last where the running job is."""
+        return next((value for _name, value in self._letters("ask")), None) if self._status_id < 2 else None
+
+    @property
+    def stack(self) -> tuple[datetime, tuple[tuple[str, str, int, str, bool], ...]] | None:
+        """When the running job was asked where it is, and where it was; see failuredata.stack_of."""
+        return next((value for _name, value in self._letters("stack")), None) if self._status_id < 2 else None
 
     # Callbacks
 

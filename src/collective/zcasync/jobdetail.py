@@ -1,5 +1,6 @@
 """All that the database knows of one job, as plain data: timeline, arguments, result, traceback."""
 
+from collective.zcasync.clock import UTC
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
@@ -13,6 +14,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from ZODB.interfaces import IBroken
+
+import logging
 
 #: Characters of a traceback; its end says most, so the beginning is cut.
 TRACEBACK_LIMIT = 64_000
@@ -65,6 +68,16 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class LogLine:
+    """One line that a job's code has logged."""
+
+    when: datetime
+    level: str
+    logger: str
+    text: str
+
+
+@dataclass(frozen=True)
 class JobDetail:
     """One job, for the page about it. ``row`` is its line in the lists."""
 
@@ -82,8 +95,8 @@ class JobDetail:
     stop_requested: bool = False
     retried_as: str = ""
     retry_of: str = ""
-    #: Ids, names and states of the callbacks.
-    callbacks: tuple[tuple[str, str, str], ...] = ()
+    #: What the code has logged, an attempt after the other.
+    logs: tuple[tuple[LogLine, ...], ...] = ()
     can_cancel: bool = False
     can_retry: bool = False
     #: Broken, or set aside: only to be discarded.
@@ -128,6 +141,7 @@ def job_detail(job: Any, row: JobRow) -> JobDetail:
         brief,
         arguments=_arguments(job, problems),
         result=_result(job, problems),
+        logs=tuple(map(_log, job.logs)),
         problems=tuple(problems),
         **_failure(failure),
     )
@@ -191,6 +205,13 @@ def _result(job: Any, problems: list[str]) -> str:
     except Exception as error:
         problems.append(f"{type(error).__name__}: {error}")
         return ""
+
+
+def _log(kept: tuple[float, Any]) -> tuple[LogLine, ...]:
+    return tuple(
+        LogLine(datetime.fromtimestamp(created, UTC), logging.getLevelName(level), name, text)
+        for created, level, name, text in kept[1].lines
+    )
 
 
 def _failure(failure: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable
+from collective.zcasync import clock
 from collective.zcasync import door
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import InvalidValueError
@@ -185,7 +186,7 @@ class Mail:
         rows = self._rows()
         if self._boxes and (rows or self._read):
             self._read = False
-            self._look_for_stops(rows)
+            self._read_boxes()
         said = self._news(rows)
         posted = [self._posted.popleft() for _ in range(len(self._posted))]
         try:
@@ -204,19 +205,24 @@ class Mail:
             elif letter.kind == "hung":
                 self.dispatcher.hangs(running)
 
-    def _look_for_stops(self, rows: list[tuple[RunningJob, "_Written"]]) -> None:
+    def _read_boxes(self) -> None:
+        """See who is to stop, and tell where those are that somebody asks about."""
         manager, connection = self._opened()
         manager.begin()
         try:
-            stops = {oid for box in self._boxes for oid, kind, _name in connection.get(box).keys() if kind == "stop"}
+            rows = [row for box in self._boxes for row in connection.get(box).items() if row[0][1] in ("stop", "ask")]
         except POSKeyError:
-            stops = set()  # the queue was removed, and packed away
+            rows = []  # the queue was removed, and packed away
         finally:
             manager.abort()
-        self._stops = frozenset(stops)
-        for running, _written in self._rows():  # anew: who came meanwhile has not seen the new stops
+        self._stops = frozenset(oid for (oid, kind, _name), _value in rows if kind == "stop")
+        asked = {oid: value for (oid, kind, _name), value in rows if kind == "ask"}
+        for running, written in self._rows():  # anew: who came meanwhile has not seen the new stops
             if running.oid in self._stops:
                 running.ask(CANCEL)
+            if running.oid is not None and running.oid in asked and written.answered != asked[running.oid]:
+                written.answered = asked[running.oid]
+                self._posted.append(Letter(running.oid, "stack", "", (clock.utcnow(), running.stack()), running.token))
 
     def _news(self, rows: list[tuple[RunningJob, "_Written"]]) -> list[tuple[RunningJob, "_Written", Letter]]:
         """What running jobs have to say now. That its time is over a job sees by itself, when it looks: what is known
@@ -280,6 +286,8 @@ class _Written:
         self.said: Any = None
         self.next_at = 0.0
         self.overdue = self.hung = False
+        #: The question for its stack that was answered last.
+        self.answered: Any = None
 
     def note(self, letter: Letter) -> None:
         if letter.kind == "progress":

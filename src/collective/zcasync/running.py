@@ -1,6 +1,8 @@
 """What the code of a running job says, and what it is told: progress, checkpoints, requests to stop."""
 
 from collective.zcasync import door
+from collective.zcasync import failuredata
+from collective.zcasync import joblog
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.exceptions import InvalidValueError
@@ -13,7 +15,10 @@ from typing import NamedTuple
 from zodbpickle import pickle  # the ZODB's own: it accepts less than the standard library's
 from zope.i18nmessageid import Message
 
+import logging
 import math
+import sys
+import threading
 import time
 
 #: Bytes that a cursor may take, pickled.
@@ -47,7 +52,7 @@ Said = tuple[int, float, float | None, Any]
 
 
 class RunningJob:
-    """One job or callback while a thread runs it. Only ``ask`` may be called from other threads.
+    """One job or callback while a thread runs it. Only ``ask`` and ``stack`` may be called from other threads.
 
     ``manager``: the transaction manager of the job's connection. ``mail``: the dispatcher's Mail, or None.
     """
@@ -69,10 +74,16 @@ class RunningJob:
         self.timeout: float | None = None
         #: When the attempt began, by the monotonic clock.
         self.began = time.monotonic()
+        #: What this attempt and those before it in this thread have logged, if anything.
+        self.lines: joblog.Lines | None = None
+        self.earlier: list[joblog.Lines] = []
+        #: The thread that runs the job.
+        self.thread = threading.get_ident()
 
     def enter(self, job: Any) -> None:
-        """From now on others can see and stop the job."""
+        """From now on others can see and stop the job, and what it logs is kept."""
         self._know(job)
+        joblog.listen()
         if self.mail is not None and self.oid is not None:
             self.mail.enter(self)
 
@@ -80,6 +91,7 @@ class RunningJob:
         """From now on they cannot."""
         if self.mail is not None and self.oid is not None:
             self.mail.leave(self)
+        joblog.unlisten()
 
     def _know(self, job: Any) -> None:
         main = main_of(job)
@@ -90,8 +102,20 @@ class RunningJob:
     def begin(self) -> None:
         """Another attempt begins: what the last one was told about its time is over."""
         self.began, self.moved = time.monotonic(), False
+        if self.lines is not None:
+            self.earlier, self.lines = [*self.earlier, self.lines], None
         if self.asked == TIMEOUT:
             self.asked = None
+
+    def note(self, record: logging.LogRecord) -> None:
+        """The job's code has logged something."""
+        if self.lines is None:
+            self.lines = joblog.Lines()
+        self.lines.note(record)
+
+    def stack(self) -> tuple[tuple[str, str, int, str, bool], ...]:
+        """Where the job's thread is now, see failuredata.stack_of; from any thread."""
+        return failuredata.stack_of(sys._current_frames().get(self.thread))
 
     def ask(self, why: str) -> None:
         """Ask the job to stop, from any thread."""
@@ -142,9 +166,11 @@ class RunningJob:
             raise StopRequested(_ASKED[self.asked])
 
     def keep(self, job: Any) -> None:
-        """Write the newest progress into the job's record, with whatever its thread commits next."""
+        """Write the newest progress, and what was logged, with whatever the job's thread commits next."""
         if self.said is not None:
             job._progress = self.said
+        if self.lines is not None or self.earlier:
+            joblog.keep(job, self.earlier if self.lines is None else [*self.earlier, self.lines])
 
 
 def ending(job: Any, why: str) -> tuple[BaseException, str]:
