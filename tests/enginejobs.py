@@ -197,6 +197,22 @@ def unpicklable() -> Any:
     return threading.Lock()
 
 
+def change_and_return(size: int, pieces: int) -> list[str]:
+    """So many texts of so many characters."""
+    root()["changed"] = True
+    return [f"{number}".ljust(size) for number in range(pieces)]
+
+
+class Unspeakable:
+    """It cannot be stored, and has no text."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
 def make(factory: Callable[[], BaseException]) -> None:
     raise factory()
 

@@ -24,6 +24,7 @@ from typing import Any
 import enginejobs
 import logging
 import pytest
+import re
 import tracemalloc
 import transaction
 import zope.component
@@ -194,6 +195,33 @@ def test_a_large_argument_that_is_let_in_is_warned_about(queue: Any, caplog: pyt
     api.put(enginejobs.note, bytes(MB))
     assert "The arguments of enginejobs.note take 1024 kB in the database; pass large data by a blob" in caplog.text
     assert queue.counts()["waiting"] == 1
+
+
+def test_a_large_result_is_warned_about_and_kept(queue: Any, caplog: pytest.LogCaptureFixture) -> None:
+    job = queue.put(Job(enginejobs.change_and_return, 1024, 200))
+    enginejobs.perform(make_agent(queue))
+
+    assert job.outcome == "succeeded" and len(job.result) == 200
+    assert re.search(r"takes 20\d kB in the database; return large data by a blob", caplog.text)
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(50 * MB, 1), (MB, 11)])
+def test_a_result_that_is_too_large_is_kept_as_text_and_the_work_of_its_job_is_kept(
+    size: int, pieces: int, queue: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = queue.put(Job(enginejobs.change_and_return, size, pieces))
+    enginejobs.perform(make_agent(queue))
+
+    assert job.outcome == "succeeded" and queue._p_jar.root()["changed"] is True
+    assert job.result.startswith("['0   ") and len(job.result) < 1010
+    assert re.search(rf"takes {size * pieces // MB} MB and is kept as text: .*large data in a blob", caplog.text)
+
+
+def test_a_result_that_can_neither_be_stored_nor_shown_does_not_end_its_job(queue: Any) -> None:
+    job = queue.put(Job(enginejobs.Unspeakable))
+    enginejobs.perform(make_agent(queue))
+
+    assert job.outcome == "succeeded" and job.result == "<Unspeakable: cannot be shown (ValueError)>"
 
 
 def test_the_end_of_a_job_costs_no_look_into_all_queues_until_a_job_has_waited_across_them(

@@ -84,15 +84,23 @@ def is_plain(value: Any, limit: int = 1024) -> bool:
 
 def survives(value: Any) -> bool:
     """Whether the value can be stored and loaded again; persistent objects count as references."""
+    return stored_size(value) is not None
+
+
+def stored_size(value: Any) -> int | None:
+    """Bytes that the value takes in the database; None if it does not survive that. Of one that is too large nothing
+    but the size is known."""
     file = BytesIO()
     references: list[Any] = []
     try:
         _ReferencePickler(file, references).dump(value)
-        file.seek(0)
-        _ReferenceUnpickler(file, references).load()
+        size = file.tell()
+        if size <= REFUSE_ABOVE:
+            file.seek(0)
+            _ReferenceUnpickler(file, references).load()
     except Exception:
-        return False
-    return True
+        return None
+    return size
 
 
 def _is_plain(value: Any, depth: int, limit: int) -> bool:

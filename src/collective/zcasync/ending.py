@@ -1,6 +1,7 @@
 """The part of a job's record that says how the job ended, or for what it waits once its own code has run."""
 
 from collective.zcasync import door
+from collective.zcasync import readable
 from collective.zcasync import surroundings
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.failure import Failure
@@ -130,14 +131,23 @@ class Ending:
         if plain:
             self._result = result
             return
-        if not door.survives(result):
-            text = repr(result)[:1000]
+        size = door.stored_size(result)
+        if size is None or size > door.REFUSE_ABOVE:
+            text = readable.text_of(result, 1000)
+            why = "cannot be stored" if size is None else f"takes {size // 1024 // 1024} MB"
             logger.warning(
-                "The result of %r cannot be stored and is kept as text: %s. Return plain values, content or"
-                " persistent objects.",
+                "The result of %r %s and is kept as text: %s. Return plain values, content or persistent objects, and"
+                " large data in a blob.",
                 self,
+                why,
                 text,
             )
             self._result = text
             return
+        if size > door.WARN_ABOVE:
+            logger.warning(
+                "The result of %r takes %d kB in the database; return large data by a blob or a persistent object",
+                self,
+                size // 1024,
+            )
         self._result_record = Payload(result=result)
