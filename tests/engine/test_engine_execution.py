@@ -13,6 +13,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.testing import wait_for_annotation
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_for_start
+from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
@@ -352,6 +353,7 @@ def test_a_job_for_later_starts_at_its_time_without_waiting_for_a_poll(queue: An
 def test_hooks_of_a_job_class_run_around_each_attempt(queue: Any, dispatch: Any) -> None:
     dispatch()
     wait_for_result(_put_job(queue, enginejobs.Hooked(enginejobs.note, "called")))
+    wait_until(queue, lambda: len(enginejobs.calls) > 2, what="what follows the commit")
 
     assert enginejobs.calls == ["set up", "called", ("torn down", "info")]
 
