@@ -111,7 +111,7 @@ class Run:
     def _attempts(self, begun: bool) -> str:
         tracelog.info("starting %r in thread %s", self.job, threading.get_ident())
         if not self.job.goes_on:
-            events.tell(events.JobStarted(self.job.id, self.job.task))
+            events.tell(events.JobStarted(self.running.id, self.task))
         while True:
             with self.around.attempt(self.who, self.conflicts > 0) as waited:
                 if waited or not begun:
@@ -212,8 +212,8 @@ class Run:
         decisions.store_counts(job, self.cache)
         self.running.keep(job)
         self.ended = outcomes.keep(job, result, now, outcome)
-        if job.id is not None:
-            self.manager.get().note(f"job {job.id} {job.task}")
+        if self.running.id is not None:
+            self.manager.get().note(f"job {self.running.id} {self.task}")
 
     def _tear_down(self, setup: Any) -> None:
         try:

@@ -97,7 +97,8 @@ def close(connection: Any, manager: Any) -> None:
     if all(one._needs_to_join for one in connection.connections.values()):
         # Nothing has changed since the last commit, and an abort before would only ask what others have changed.
         connection.close()
-        manager.abort()
+        if manager.manager._txn is not None:  # else an abort would begin one
+            manager.abort()
     else:
         manager.abort()
         connection.close()

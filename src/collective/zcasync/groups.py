@@ -198,10 +198,9 @@ class Group:
     def _strangers(self) -> bool:
         """Whether the last job has left something in the transaction that may have effects elsewhere."""
         txn = self.manager.get()
-        gets = (txn.getBeforeCommitHooks, txn.getAfterCommitHooks, txn.getBeforeAbortHooks, txn.getAfterAbortHooks)
         found = [*txn._resources]
-        for get in gets:
-            found += [hook[0] for hook in get()]
+        for hooks in (txn._before_commit, txn._after_commit, txn._before_abort, txn._after_abort):
+            found += [hook[0] for hook in hooks]
         new = [one for one in found if id(one) not in self._known]
         if not new:
             return False
@@ -235,7 +234,7 @@ class Group:
         """After the commit."""
         ended, alone = [], self.alone
         for item, run in self.runs:
-            events.tell(events.JobStarted(run.job.id, run.job.task))
+            events.tell(events.JobStarted(run.running.id, run.task))
             run.report()
             item.info.end(run.job)
             if run.job._status_id == 2:

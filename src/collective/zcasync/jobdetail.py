@@ -5,6 +5,7 @@ from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import QUARANTINED
+from collective.zcasync.persistence import values_in
 from collective.zcasync.readable import argument_lines
 from collective.zcasync.readable import shorten
 from collective.zcasync.readable import text_of
@@ -125,7 +126,7 @@ def group_of(job: Any) -> str:
     if not is_broken(job):
         return job.group or ""
     job._p_activate()
-    state = job.__Broken_state__
+    state = values_in(job.__Broken_state__)
     found = state.get("group", "") if isinstance(state, dict) else ""
     return found if isinstance(found, str) else ""
 

@@ -69,6 +69,7 @@ class RunningJob:
         self.oid: bytes | None = None
         self.main_oid: bytes | None = None
         self.token: str | None = None
+        self.id: str | None = None
         self.who = ""
         #: Seconds that an attempt may take, or None.
         self.timeout: float | None = None
@@ -96,7 +97,8 @@ class RunningJob:
     def _know(self, job: Any) -> None:
         main = main_of(job)
         self.oid, self.main_oid, self.token = job._p_oid, main._p_oid, main.token
-        self.who, self.timeout = f"{job.id} ({job.task})", job.timeout
+        self.id, self.timeout = job.id, job.timeout
+        self.who = f"{self.id} ({job.task})"
         self._number = 0 if job._progress is None else job._progress[0]
 
     def begin(self) -> None:

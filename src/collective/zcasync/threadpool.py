@@ -346,9 +346,7 @@ class AgentThreadPool:
         goes_on = True
         try:
             report = execution.perform(
-                *(database, item.oid, item.kind, item.token, around, item.info, item.conflicts),
-                cls=item.cls,
-                ahead=item.ahead,
+                *(database, item.oid, item.kind, item.token, around, item.info, item.conflicts, item.cls, item.ahead)
             )
         except BaseException as error:
             goes_on = False
