@@ -27,10 +27,14 @@ import pytest
 import transaction
 
 #: Every page, with the permission that it wants.
-VIEWED = ("@@zcasync-overview", "@@zcasync-dispatchers", "@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-queues")
+VIEWED = (
+    *("@@zcasync-overview", "@@zcasync-dispatchers", "@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-queues"),
+    "@@zcasync-queue?name=",
+)
 MANAGED = (
     *("@@zcasync-policies", "@@zcasync-policy?name=default", "@@zcasync-policy-add"),
-    *("@@zcasync-policy-delete?name=default", "@@zcasync-settings"),
+    *("@@zcasync-policy-delete?name=default", "@@zcasync-settings", "@@zcasync-queue-add"),
+    "@@zcasync-queue-settings?name=",
 )
 
 #: People of the site, by name, with their role. Reviewers may view jobs here, and no more.
@@ -449,7 +453,7 @@ class TestQueues:
     def test_quotas_and_agents_are_listed(self, portal: Any, admin: Visitor) -> None:
         get_queues(portal._p_jar)[""].quotas.create("mailing", 2)
         transaction.commit()
-        contents = admin.open("@@zcasync-queues")
+        contents = admin.open("@@zcasync-queue?name=")
         assert "mailing" in contents and "embedded" in contents
 
     def test_a_database_without_queues_says_how_to_get_them(self, portal: Any, admin: Visitor) -> None:

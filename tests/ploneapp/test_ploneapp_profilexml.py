@@ -62,6 +62,8 @@ def test_no_limit_is_written_as_unlimited():
         ('<policy name="a"><on trouble="rain"/></policy>', "trouble", "conflict, away, interruption, error, commit"),
         ('<policy name="a"><on trouble="error" exception="x"/></policy>', "exception", "dotted name"),
         ('<queue name="" retention-days="-1"/>', "retention-days", "more than 0"),
+        ('<queue name="" time-limit="0"/>', "time-limit", "seconds from 1"),
+        ('<queue name="" default-priority="99"/>', "default-priority", "from -16 to 15"),
         ('<queue name=""><quota name="io" size="many"/></queue>', "size", "whole numbers from 1"),
         ('<queue name=""><quota name=""/></queue>', "name", "allowed is text"),
         ('<queue name=""><agent name="main"/></queue>', "role", "needs it"),
@@ -113,3 +115,14 @@ def test_entities_are_not_resolved():
     )
     assert profilexml.parse(source.replace("&x;", "")).policies[0].name == "a"
     assert any("does not belong" in fault for fault in faults_of(source))
+
+
+def test_the_priority_and_the_time_limit_of_a_queue_are_read_and_written() -> None:
+    first, second = '<queue name="" default-priority="-3" time-limit="90"/>', '<queue name="a" time-limit="unlimited"/>'
+    description = profilexml.parse(f"<zcasync>{first}{second}</zcasync>")
+    assert [node.values for node in description.queues] == [
+        {"default_priority": -3, "time_limit": 90.0},
+        {"time_limit": None},
+    ]
+    assert profilexml.parse(profilexml.serialize(description)) is not None
+    assert b'default-priority="-3"' in profilexml.serialize(description)

@@ -74,7 +74,7 @@ def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
         yield _unserved(queue, bool(alive))
     for da in active:
         yield from _of_dispatcher(da)
-    oldest = _oldest(queue)
+    oldest = oldest_waiting(queue)
     lasted = None if oldest is None else clock.utcnow() - oldest
     if served and lasted is not None and lasted > limits.waiting:
         yield Alarm(
@@ -215,7 +215,7 @@ def _of_hour(source: Any, limits: Limits) -> Iterator[Alarm]:
         )
 
 
-def _oldest(queue: Any) -> datetime | None:
+def oldest_waiting(queue: Any) -> datetime | None:
     """Since when the job has waited that lies longest of those that come first."""
     since: datetime | None = None
     now = clock.utcnow()

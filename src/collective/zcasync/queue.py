@@ -26,6 +26,7 @@ from collective.zcasync.interfaces import SCHEMA
 from collective.zcasync.job import Job
 from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import Base
+from collective.zcasync.persistence import Moment
 from collective.zcasync.persistence import whole
 from collective.zcasync.puts import Puts
 from collective.zcasync.queues import get_queue as get_queue
@@ -80,6 +81,11 @@ class Queue(Puts):
     failed_days = 30
     retention_jobs = 100_000
     code_wait = CODE_WAIT
+    #: Of jobs that name no priority, and seconds after which those of tasks without a timeout are asked to stop.
+    default_priority = 0
+    time_limit: float | None = None
+    #: When a person changed a number, a quota or an agent last; dispatchers that have looked in since know it.
+    changed: Any = Moment()
     owner = ""
     quotas: Quotas
 

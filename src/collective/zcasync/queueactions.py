@@ -4,10 +4,12 @@ None of them commits. They check what they are given before they change anything
 """
 
 from collections.abc import Mapping
+from collective.zcasync import clock
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import QuotaNotFound
 from collective.zcasync.queue import install
+from collective.zcasync.queue import Site
 from typing import Any
 
 import logging
@@ -23,7 +25,13 @@ QUEUE_NUMBERS = {
     "retention_days": (0.01, 36_500.0),
     "failed_days": (0.01, 36_500.0),
     "retention_jobs": (0, 100_000_000),
+    "default_priority": (-16, 15),
+    "time_limit": (1.0, 30 * 86_400.0),
 }
+
+#: Which of these may be None: there is no limit.
+UNLIMITED = ("time_limit",)
+
 QUOTA_SIZES = (1, 10_000)
 AGENT_NUMBERS = {"size": (1, 64), "weight": (1, 1000), "prefetch": (0, 32)}
 
@@ -63,6 +71,7 @@ def change_queue(queue: Any, **numbers: Any) -> bool:
     """Change numbers of a queue, see QUEUE_NUMBERS; whether anything differs now."""
     changed = _set(queue, _checked(QUEUE_NUMBERS, numbers))
     if changed:
+        queue.changed = clock.utcnow()
         logger.info("Queue %r: changed on request: %s", queue.name, _told(numbers))
     return changed
 
@@ -93,6 +102,7 @@ def set_quota(queue: Any, name: str, size: int, owner: str = "") -> None:
         queue.owners[f"quota:{name}"] = owner
     else:
         queue.quotas.resize(name, _in(QUOTA_SIZES, size, f"size of the quota {name!r}"))
+    queue.changed = clock.utcnow()
     logger.info("Queue %r: quota %r is for %d jobs at once, on request", queue.name, name, size)
 
 
@@ -102,6 +112,7 @@ def remove_quota(queue: Any, name: str) -> None:
         raise QuotaNotFound(f"the queue {queue.name!r} has no quota {name!r}; it has: {_names(queue.quotas)}")
     queue.quotas.remove(name)
     queue.owners.pop(f"quota:{name}", None)
+    queue.changed = clock.utcnow()
     logger.info("Queue %r: quota %r removed on request", queue.name, name)
 
 
@@ -117,6 +128,7 @@ def set_agent(queue: Any, role: str, name: str, owner: str = "", **numbers: Any)
     else:
         now = {number: getattr(template, number) for number in AGENT_NUMBERS}
     queue.set_template(role, name, **{**now, **checked})
+    queue.changed = clock.utcnow()
     logger.info("Queue %r: agent %s/%s changed on request: %s", queue.name, role, name, _told({**now, **checked}))
 
 
@@ -126,14 +138,46 @@ def remove_agent(queue: Any, role: str, name: str) -> None:
         raise InvalidValueError(f"the queue {queue.name!r} has no agent {name!r} for dispatchers in the role {role!r}")
     queue.remove_template(role, name)
     queue.owners.pop(f"agent:{role}/{name}", None)
+    queue.changed = clock.utcnow()
     logger.info("Queue %r: agent %s/%s removed on request", queue.name, role, name)
+
+
+def pause_site(queues: Any, group: str, path: str) -> None:
+    """No job of the site begins any more, in any queue, until a person resumes them; what runs goes on."""
+    site = queues.sites.get(group)
+    if site is None:
+        site = queues.sites[group] = Site(path)
+    site.paused = True
+    for queue in queues.values():
+        queue.hold_group(group)
+    logger.info("Jobs of the site %s: paused on request", path)
+
+
+def resume_site(queues: Any, group: str) -> None:
+    """Jobs of the site begin again."""
+    site = queues.sites.get(group)
+    if site is not None:
+        site.paused = False
+    for queue in queues.values():
+        queue.release_group(group)
+    logger.info("Jobs of the site %s: resumed on request", site.path if site is not None else group)
+
+
+def pause_all(queues: Any, paused: bool = True) -> None:
+    """Pause all queues, or let all work again."""
+    for queue in queues.values():
+        queue.paused = paused
+    logger.info("All queues: %s on request", "paused" if paused else "resumed")
 
 
 def _checked(known: Mapping[str, tuple[float, float]], numbers: Mapping[str, Any]) -> dict[str, Any]:
     for name in numbers:
         if name not in known:
             raise InvalidValueError(f"{name}: there is no such number here; there are {', '.join(known)}")
-    return {name: _in(known[name], value, name) for name, value in numbers.items()}
+    return {
+        name: None if value is None and name in UNLIMITED else _in(known[name], value, name)
+        for name, value in numbers.items()
+    }
 
 
 def _in(limits: tuple[float, float], value: Any, what: str) -> Any:

@@ -76,8 +76,8 @@ def argument_lines(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return lines
 
 
-def parameter_names(dotted: str) -> list[str]:
-    """Names of the positional parameters of ``module:qualname``; none if its module is not imported here.
+def loaded(dotted: str) -> Any:
+    """What ``module:qualname`` names, None if its module is not imported here.
 
     Nothing is imported: the name comes from the database.
     """
@@ -85,6 +85,12 @@ def parameter_names(dotted: str) -> list[str]:
     found: Any = sys.modules.get(module_name)
     for part in qualname.split("."):
         found = getattr(found, part, None)
+    return found
+
+
+def parameter_names(dotted: str) -> list[str]:
+    """Names of the positional parameters of ``module:qualname``; none if its module is not imported here."""
+    found = loaded(dotted)
     if found is None:
         return []
     try:

@@ -49,7 +49,8 @@ class Options:
     """How jobs are put, apart from their own arguments, so that the two never collide.
 
     ``queue``: name. ``begin_after``: aware datetime, or timedelta from now. ``begin_by``: timedelta from begin_after.
-    ``priority``: -16..15, higher first. ``quotas``: names. ``policy``: name of a retry policy. ``run_as``: user id.
+    ``priority``: -16..15, higher first; 0: the queue's own. ``quotas``: names. ``policy``: name of a retry policy.
+    ``run_as``: user id.
     """
 
     queue: str | None = None
@@ -94,7 +95,9 @@ class Options:
             )
         name = self.queue if self.queue is not None else task.queue if task is not None else ""
         queue = get_queue(connection(), name)
-        job.set_priority(self.priority)
+        job.set_priority(self.priority or queue.default_priority)
+        if job.timeout is None and queue.time_limit is not None:
+            job.timeout = queue.time_limit
         job.quota_names = tuple(self.quotas)
         job.policy = self.policy or (task.policy if task is not None else None)
         return queue.put(job, self._moment(), self.begin_by, run_as=self.run_as)

@@ -27,6 +27,10 @@ from zoneinfo import ZoneInfo
 from zoneinfo import ZoneInfoNotFoundError
 from zope.i18n import translate
 
+import logging
+
+logger = logging.getLogger("collective.zcasync.panel")
+
 #: View name, label and permission of each page that the navigation leads to.
 PAGES = (
     ("zcasync-overview", _("nav_overview", default="Overview"), VIEW_JOBS),
@@ -189,6 +193,9 @@ class Panel:
         if kind == "quota":
             return self.translate(_("detail_quota", default="Waits for the quota ${name}", mapping={"name": name}))
         if kind == "group":
+            site = self.queues.sites.get(name)
+            if site is not None and site.paused:
+                return self.translate(_("detail_site_paused", default="Paused with all jobs of its site"))
             return self.translate(_("detail_held", default="Held until the add-on is installed again in its site"))
         return row.detail
 
@@ -212,6 +219,10 @@ class Panel:
     def say(self, text: Any, kind: str = "info") -> None:
         """Show a status message on the next page."""
         api.portal.show_message(text, request=self.request, type=kind)
+
+    def log(self, what: str) -> None:
+        """Tell the log what the user has done."""
+        logger.info("%s: %s", api.user.get_current().getUserName(), what)
 
     def check_post(self) -> None:
         """Refuse everything but a POST from one of our own forms."""

@@ -1,158 +1,64 @@
-"""The forms for one retry policy: change its numbers, add one, delete one."""
+"""The forms for one retry policy: change it, copy it, reset it to what the add-on ships, add one, delete one."""
 
+from collective.zcasync import policyactions
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
-from collective.zcasync.browser.policies import rule_texts
-from collective.zcasync.configuredpolicy import check_numbers
+from collective.zcasync.browser.policyfields import INewPolicy
+from collective.zcasync.browser.policyfields import IPolicyNumbers
+from collective.zcasync.browser.policyfields import rules_of
+from collective.zcasync.browser.policyfields import rules_text
+from collective.zcasync.browser.policypreview import Preview
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
-from collective.zcasync.retry import ConfiguredPolicy
+from collective.zcasync.ploneapp.shipped import shipped_policies
 from functools import cached_property
+from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 from urllib.parse import urlencode
 from z3c.form import button
 from z3c.form import field
 from z3c.form import form
 from z3c.form.interfaces import ActionExecutionError
+from z3c.form.interfaces import HIDDEN_MODE
 from zExceptions import Forbidden
-from zope import schema
-from zope.interface import Interface
 from zope.interface import Invalid
-from zope.interface import invariant
 
-import re
+import hashlib
 
-#: What a policy may be called: it is written in code, in zcasync.xml and in URLs.
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
-
-# The bounds that configuredpolicy.check_numbers holds, said again so that each field can name its own.
-MONTH = 30 * 86400.0
-YEAR = 366 * 86400.0
-
-
-def is_name(value: str) -> bool:
-    """Constraint of the field for the name."""
-    if NAME.match(value):
-        return True
-    raise Invalid(
-        _("policy_name_wrong", default="Use letters, digits, dots, dashes and underscores; begin with a letter.")
-    )
-
-
-class IPolicyNumbers(Interface):
-    """The numbers of a retry policy, as its form asks for them. Waits are in seconds."""
-
-    attempts = schema.Int(
-        title=_("policy_attempts", default="Attempts"),
-        description=_(
-            "policy_attempts_help",
-            default="How often a job is run at most, the first time included. Leave empty for no limit.",
-        ),
-        min=1,
-        max=100_000,
-        required=False,
-    )
-    first_wait = schema.Float(
-        title=_("policy_first_wait", default="First wait (seconds)"),
-        description=_("policy_first_wait_help", default="Time between the first failure and the second attempt."),
-        min=0.0,
-        max=MONTH,
-    )
-    growth = schema.Float(
-        title=_("policy_growth", default="Growth"),
-        description=_(
-            "policy_growth_help",
-            default="Each wait is so many times as long as the one before: 1 for equal waits, 2 to double.",
-        ),
-        min=1.0,
-        max=100.0,
-    )
-    longest_wait = schema.Float(
-        title=_("policy_longest_wait", default="Longest wait (seconds)"),
-        description=_("policy_longest_wait_help", default="No wait grows beyond this."),
-        min=0.0,
-        max=MONTH,
-    )
-    jitter = schema.Float(
-        title=_("policy_jitter", default="Jitter"),
-        description=_(
-            "policy_jitter_help",
-            default="By which part a wait may be longer or shorter at random, so that jobs that failed together are not"
-            " tried together again: 0.2 for a fifth, 0 for none.",
-        ),
-        min=0.0,
-        max=1.0,
-    )
-    age_limit = schema.Float(
-        title=_("policy_age_limit", default="Age limit (seconds)"),
-        description=_(
-            "policy_age_limit_help",
-            default="A job that was put longer ago is not tried again. Leave empty for no limit.",
-        ),
-        min=1.0,
-        max=YEAR,
-        required=False,
-    )
-    log_every = schema.Int(
-        title=_("policy_log_every", default="Log every"),
-        description=_(
-            "policy_log_every_help",
-            default="The first retry is logged, and then each so many: 1 to log all of them.",
-        ),
-        min=1,
-        max=1000,
-    )
-
-    @invariant
-    def waits_are_ordered(numbers: Any) -> None:
-        if numbers.first_wait is not None and numbers.longest_wait is not None:
-            if numbers.first_wait > numbers.longest_wait:
-                raise Invalid(_("policy_waits_wrong", default="The first wait is longer than the longest wait."))
-
-
-class INewPolicy(IPolicyNumbers):
-    """A policy that is being added."""
-
-    name = schema.ASCIILine(
-        title=_("policy_name", default="Name"),
-        description=_(
-            "policy_name_help",
-            default='What jobs call it: options(policy="name"). The one named "default" holds for jobs that name none.',
-        ),
-        constraint=is_name,
-    )
+#: The fields of a policy in their order.
+NUMBERS = ("attempts", "first_wait", "growth", "longest_wait", "jitter", "age_limit", "log_every")
 
 
 class PolicyForm(PanelForm, form.EditForm):
-    """Change the numbers of one policy, or delete it."""
+    """Change one policy."""
 
     section = "zcasync-policies"
-    fields = field.Fields(IPolicyNumbers)
+    fields = field.Fields(IPolicyNumbers).select(*NUMBERS, "rules", "seen")
+    fields["seen"].mode = HIDDEN_MODE
     ignoreContext = False
+    #: The numbers that are to be previewed; None: the stored ones.
+    typed: dict[str, Any] | None = None
 
     @property
     def action(self) -> str:
         """The form comes back to the same policy."""
-        return f"{self.page_url('zcasync-policy')}?{urlencode({'name': self.name})}"
+        return self.url("zcasync-policy")
 
     @property
     def name(self) -> str:
         """The policy's name."""
         return str(self.request.form.get("name", ""))
 
+    def url(self, page: str) -> str:
+        """URL of a page about this policy."""
+        return f"{self.page_url(page)}?{urlencode({'name': self.name})}"
+
     @property
     def label(self) -> Any:
         """The page's heading."""
         return _("policy_title", default="Retry policy: ${name}", mapping={"name": self.name})
-
-    @property
-    def notes(self) -> list[str]:
-        """The rules that go before the numbers of the form."""
-        rules = rule_texts(self.policy, self.translate) if self.policy is not None else []
-        if not rules:
-            return []
-        intro = _("policy_rules_intro", default="These rules of the policy go before the numbers below:")
-        return [self.translate(intro), *rules]
 
     description = _(
         "policy_form_description",
@@ -164,9 +70,20 @@ class PolicyForm(PanelForm, form.EditForm):
         """The policy, or None if there is none of that name."""
         return self.queues.policies.get(self.name) if self.queues is not None else None
 
+    @cached_property
+    def shipped(self) -> dict[str, Any] | None:
+        """Numbers and rules that the add-on ships under that name, or None."""
+        return shipped_policies().get(self.name)
+
+    @cached_property
+    def use(self) -> policyactions.PolicyUse:
+        """Which tasks and jobs name the policy."""
+        return policyactions.policy_use(self.queues, self.name)
+
     def getContent(self) -> dict[str, Any]:
         """The numbers as a dict, for z3c.form."""
-        return self.policy.numbers()
+        assert self.policy is not None
+        return {**self.policy.numbers(), "rules": rules_text(self.policy.rules), "seen": fingerprint(self.policy)}
 
     def update(self) -> None:
         """Leave for the list if there is no such policy, or if it is not the user's."""
@@ -180,44 +97,85 @@ class PolicyForm(PanelForm, form.EditForm):
             raise Forbidden("This retry policy is shared by all sites; only a Manager of the Zope root can change it.")
         super().update()
 
-    @button.buttonAndHandler(_("button_save", default="Save"), name="save")
-    def handle_save(self, action: Any) -> None:
-        """Store the numbers."""
+    def _extracted(self) -> dict[str, Any] | None:
+        """What was typed, or None with a message if something is wrong."""
         data, errors = self.extractData()
         if errors:
             self.status = self.formErrorsMessage
+            return None
+        return dict(data)
+
+    @button.buttonAndHandler(_("button_save", default="Save"), name="save")
+    def handle_save(self, action: Any) -> None:
+        """Store the numbers and rules."""
+        data = self._extracted()
+        if data is None or self.policy is None:
             return
+        if data.pop("seen") != fingerprint(self.policy):
+            changed = _(
+                "policy_changed_meanwhile",
+                default="Somebody else has changed this policy meanwhile. Nothing was saved: open it again to see it.",
+            )
+            raise ActionExecutionError(Invalid(changed))
         try:
-            changed = self.policy.update(**data)
+            done = policyactions.change_policy(self.policy, rules_of(data.pop("rules") or ""), **data)
         except InvalidValueError as error:
             raise ActionExecutionError(Invalid(str(error))) from error
-        if changed:
+        if done:
+            self.log(f"changed retry policy {self.name!r}")
             self.say(_("policy_saved", default="The policy ${name} was changed.", mapping={"name": self.name}))
         else:
             self.say(_("policy_same", default="Nothing was changed."))
         self.request.response.redirect(self.page_url("zcasync-policies"))
+
+    @button.buttonAndHandler(_("button_preview", default="Preview"), name="preview")
+    def handle_preview(self, action: Any) -> None:
+        """Show when jobs would be tried with what was typed, and store nothing."""
+        data = self._extracted()
+        if data is not None:
+            self.typed = {name: data[name] for name in NUMBERS}
+
+    @button.buttonAndHandler(_("button_copy", default="Copy…"), name="copy")
+    def handle_copy(self, action: Any) -> None:
+        """The form for a new policy, with what this one has."""
+        query = urlencode({"copy": self.name})
+        self.request.response.redirect(f"{self.page_url('zcasync-policy-add')}?{query}")
+
+    @button.buttonAndHandler(
+        _("button_reset", default="Reset to what is shipped"),
+        name="reset",
+        condition=lambda form: form.shipped is not None,
+    )
+    def handle_reset(self, action: Any) -> None:
+        """Give it the numbers and rules that the add-on ships."""
+        if self.shipped is None or self.policy is None:
+            return
+        numbers = dict(self.shipped)
+        policyactions.change_policy(self.policy, numbers.pop("rules"), **numbers)
+        self.log(f"reset retry policy {self.name!r}")
+        self.say(_("policy_reset", default="The policy ${name} is as it was shipped.", mapping={"name": self.name}))
+        self.request.response.redirect(self.page_url("zcasync-policies"))
+
+    @button.buttonAndHandler(_("button_delete_policy", default="Delete…"), name="delete")
+    def handle_delete(self, action: Any) -> None:
+        """Ask once more, on a page of its own."""
+        self.request.response.redirect(self.url("zcasync-policy-delete"))
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
     def handle_cancel(self, action: Any) -> None:
         """Back to the list."""
         self.request.response.redirect(self.page_url("zcasync-policies"))
 
-    @button.buttonAndHandler(_("button_delete_policy", default="Delete…"), name="delete")
-    def handle_delete(self, action: Any) -> None:
-        """Ask once more, on a page of its own."""
-        query = urlencode({"name": self.name})
-        self.request.response.redirect(f"{self.page_url('zcasync-policy-delete')}?{query}")
-
     def updateActions(self) -> None:
-        """Class names of the buttons."""
+        """Colours of the buttons."""
         super().updateActions()
-        self.actions["save"].addClass("btn btn-primary")
-        self.actions["cancel"].addClass("btn btn-secondary")
-        self.actions["delete"].addClass("btn btn-danger")
+        colors = {"save": "primary", "preview": "outline-secondary", "copy": "outline-secondary"}
+        colors |= {"reset": "outline-secondary", "delete": "outline-danger", "cancel": "secondary"}
+        self.paint(**{name: color for name, color in colors.items() if name in self.actions})
 
 
 class PolicyAddForm(PanelForm, form.Form):
-    """Add a policy that belongs to the site."""
+    """Add a policy that belongs to the site; with ``copy`` in the query, one like that."""
 
     section = "zcasync-policies"
     label = _("policy_add_title", default="Add a retry policy")
@@ -225,14 +183,20 @@ class PolicyAddForm(PanelForm, form.Form):
         "policy_add_description",
         default="A policy takes effect for the tasks and jobs that name it.",
     )
-    fields = field.Fields(INewPolicy).select(
-        "name", "attempts", "first_wait", "growth", "longest_wait", "jitter", "age_limit", "log_every"
-    )
+    fields = field.Fields(INewPolicy).select("name", *NUMBERS, "rules")
     ignoreContext = False
+    typed: dict[str, Any] | None = None
+    use = ()
+
+    @cached_property
+    def policy(self) -> ConfiguredPolicy:
+        """The policy to begin with."""
+        named = self.queues.policies.get(str(self.request.form.get("copy", ""))) if self.queues is not None else None
+        return named if named is not None else ConfiguredPolicy("new")
 
     def getContent(self) -> dict[str, Any]:
         """The numbers to begin with."""
-        return {"name": None, **ConfiguredPolicy("new").numbers()}
+        return {"name": None, **self.policy.numbers(), "rules": rules_text(self.policy.rules)}
 
     @button.buttonAndHandler(_("button_add", default="Add"), name="add")
     def handle_add(self, action: Any) -> None:
@@ -244,13 +208,23 @@ class PolicyAddForm(PanelForm, form.Form):
         name = data.pop("name")
         if name in self.queues.policies:
             raise ActionExecutionError(Invalid(_("policy_name_taken", default="There is a retry policy of that name.")))
+        rules = rules_of(data.pop("rules") or "")
         try:
-            numbers = check_numbers(**data)
+            policyactions.create_policy(self.queues, name, self.own_group, rules, **data)
         except InvalidValueError as error:
             raise ActionExecutionError(Invalid(str(error))) from error
-        self.queues.policies[name] = ConfiguredPolicy(name, owner=self.own_group, **numbers)
+        self.log(f"added retry policy {name!r}")
         self.say(_("policy_added", default="The policy ${name} was added.", mapping={"name": name}))
         self.request.response.redirect(self.page_url("zcasync-policies"))
+
+    @button.buttonAndHandler(_("button_preview", default="Preview"), name="preview")
+    def handle_preview(self, action: Any) -> None:
+        """Show when jobs would be tried with what was typed, and store nothing."""
+        data, errors = self.extractData()
+        if errors:
+            self.status = self.formErrorsMessage
+        else:
+            self.typed = {name: data[name] for name in NUMBERS}
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
     def handle_cancel(self, action: Any) -> None:
@@ -258,64 +232,105 @@ class PolicyAddForm(PanelForm, form.Form):
         self.request.response.redirect(self.page_url("zcasync-policies"))
 
     def updateActions(self) -> None:
-        """Class names of the buttons."""
+        """Colours of the buttons."""
         super().updateActions()
-        self.actions["add"].addClass("btn btn-primary")
-        self.actions["cancel"].addClass("btn btn-secondary")
+        self.paint(add="primary", preview="outline-secondary", cancel="secondary")
 
 
 class PolicyDeleteForm(PolicyForm):
-    """Ask before a policy is deleted."""
+    """Ask before a policy is deleted; refuse it while somebody uses it."""
 
     fields = field.Fields()
-    notes: list[str] = []
 
     @property
     def action(self) -> str:
         """The form comes back to the same policy."""
-        return f"{self.page_url('zcasync-policy-delete')}?{urlencode({'name': self.name})}"
+        return self.url("zcasync-policy-delete")
 
     @property
     def label(self) -> Any:
         """The page's heading."""
         return _("policy_delete_title", default="Delete the retry policy ${name}?", mapping={"name": self.name})
 
-    description = _(
-        "policy_delete_description",
-        default="Jobs that name it are then treated by the built-in policy: write conflicts are tried again up to four"
-        " times, other errors are not. This cannot be undone.",
-    )
+    @property
+    def description(self) -> Any:
+        """What follows from it, or why it is refused."""
+        if self.policy is not None and self.use:
+            return _(
+                "policy_in_use",
+                default="It cannot be deleted while it is used. Let the tasks name another policy, and the jobs end.",
+            )
+        return _(
+            "policy_delete_description",
+            default="Jobs that name it are then treated by the built-in policy: write conflicts are tried again up to"
+            " four times, other errors are not. This cannot be undone.",
+        )
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        """Who uses it."""
+        lines = use_texts(self.use, self.translate) if self.policy is not None else []
+        return [self.translate(_("policy_used", default="It is used:")), *lines] if lines else []
 
     buttons = button.Buttons()
     handlers = button.Handlers()
+
+    @button.buttonAndHandler(
+        _("button_delete_policy_sure", default="Delete policy"), name="delete", condition=lambda form: not form.use
+    )
+    def handle_delete(self, action: Any) -> None:
+        """Delete it."""
+        try:
+            policyactions.remove_policy(self.queues, self.name)
+        except InUse as error:
+            raise ActionExecutionError(Invalid(str(error))) from error
+        self.log(f"deleted retry policy {self.name!r}")
+        self.say(_("policy_deleted", default="The policy ${name} was deleted.", mapping={"name": self.name}))
+        self.request.response.redirect(self.page_url("zcasync-policies"))
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
     def handle_cancel(self, action: Any) -> None:
         """Back to the list."""
         self.request.response.redirect(self.page_url("zcasync-policies"))
 
-    @button.buttonAndHandler(_("button_delete_policy_sure", default="Delete policy"), name="delete")
-    def handle_delete(self, action: Any) -> None:
-        """Delete it."""
-        del self.queues.policies[self.name]
-        self.say(_("policy_deleted", default="The policy ${name} was deleted.", mapping={"name": self.name}))
-        self.request.response.redirect(self.page_url("zcasync-policies"))
-
     def updateActions(self) -> None:
-        """Class names of the buttons."""
+        """Colours of the buttons."""
         form.EditForm.updateActions(self)
-        self.actions["delete"].addClass("btn btn-danger")
-        self.actions["cancel"].addClass("btn btn-secondary")
+        self.paint(**{name: {"delete": "danger", "cancel": "secondary"}[name] for name in self.actions})
 
 
 class PolicyPage(PanelFormWrapper):
-    """The form in its frame."""
+    """The form in its frame, with a preview and who uses the policy."""
 
     form = PolicyForm
+    index = ViewPageTemplateFile("templates/policy.pt")
+
+    @property
+    def preview_url(self) -> str:
+        """URL that the script asks for another preview."""
+        return self.page_url("zcasync-policy-preview")
+
+    @property
+    def script_url(self) -> str:
+        """URL of the script that keeps the preview up to date."""
+        return f"{self.site_url}/++resource++zcasync/policy.js"
+
+    @property
+    def preview(self) -> Any:
+        """When a job would be tried again."""
+        shown = self.form_instance.typed
+        if shown is None:
+            shown = self.form_instance.policy.numbers()
+        return Preview(self.context, self.request, shown).template()
+
+    @property
+    def use(self) -> list[str]:
+        """Who uses the policy, in words."""
+        return use_texts(self.form_instance.use, self.translate)
 
 
-class PolicyAddPage(PanelFormWrapper):
-    """The form in its frame."""
+class PolicyAddPage(PolicyPage):
+    """The form in its frame, with a preview."""
 
     form = PolicyAddForm
 
@@ -324,3 +339,21 @@ class PolicyDeletePage(PanelFormWrapper):
     """The form in its frame."""
 
     form = PolicyDeleteForm
+
+
+def use_texts(use: Any, translate: Any) -> list[str]:
+    """Who uses a policy: a line for each task, and one for the jobs."""
+    if not use:
+        return []
+    lines = [translate(_("use_task", default="Task ${name}", mapping={"name": name})) for name in use.tasks]
+    if use.jobs.number:
+        number = f"{use.jobs.number}+" if use.jobs.more else str(use.jobs.number)
+        lines.append(
+            translate(_("use_jobs", default="Jobs that have not ended: ${number}", mapping={"number": number}))
+        )
+    return lines
+
+
+def fingerprint(policy: ConfiguredPolicy) -> str:
+    """Changes whenever the policy does: so that of two people who change it, the second is told."""
+    return hashlib.sha256(repr((policy.numbers(), policy.rules)).encode()).hexdigest()[:16]

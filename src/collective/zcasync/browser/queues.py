@@ -1,13 +1,18 @@
 """The queues: what waits in them, and who works for them."""
 
 from collective.zcasync import actions
+from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync import queueactions
+from collective.zcasync.alarms import oldest_waiting
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.interfaces import _
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlencode
 from zExceptions import Forbidden
 
 #: Counts of the table, in its order: key in QueueRow.counts, label, state of the list that it leads to.
@@ -33,6 +38,11 @@ class QueueLine:
     paused: bool
     problem: str
     may_pause: bool
+    url: str
+    #: For how long the oldest waiting job has waited.
+    oldest: str
+    #: Jobs that still run in a queue that is paused.
+    draining: int
     row: joblists.QueueRow
 
 
@@ -92,6 +102,9 @@ class QueuesPage(PanelView):
                 paused=row.paused,
                 problem=self._problem(row),
                 may_pause=self.may_edit(row.owner),
+                url=f"{self.page_url('zcasync-queue')}?{urlencode({'name': row.name})}",
+                oldest=self._oldest(row),
+                draining=row.counts["running"] if row.paused else 0,
                 row=row,
             )
             for row in self.rows
@@ -103,18 +116,28 @@ class QueuesPage(PanelView):
         return [self._dispatcher(row, one) for row in self.rows for one in row.dispatchers]
 
     @property
-    def has_quotas(self) -> bool:
-        """Whether any queue has a quota."""
-        return any(row.quotas for row in self.rows)
+    def add_url(self) -> str:
+        """URL of the form for a new queue; empty for those who may make none."""
+        return self.page_url("zcasync-queue-add") if self.may_manage else ""
 
     @property
-    def has_agents(self) -> bool:
-        """Whether any queue has an agent template."""
-        return any(row.agents for row in self.rows)
+    def site_paused(self) -> bool:
+        """Whether a person has paused all jobs of this site."""
+        site = self.queues.sites.get(self.own_group) if self.installed else None
+        return site is not None and bool(site.paused)
+
+    @property
+    def all_paused(self) -> bool:
+        """Whether every queue is paused."""
+        return bool(self.rows) and all(row.paused for row in self.rows)
 
     def list_url(self) -> str:
         """URL that the forms of this page are sent to."""
         return self.page_url("zcasync-queues")
+
+    def _oldest(self, row: joblists.QueueRow) -> str:
+        since = oldest_waiting(self.queues[row.name])
+        return "" if since is None else seconds_text(max(0.0, (clock.utcnow() - since).total_seconds()))
 
     def _problem(self, row: joblists.QueueRow) -> str:
         if row.served or not (row.counts["waiting"] + row.counts["parked"] + row.counts["later"]):
@@ -157,18 +180,47 @@ class QueuesPage(PanelView):
         )
 
     def _act(self) -> Any:
-        """Pause or resume the queue that was named."""
+        """Pause or resume the queue that was named, the site's jobs, or all queues."""
         self.check_post()
-        name = str(self.request.form.get("queue", ""))
-        queue = self.queues.get(name) if self.installed else None
+        form = self.request.form
+        verb = next((name for name in ("pause_site", "resume_site", "pause_all", "resume_all") if name in form), "")
+        if not self.installed:
+            self.say(_("queue_gone", default="There is no queue of that name; it may have been removed."), "error")
+        elif verb:
+            self._switch(verb)
+        else:
+            self._pause_or_resume(str(form.get("queue", "")))
+        return self.request.response.redirect(self.list_url())
+
+    def _switch(self, verb: str) -> None:
+        """The switch for everything of the site, or of all sites."""
+        if not (self.may_manage if verb.endswith("site") else self.may_see_all):
+            raise Forbidden("Only those who may manage the jobs concerned can pause and resume all of them.")
+        if verb == "pause_site":
+            queueactions.pause_site(self.queues, self.own_group, "/".join(self.context.getPhysicalPath()))
+            self.say(_("site_paused", default="All jobs of this site are paused: running ones end, no new one begins."))
+        elif verb == "resume_site":
+            queueactions.resume_site(self.queues, self.own_group)
+            self.say(_("site_resumed", default="The jobs of this site go on."))
+        elif verb == "pause_all":
+            queueactions.pause_all(self.queues)
+            self.say(_("all_paused", default="All queues are paused: running jobs end, and no new one begins."))
+        else:
+            queueactions.pause_all(self.queues, False)
+            self.say(_("all_resumed", default="All queues are at work again."))
+        self.log(verb.replace("_", " "))
+
+    def _pause_or_resume(self, name: str) -> None:
+        queue = self.queues.get(name)
         if queue is None:
             self.say(_("queue_gone", default="There is no queue of that name; it may have been removed."), "error")
         elif not self.may_edit(queue.owner):
             raise Forbidden("This queue is shared by all sites; only a Manager of the Zope root can pause it.")
         elif "pause" in self.request.form:
             actions.pause_queue(queue)
+            self.log(f"paused queue {name!r}")
             self.say(_("queue_paused", default="The queue is paused: running jobs end, and no new one begins."))
-        else:
+        elif "resume" in self.request.form:
             actions.resume_queue(queue)
+            self.log(f"resumed queue {name!r}")
             self.say(_("queue_resumed", default="The queue is at work again."))
-        return self.request.response.redirect(self.list_url())

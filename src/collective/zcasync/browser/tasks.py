@@ -6,7 +6,7 @@ from collective.zcasync.browser.panel import Panel
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
-from collective.zcasync.ploneapp.starting import may_start
+from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.tasks import registry
 from collective.zcasync.tasks import Task
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ class Tasks(StartPage, PanelView):
 
 def startable(site: Any, task: Task) -> bool:
     """Whether the user may start the task, and a form can say all that it needs."""
-    return may_start(site, task) and taskarguments.startable(task)
+    return Rights(site).may_start(task) and taskarguments.startable(task)
 
 
 def paragraphs(task: Task) -> list[str]:

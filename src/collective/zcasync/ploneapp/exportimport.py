@@ -53,6 +53,8 @@ def describe(queues: Any) -> profilexml.Description:
                     "retention_days": queue.retention_days,
                     "failed_days": queue.failed_days,
                     "retention_jobs": queue.retention_jobs,
+                    **({"default_priority": queue.default_priority} if queue.default_priority else {}),
+                    **({"time_limit": queue.time_limit} if queue.time_limit is not None else {}),
                 },
                 quotas=tuple(
                     profilexml.Node(quota, values={"size": queue.quotas[quota].size}) for quota in sorted(queue.quotas)

@@ -166,7 +166,13 @@ class _Reader:
         return RuleNode(name=name, line=element.sourceline, **flags, rule=rule or ())
 
     def queue(self, element: Any) -> QueueNode:
-        numbers = {"retention_days": _days, "failed_days": _days, "retention_jobs": _whole(0, 100_000_000)}
+        numbers = {
+            "retention_days": _days,
+            "failed_days": _days,
+            "retention_jobs": _whole(0, 100_000_000),
+            "default_priority": _whole(-16, 15),
+            "time_limit": _limit,
+        }
         node = self.node(element, numbers, empty_name=True)
         quotas, agents = [], []
         for child in self.children(element, ("quota", "agent")):
@@ -300,6 +306,16 @@ def _days(text: str) -> int | float:
     if not 0 < value <= 36500:
         raise ValueError(f"{text!r} is not allowed; allowed are days, more than 0 and at most 36500")
     return int(value) if value.is_integer() else value
+
+
+def _limit(text: str) -> float | None:
+    try:
+        value = None if text.strip() == UNLIMITED else float(text)
+    except ValueError:
+        value = 0.0
+    if value is not None and not 1 <= value <= 30 * 86_400:
+        raise ValueError(f"{text!r} is not allowed; allowed are seconds from 1 to 2592000, or {UNLIMITED!r}")
+    return value
 
 
 def _text(text: str) -> str:

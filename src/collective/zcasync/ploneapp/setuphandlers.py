@@ -36,7 +36,8 @@ def install(setup_tool: Any) -> None:
     site = aq_parent(aq_inner(setup_tool))
     queues = get_queues(sites.connection_of(site))
     note_path(queues, site)
-    released = grouped.release(queues, sites.group_of(site))
+    group = sites.group_of(site)
+    released = 0 if queues.sites[group].paused else grouped.release(queues, group)
     if released:
         logger.info("%s: %d jobs that waited since the uninstall go on", sites.path_of(site), released)
 

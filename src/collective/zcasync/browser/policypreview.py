@@ -1,0 +1,103 @@
+"""When a retry policy would try a job again: the times of the next ten attempts, for the form and as one types."""
+
+from collections.abc import Mapping
+from collective.zcasync import clock
+from collective.zcasync.browser.panel import Moment
+from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.browser.panel import seconds_text
+from collective.zcasync.configuredpolicy import check_numbers
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.interfaces import _
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
+from typing import Any
+
+#: Attempts that are shown.
+SHOWN = 10
+
+#: Names of the numbers, as the form has them.
+FIELDS = ("attempts", "first_wait", "growth", "longest_wait", "jitter", "age_limit")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt after a failure. ``wait``: since the one before; ``spread``: what the jitter does to it."""
+
+    number: int
+    wait: str
+    spread: str
+    after: str
+    moment: Moment | None
+
+
+class Preview(PanelView):
+    """A fragment of the page: the attempts that follow if a job fails now and each time again."""
+
+    template = ViewPageTemplateFile("templates/policy-preview.pt")
+
+    def __init__(self, context: Any, request: Any, numbers: Mapping[str, Any] | None = None) -> None:
+        super().__init__(context, request)
+        self.given = numbers
+
+    def __call__(self) -> Any:
+        self.request.response.setHeader("Cache-Control", "no-store")
+        return self.template()
+
+    @cached_property
+    def policy(self) -> ConfiguredPolicy | None:
+        """A policy with the numbers that were given or typed; None if they are wrong."""
+        try:
+            numbers = check_numbers(**(self._typed() if self.given is None else dict(self.given)))
+            return ConfiguredPolicy("preview", **numbers)
+        except (InvalidValueError, ValueError):
+            return None
+
+    @cached_property
+    def attempts(self) -> list[Attempt]:
+        """The next attempts; none if the first failure is the last one."""
+        assert self.policy is not None
+        numbers = self.policy.numbers()
+        found, after, now = [], timedelta(0), clock.utcnow()
+        for failures in range(1, SHOWN + 1):
+            if numbers["attempts"] is not None and failures >= numbers["attempts"]:
+                break
+            if numbers["age_limit"] is not None and after.total_seconds() > numbers["age_limit"]:
+                break
+            wait = self.policy.wait(failures, numbers, lambda low, high: 0.0)
+            after += wait
+            seconds = wait.total_seconds()
+            spread = seconds * numbers["jitter"]
+            shortest, longest = seconds - spread, min(seconds + spread, numbers["longest_wait"])
+            found.append(
+                Attempt(
+                    failures + 1,
+                    seconds_text(seconds),
+                    f"{seconds_text(shortest)} – {seconds_text(longest)}" if spread else "",
+                    seconds_text(after.total_seconds()),
+                    self.moment(now + after),
+                )
+            )
+        return found
+
+    @property
+    def end(self) -> str:
+        """What follows the last attempt that is shown."""
+        if len(self.attempts) == SHOWN:
+            return self.translate(_("preview_more", default="More attempts follow, if it fails each time."))
+        return self.translate(_("preview_end", default="If it fails then too, the job ends as failed."))
+
+    def _typed(self) -> dict[str, Any]:
+        form = self.request.form
+        numbers: dict[str, Any] = {}
+        for name in FIELDS:
+            text = str(form.get(f"form.widgets.{name}", "")).replace(",", "").strip()
+            if text:
+                numbers[name] = int(text) if name == "attempts" else float(text)
+            elif name in ("attempts", "age_limit"):
+                numbers[name] = None
+            else:
+                raise ValueError(name)
+        return numbers
