@@ -76,15 +76,16 @@ def startable(task: Task) -> bool:
     return all(one.possible for one in parameters(task) if one.required)
 
 
-def checked(task: Task, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def checked(task: Task, given: Mapping[str, Any], behind: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments for ``task.put``, made of JSON values by name.
 
     Dates and times (with an offset; they become UTC) are given as ISO texts, sets and tuples as lists, numbers with a
-    fraction also as whole ones. WrongArguments names all that is missing, unknown or does not fit.
+    fraction also as whole ones. WrongArguments names all that is missing, unknown or does not fit. ``behind``: so many
+    first arguments are not given from outside: the caller puts them before the others.
     """
     faults: dict[str, str] = {}
     values: dict[str, Any] = {}
-    known = {one.name: one for one in parameters(task)}
+    known = {one.name: one for one in parameters(task)[behind:]}
     extra = _extra(task.handler)
     for name, value in given.items():
         if name not in known and extra is None:
@@ -99,12 +100,12 @@ def checked(task: Task, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict
     faults.update((name, "is missing") for name, one in known.items() if one.required and name not in given)
     if faults:
         raise WrongArguments(task.name, faults)
-    return _placed(task.handler, values)
+    return _placed(task.handler, values, behind)
 
 
-def _placed(handler: Callable[..., Any], values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _placed(handler: Callable[..., Any], values: dict[str, Any], behind: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What has to be given by place, up to the last one that is given; and the rest by name."""
-    placed = [one for one in _taken(handler) if one.kind is one.POSITIONAL_ONLY]
+    placed = [one for one in _taken(handler) if one.kind is one.POSITIONAL_ONLY][behind:]
     while placed and placed[-1].name not in values:
         placed.pop()
     return tuple(values.pop(one.name, one.default) for one in placed), values

@@ -126,6 +126,7 @@ class Task:
         rerun: bool = False,
         lane: str = "",
         visible: bool = False,
+        content_rule: bool = False,
     ) -> None:
         functools.update_wrapper(self, handler)
         self.handler = handler
@@ -142,6 +143,7 @@ class Task:
         self.rerun = rerun
         self.lane = lane
         self.visible = visible
+        self.content_rule = content_rule
         if not isinstance(self.name, str) or not self.name:
             raise InvalidValueError(f"a task's name must be a text, not {name!r}")
         if not isinstance(lane, str):
@@ -197,6 +199,7 @@ def task(handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     policy is asked as after any interruption; without it the job then ends with an AbortedError.
     ``lane``: jobs of one site in one lane would conflict with each other; they run in one process at a time.
     ``visible``: whoever put such a job sees it among the own jobs, with its progress and its result.
+    ``content_rule``: rules of a site may put it; its first argument is then the object that the rule is about.
     """
     if handler is not None:
         return register(Task(handler, **options))

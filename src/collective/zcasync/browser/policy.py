@@ -86,7 +86,9 @@ class PolicyForm(PanelForm, form.EditForm):
         return {**self.policy.numbers(), "rules": rules_text(self.policy.rules), "seen": fingerprint(self.policy)}
 
     def update(self) -> None:
-        """Leave for the list if there is no such policy, or if it is not the user's."""
+        """Leave for the list if there is no such policy; Forbidden if it is not the user's, or was sent by others."""
+        if self.request.method == "POST":
+            self.check_post()  # also where the button is not there that would have checked it
         if self.policy is None:
             self.say(
                 _("policy_gone", default="There is no retry policy of that name; it may have been deleted."), "error"

@@ -59,6 +59,12 @@ class ITaskDirective(Interface):
     visible = Bool(
         title="Visible", description="Whether people see such jobs among their own.", required=False, default=False
     )
+    content_rule = Bool(
+        title="Content rule",
+        description="Whether content rules may put it; its first argument is the object.",
+        required=False,
+        default=False,
+    )
 
 
 def task(
@@ -75,6 +81,7 @@ def task(
     safe_in_get: bool = False,
     lane: str | None = None,
     visible: bool = False,
+    content_rule: bool = False,
 ) -> None:
     """Handler of the directive. Two directives for one name are a conflict, as everywhere in ZCML."""
     if isinstance(handler, tasks.Task):
@@ -96,6 +103,7 @@ def task(
             "safe_in_get": safe_in_get,
             "lane": lane or "",
             "visible": visible,
+            "content_rule": content_rule,
         },
         order=LAST,
     )
