@@ -99,15 +99,33 @@ def retry(job: Any, by: str = "") -> Any:
     queue = joblists.queue_of(job)
     if queue is not None and queue.quarantine_key(job) is not None:
         return _release(queue, job, by)
-    if job.outcome not in RETRIABLE:
-        raise BadStatusError(f"Job {job.id} has neither failed nor been cancelled, so it cannot be retried.")
-    if job.retried_as:
-        raise BadStatusError(f"Job {job.id} was retried already, as job {job.retried_as}: retry that one.")
+    _check_retriable(job)
     if queue is None:
         raise BadStatusError(f"Job {job.id} is in no queue's history any more, so nothing says where to put it again.")
     new = put_again(queue, job, by)
     _tell(job, f"put again as job {new.id}", by)
     return new
+
+
+def retry_changed(job: Any, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], by: str = "") -> Any:
+    """Put a job that failed or was cancelled once more with other arguments: a new job, of the one who asks.
+
+    ``task``: the job's. BadStatusError if it cannot be retried; what a put raises.
+    """
+    _check_retriable(job)
+    new = task.put(*args, **kwargs)
+    new.retry_of, job.retried_as = job.id, new.id
+    for one in (job, new):
+        one.remember("by_change", by, clock.utcnow())
+    _tell(job, f"put again with other arguments as job {new.id}", by)
+    return new
+
+
+def _check_retriable(job: Any) -> None:
+    if job.outcome not in RETRIABLE:
+        raise BadStatusError(f"Job {job.id} has neither failed nor been cancelled, so it cannot be retried.")
+    if job.retried_as:
+        raise BadStatusError(f"Job {job.id} was retried already, as job {job.retried_as}: retry that one.")
 
 
 def put_again(queue: Any, job: Any, by: str = "") -> Any:

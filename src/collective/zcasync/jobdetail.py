@@ -33,6 +33,7 @@ EVENTS = {
     "stop": _("event_stop", default="Asked to stop"),
     "by_cancel": _("event_by_cancel", default="Cancelled by"),
     "by_retry": _("event_by_retry", default="Put again by"),
+    "by_change": _("event_by_change", default="Put again with other arguments by"),
     "by_release": _("event_by_release", default="Released by"),
     "by_run": _("event_by_run", default="Sent to the front by"),
     "by_schedule": _("event_by_schedule", default="Rescheduled by"),

@@ -64,5 +64,6 @@ def _next(job: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _branch(job: Any, kind: str, depth: int) -> Branch:
-    status = str(job.status).removesuffix("-status")
+    begun = job._status_id > 0 or not job.is_callback  # a callback stands in no queue by itself
+    status = str(job.status).removesuffix("-status") if begun else "new"
     return Branch(job.id or "", job.title or job.task, kind, depth, status, job.outcome or "", job.error or "")

@@ -1,8 +1,12 @@
 """The page about one job: what it is, what happened to it, and what can be done with it."""
 
 from collective.zcasync import actions
+from collective.zcasync import clock
 from collective.zcasync import jobdetail
 from collective.zcasync import joblists
+from collective.zcasync import jobtree
+from collective.zcasync.browser.calls import Calls
+from collective.zcasync.browser.calls import folded
 from collective.zcasync.browser.jobs import duration
 from collective.zcasync.browser.jobs import user_name
 from collective.zcasync.browser.jobtexts import BADGES
@@ -13,19 +17,19 @@ from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import seconds_text
+from collective.zcasync.browser.tasks import startable
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import Frame
+from collective.zcasync.tasks import registry
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 from urllib.parse import urlencode
 from zExceptions import Forbidden
-
-import os
 
 #: What the user is told after a cancel, by its answer.
 CANCEL_ANSWERS = {
@@ -34,8 +38,29 @@ CANCEL_ANSWERS = {
     "finished": _("said_finished", default="The job had ended before it could be cancelled."),
 }
 
-#: Folders of installed packages that are only the first half of a package's name.
-NAMESPACES = ("collective", "plone", "Products", "zope", "z3c", "zc")
+#: Where another job of the tree stands to this one.
+KINDS = {
+    "main": _("kind_main", default="Belongs to"),
+    "sequence": _("kind_sequence", default="Part of"),
+    "part": _("kind_part", default="Part"),
+    "awaited": _("kind_awaited", default="Waits for"),
+    "callback": _("kind_callback", default="Callback"),
+}
+
+#: What the tree says of a job: its outcome, or how far it is.
+OUTCOMES = {
+    "succeeded": joblists.STATES[joblists.FINISHED],
+    "failed": joblists.STATES[joblists.FAILED],
+    "cancelled": joblists.STATES[joblists.CANCELLED],
+    "pending": joblists.STATES[joblists.WAITING],
+    "new": _("status_new", default="Not begun"),
+    "assigned": joblists.STATES[joblists.RUNNING],
+    "active": joblists.STATES[joblists.RUNNING],
+    "callback": joblists.STATES[joblists.RUNNING],
+}
+
+#: How long the page waits for a running job's answer, loading itself each second.
+STACK_PATIENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -68,20 +93,26 @@ class EventLine:
 
 
 @dataclass(frozen=True)
-class FrameLine:
-    """One call of the traceback."""
+class LogRow:
+    """One line of the log."""
 
-    place: str
-    source: str
+    time: Moment | None
+    level: str
+    logger: str
+    text: str
 
 
 @dataclass(frozen=True)
-class Calls:
-    """Calls that stand together: those of installed packages are folded."""
+class BranchLine:
+    """Another job of the tree."""
 
-    folded: bool
-    frames: tuple[FrameLine, ...]
-    summary: str = ""
+    url: str
+    title: str
+    kind: Any
+    state: Any
+    badge: str
+    style: str
+    error: str
 
 
 class JobPage(PanelView):
@@ -94,6 +125,8 @@ class JobPage(PanelView):
             return self._act()
         if not self.found:
             self.request.response.setStatus(404)
+        elif self.may_ask and self.waits_for_stack:
+            self.request.response.setHeader("Refresh", "1")
         return self.index()
 
     @property
@@ -201,22 +234,65 @@ class JobPage(PanelView):
     @property
     def calls(self) -> list[Calls]:
         """The traceback in pieces: own code open, installed code folded."""
-        frames = self.detail.frames
-        fold = not all(frame.framework for frame in frames)
+        return folded(self.detail.frames, self.translate)
+
+    @property
+    def logs(self) -> list[list[LogRow]]:
+        """What the job's code has logged, an attempt after the other; only of the last day's the time says enough."""
         return [
-            self._calls(framework and fold, list(group))
-            for framework, group in groupby(frames, key=lambda frame: frame.framework)
+            [LogRow(self.moment(line.when), line.level, line.logger, line.text) for line in lines]
+            for lines in self.detail.logs
         ]
 
-    def _calls(self, folded: bool, frames: list[Frame]) -> Calls:
-        lines = tuple(FrameLine(f"{frame.file}, {frame.line}: {frame.function}", frame.source) for frame in frames)
-        names = sorted({_package(frame.file) for frame in frames})
-        text = _(
-            "folded_calls",
-            default="${number} calls in ${names}",
-            mapping={"number": len(frames), "names": ", ".join(names)},
-        )
-        return Calls(folded, lines, self.translate(text) if folded else "")
+    @property
+    def branches(self) -> list[BranchLine]:
+        """What stands above and below this job."""
+        return [
+            BranchLine(
+                self._job_url(one.id),
+                one.title,
+                KINDS[one.kind],
+                OUTCOMES.get(one.outcome or one.status, one.status),
+                BADGES.get(joblists.FAILED, "") if one.error else PLAIN_BADGE,
+                f"margin-inline-start: {one.depth * 1.5}rem",
+                one.error if self.may_manage else "",
+            )
+            for one in jobtree.tree(self._job)
+        ]
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether the job runs, and so can be asked where it is."""
+        return self.may_manage and self.row.state == joblists.RUNNING and self._job.token is not None
+
+    @property
+    def waits_for_stack(self) -> bool:
+        """Whether the answer is to come; not much longer than it takes, for the job may have left its thread."""
+        asked, told = self._job.stack_asked, self._job.stack
+        if asked is None or (told is not None and told[0] >= asked):
+            return False
+        return clock.utcnow() - asked < STACK_PATIENCE
+
+    @property
+    def stack_time(self) -> Moment | None:
+        """When the job told last where it is."""
+        return self.moment(self._job.stack[0]) if self.may_ask and self._job.stack is not None else None
+
+    @property
+    def stack(self) -> list[Calls]:
+        """Where the job was then, the most recent call last."""
+        rows = self._job.stack[1] if self.may_ask and self._job.stack is not None else ()
+        frames = [Frame(file, line, function, source, own) for function, file, line, source, own in rows]
+        return folded(frames, self.translate)
+
+    @property
+    def change_url(self) -> str:
+        """Where the job can be retried with other arguments; empty where its task does not allow that."""
+        task = registry.get(self._job._task) if self.may_manage and not self.row.broken else None
+        may = task is not None and self.detail.can_retry and not self.detail.can_discard
+        if not may or not startable(self.context, task):
+            return ""
+        return self._job_url(self.row.id).replace("@@zcasync-job?", "@@zcasync-job-retry?")
 
     @property
     def actions(self) -> list[Action]:
@@ -255,7 +331,7 @@ class JobPage(PanelView):
             self.say(self.missing_text, "error")
             return self.request.response.redirect(self.page_url("zcasync-jobs"))
         form = self.request.form
-        verb = next((name for name in ("cancel", "retry", "discard") if name in form), "")
+        verb = next((name for name in ("cancel", "retry", "discard", "ask") if name in form), "")
         try:
             url = getattr(self, f"_{verb}")() if verb else self._job_url(self.row.id)
         except BadStatusError as error:
@@ -272,6 +348,10 @@ class JobPage(PanelView):
         again = actions.retry(self._job, self.user_id)
         self.say(_("said_retried", default="The job was put again. This is its new run."))
         return self._job_url(again.id)
+
+    def _ask(self) -> str:
+        actions.ask_stack(self._job, self.user_id)
+        return self._job_url(self.row.id) + "#zcasync-stack"
 
     def _discard(self) -> str:
         if not self.request.form.get("sure"):
@@ -301,17 +381,3 @@ class JobPage(PanelView):
         link = ObjectLinks(self.context, self.request, [self.row.path]).get(self.row.path)
         label = _("fact_object", default="Object")
         return Fact(label, str(link.label), link.url) if link is not None else Fact(label, "")
-
-
-def _package(file: str) -> str:
-    """The installed package, or "Python", that a file belongs to."""
-    parts = file.replace(os.sep, "/").split("/")
-    for place in ("site-packages", "dist-packages"):
-        if place in parts:
-            inside = parts[parts.index(place) + 1 :]
-            return (
-                ".".join(inside[:2]) if len(inside) > 2 and inside[0] in NAMESPACES else inside[0].removesuffix(".py")
-            )
-    if "zcasync" in parts:
-        return "collective.zcasync"
-    return "Python"

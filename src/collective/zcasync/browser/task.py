@@ -82,7 +82,7 @@ class StartForm(StartPage, PanelForm, form.Form):
         }
         try:
             args, kwargs = taskarguments.checked(self.task, given)
-            job = self.task.put(*args, **kwargs)
+            job = self.put(args, kwargs)
         except taskarguments.WrongArguments as error:
             name, fault = next(iter(error.faults.items()))
             raise WidgetActionExecutionError(name, Invalid(fault)) from error
@@ -90,6 +90,11 @@ class StartForm(StartPage, PanelForm, form.Form):
             raise ActionExecutionError(Invalid(str(error))) from error
         self.say(_("task_started", default="The job was put. It begins as soon as a job thread is free."))
         self.request.response.redirect(self._next_url(job))
+
+    def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Put the job."""
+        assert self.task is not None
+        return self.task.put(*args, **kwargs)
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
     def handle_cancel(self, action: Any) -> None:

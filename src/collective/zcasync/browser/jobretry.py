@@ -1,0 +1,76 @@
+"""The form that puts a failed job once more with other arguments: that of its task, filled in."""
+
+from collective.zcasync import actions
+from collective.zcasync import jsonvalues
+from collective.zcasync import taskarguments
+from collective.zcasync.browser.job import JobPage
+from collective.zcasync.browser.panel import PanelFormWrapper
+from collective.zcasync.browser.task import StartForm
+from collective.zcasync.browser.taskfields import Json
+from collective.zcasync.browser.tasks import startable
+from collective.zcasync.browser.tasks import StartPage
+from collective.zcasync.interfaces import _
+from collective.zcasync.readable import is_secret
+from collective.zcasync.tasks import registry
+from collective.zcasync.tasks import Task
+from functools import cached_property
+from typing import Any
+
+import json
+
+
+class RetryForm(StartForm):
+    """See the module. The new job runs as the user who retries."""
+
+    section = "zcasync-jobs"
+    ignoreContext = False
+
+    @cached_property
+    def page(self) -> JobPage:
+        """The page about the job, which knows who may see it."""
+        return JobPage(self.context, self.request)
+
+    @property
+    def action(self) -> str:
+        """The form comes back to the same job."""
+        return self.page.change_url if self.page.found else ""
+
+    @cached_property
+    def task(self) -> Task | None:
+        """The task of the job, if the user may retry it with other arguments."""
+        if not self.page.found or not self.page.change_url:
+            return None
+        found = registry[self.page._job._task]
+        return found if startable(self.context, found) else None
+
+    def getContent(self) -> dict[str, Any]:
+        """The arguments of the job by name, as the fields show them; without secrets, and what no form can show."""
+        assert self.task is not None
+        job, names = self.page._job, [one.name for one in taskarguments.parameters(self.task)]
+        values = {**dict(zip(names, job.args, strict=False)), **dict(job.kwargs)}
+        shown = {}
+        for name, value in values.items():
+            if name not in self.fields or is_secret(name) or not jsonvalues.is_json(value):
+                continue
+            shown[name] = json.dumps(value, ensure_ascii=False) if isinstance(self.fields[name].field, Json) else value
+        return shown
+
+    def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Put the new job in place of the old one."""
+        assert self.task is not None
+        return actions.retry_changed(self.page._job, self.task, args, kwargs, self.user_id)
+
+    def update(self) -> None:
+        """Back to the job if it cannot be retried so (any more)."""
+        if self.task is None:
+            self.say(_("not_changeable", default="This job cannot be retried with other arguments."), "error")
+            url = self.page._job_url(self.page.row.id) if self.page.found else self.page_url("zcasync-jobs")
+            self.request.response.redirect(url)
+            return
+        super().update()
+
+
+class RetryPage(StartPage, PanelFormWrapper):
+    """The form in its frame."""
+
+    form = RetryForm

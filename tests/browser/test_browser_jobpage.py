@@ -1,0 +1,208 @@
+"""The page about one job: its log, its tree, where it is while it runs, and a retry with other arguments."""
+
+from collective.zcasync import actions
+from collective.zcasync import api as jobs
+from collective.zcasync import joblists
+from collective.zcasync import joblog
+from collective.zcasync.agent import Agent
+from collective.zcasync.job import Job
+from collective.zcasync.ploneapp.permissions import VIEW_JOBS
+from collective.zcasync.queue import get_queues
+from collective.zcasync.tasks import task
+from collective.zcasync.testing import run_jobs
+from plone.app.testing import setRoles
+from plone.app.testing import TEST_USER_ID
+from typing import Any
+from visitor import PASSWORD
+from visitor import Visitor
+
+import logging
+import pytest
+import transaction
+import uuid
+
+#: People of the site, by name, with their role. Reviewers may view jobs here, and no more.
+USERS = {"member": "Member", "viewer": "Reviewer", "siteadmin": "Site Administrator"}
+
+EVIL = "<script>alert(1)</script>"
+
+
+@task(title="Paint a wall")
+def paint(colour: str, layers: int = 1, token: str = "", tools: list[str] | None = None) -> str:
+    if colour == "plaid":
+        raise ValueError(f"no paint is {colour}")
+    return f"{layers} layers of {colour} with {tools}"
+
+
+@task(title="Paint any thing")
+def paint_thing(thing: Any, brush: Job) -> None:
+    raise ValueError("no brush")
+
+
+@pytest.fixture
+def portal(functional: Any) -> Any:
+    portal = functional["portal"]
+    setRoles(portal, TEST_USER_ID, ["Manager"])
+    for name, role in USERS.items():
+        portal.acl_users.userFolderAddUser(name, PASSWORD, ["Member", role], [])
+    portal.manage_permission(VIEW_JOBS, ["Manager", "Site Administrator", "Reviewer"])
+    transaction.commit()
+    return portal
+
+
+@pytest.fixture
+def siteadmin(functional: Any, portal: Any) -> Visitor:
+    return Visitor(functional, "siteadmin")
+
+
+@pytest.fixture
+def viewer(functional: Any, portal: Any) -> Visitor:
+    return Visitor(functional, "viewer")
+
+
+def failed(portal: Any, *args: Any, **kwargs: Any) -> Any:
+    """A job that has run and failed."""
+    job = paint.put("plaid", *args, **kwargs)
+    transaction.commit()
+    run_jobs(portal, raises=False)
+    transaction.commit()
+    return job
+
+
+def page_of(visitor: Visitor, job: Any) -> str:
+    return visitor.open(f"@@zcasync-job?id={job.id}")
+
+
+class TestLog:
+    def test_what_the_code_logged_is_shown_to_managers_and_escaped(
+        self, portal: Any, siteadmin: Visitor, viewer: Visitor
+    ) -> None:
+        job, lines = failed(portal), joblog.Lines()
+        record = logging.LogRecord("painter", logging.WARNING, "", 0, "paints plaid %s", (EVIL,), None)
+        lines.note(record)
+        joblog.keep(job, [lines])
+        transaction.commit()
+        page = page_of(siteadmin, job)
+        assert "paints plaid &lt;script&gt;" in page and "WARNING" in page and "painter" in page
+        assert EVIL not in page
+        assert "paints plaid" not in page_of(viewer, job)
+
+    def test_a_job_that_logged_nothing_has_no_log(self, portal: Any, siteadmin: Visitor) -> None:
+        assert "zcasync-logs" not in page_of(siteadmin, paint.put("red"))
+
+
+class TestTree:
+    def test_callbacks_are_shown_below_their_job_and_lead_back_to_it(self, portal: Any, siteadmin: Visitor) -> None:
+        job = paint.put("red")
+        job.addCallback(Job(str))
+        transaction.commit()
+        page = page_of(siteadmin, job)
+        assert "Callback" in page and "builtins.str" in page and "Not begun" in page
+        siteadmin.browser.getLink("builtins.str").click()
+        assert "Belongs to" in siteadmin.contents
+        siteadmin.browser.getLink("Paint a wall").click()
+        assert "Jobs that belong to it" in siteadmin.contents
+
+
+class TestStack:
+    def running(self, portal: Any) -> Any:
+        """A job that is claimed by a dispatcher, as far as the database knows."""
+        job = paint.put("red")
+        queue = get_queues(portal._p_jar)[""]
+        queue.dispatchers.register(uuid.uuid4())
+        da = queue.dispatchers.values()[0]
+        da.activate()
+        agent = da["main"] = Agent()
+        transaction.commit()
+        assert agent.claimJob() is job
+        transaction.commit()
+        return job
+
+    def test_a_running_job_is_asked_and_the_page_waits_for_its_answer(self, portal: Any, siteadmin: Visitor) -> None:
+        job = self.running(portal)
+        page_of(siteadmin, job)
+        page = siteadmin.press("ask")
+        assert "The answer comes in a moment" in page
+        assert siteadmin.browser.headers["Refresh"] == "1"
+        frames = (("paint", "/home/me/painter.py", 7, "brush.move()", False),)
+        slot = job.agent.slot
+        slot.send(job, ("stack", ""), (job.stack_asked, frames))
+        transaction.commit()
+        page = page_of(siteadmin, job)
+        assert "/home/me/painter.py, 7: paint" in page and "brush.move()" in page
+        assert "Refresh" not in siteadmin.browser.headers
+
+    def test_only_managers_see_and_ask(self, portal: Any, viewer: Visitor) -> None:
+        job = self.running(portal)
+        actions.ask_stack(job)
+        transaction.commit()
+        page = page_of(viewer, job)
+        assert "zcasync-stack" not in page
+        viewer.open("@@personal-information")
+        token = viewer.browser.getControl(name="_authenticator", index=0).value
+        before = job.stack_asked
+        assert viewer.post("@@zcasync-job", id=job.id, ask="1", _authenticator=token) == 403
+        assert job.stack_asked == before
+
+    def test_a_job_that_has_ended_cannot_be_asked(self, portal: Any, siteadmin: Visitor) -> None:
+        job = self.running(portal)
+        page_of(siteadmin, job)
+        job()
+        transaction.commit()
+        assert "does not run" in siteadmin.press("ask")
+
+
+class TestRetryWithOtherArguments:
+    def test_the_form_is_filled_in_and_the_new_job_takes_the_place_of_the_old(
+        self, portal: Any, siteadmin: Visitor
+    ) -> None:
+        job = failed(portal, 2, tools=["brush"], token="t0ps3cret")
+        page_of(siteadmin, job)
+        siteadmin.browser.getLink("Retry with other arguments").click()
+        form = siteadmin.browser
+        assert form.getControl(name="form.widgets.colour").value == "plaid"
+        assert form.getControl(name="form.widgets.layers").value == "2"
+        assert form.getControl(name="form.widgets.tools").value == '["brush"]'
+        assert "t0ps3cret" not in siteadmin.contents
+        form.getControl(name="form.widgets.colour").value = "red"
+        siteadmin.press("form.buttons.start")
+        new = jobs.job(job.retried_as)
+        assert new.retry_of == job.id and new.user.endswith("siteadmin")
+        assert dict(new.kwargs)["colour"] == "red"
+        assert "Put again with other arguments by" in page_of(siteadmin, job)
+        run_jobs(portal, raises=False)
+        assert joblists.state_of(new) == "finished"
+
+    def test_a_job_that_was_retried_already_or_whose_task_takes_what_no_form_can_give_is_not_offered_it(
+        self, portal: Any, siteadmin: Visitor
+    ) -> None:
+        job = failed(portal)
+        job.retried_as = "abc"
+        other = paint_thing.put("wall", 3)
+        transaction.commit()
+        run_jobs(portal, raises=False)
+        transaction.commit()
+        for one in (job, other):
+            assert "Retry with other arguments" not in page_of(siteadmin, one), one
+            page = siteadmin.open(f"@@zcasync-job-retry?id={one.id}")
+            assert "cannot be retried with other arguments" in page
+
+    @pytest.mark.parametrize("id", ["", "zz", "77", "<b>"])
+    def test_an_id_that_is_none_says_so(self, portal: Any, siteadmin: Visitor, id: str) -> None:
+        assert "cannot be retried with other arguments" in siteadmin.open(f"@@zcasync-job-retry?id={id}")
+
+    @pytest.mark.parametrize("name", ["", "member", "viewer"])
+    def test_others_than_managers_do_not_get_there(self, functional: Any, portal: Any, name: str) -> None:
+        job = failed(portal)
+        visitor = Visitor(functional, name)
+        visitor.open(f"@@zcasync-job-retry?id={job.id}")
+        assert "login" in visitor.browser.url or "insufficient" in visitor.browser.url
+        assert "Retry with other arguments" not in page_of(visitor, job)
+
+    def test_a_wrong_value_is_told_at_its_field(self, portal: Any, siteadmin: Visitor) -> None:
+        job = failed(portal)
+        siteadmin.open(f"@@zcasync-job-retry?id={job.id}")
+        siteadmin.browser.getControl(name="form.widgets.tools").value = "[brush"
+        assert "This is no JSON" in siteadmin.press("form.buttons.start")
+        transaction.begin()
+        assert not job.retried_as
