@@ -49,7 +49,11 @@ CODE_WAIT = 3600.0
 
 
 class Site(Persistent):
-    """What the queues know of one group: a site. Written by people's changes only; conflicts are not resolved."""
+    """What the queues know of one group: a site. Written by people's changes, and when an alarm begins or ends;
+    conflicts are not resolved: of two that tell of one alarm the second finds it told."""
+
+    #: key of an alarm -> its text, of those that a mail has told of.
+    alarms: dict[str, str] = {}
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -5,8 +5,21 @@ from zope import schema
 from zope.interface import Interface
 from zope.publisher.interfaces.browser import IDefaultBrowserLayer
 
+import re
+
 #: Prefix of the registry records.
 PREFIX = "collective.zcasync"
+
+
+class NotAnAddress(schema.ValidationError):
+    __doc__ = _("not_an_address", default="This is no mail address: write one like jobs@example.org.")
+
+
+def is_address(value: str) -> bool:
+    """Whether it can be a mail address, or is empty; raises NotAnAddress."""
+    if value and not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", value):
+        raise NotAnAddress(value)
+    return True
 
 
 class IBrowserLayer(IDefaultBrowserLayer):
@@ -51,4 +64,17 @@ class ISettings(Interface):
         min=1,
         max=100,
         default=20,
+    )
+
+    alarm_address = schema.TextLine(
+        title=_("label_alarm_address", default="Alarm: mail address"),
+        description=_(
+            "help_alarm_address",
+            default="Gets a mail when an alarm of the overview begins, and one when it ends. While it is empty, nobody"
+            " does. A dispatcher sends them, so at least one must be alive.",
+        ),
+        constraint=is_address,
+        required=False,
+        missing_value="",
+        default="",
     )

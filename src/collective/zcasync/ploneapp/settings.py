@@ -4,14 +4,12 @@ from collective.zcasync.alarms import Limits
 from collective.zcasync.ploneapp.interfaces import ISettings
 from collective.zcasync.ploneapp.interfaces import PREFIX
 from datetime import timedelta
-from plone.registry.interfaces import IRegistry
 from typing import Any
-from zope.component import queryUtility
 
 
 def settings_of(site: Any) -> Any:
     """The settings of a site; defaults where a record is missing, as the add-on was updated and not yet upgraded."""
-    registry = queryUtility(IRegistry, context=site)
+    registry = getattr(site, "portal_registry", None)
     if registry is None:
         return None
     return registry.forInterface(ISettings, check=False, prefix=PREFIX)

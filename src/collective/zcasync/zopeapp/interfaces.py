@@ -3,6 +3,16 @@
 from zope.interface import Interface
 
 
+class IWatch(Interface):
+    """Utility that is called each minute in every process that runs a dispatcher, in a thread that runs no jobs."""
+
+    def __call__(database):
+        """Look at what nobody asks about. ``database``: the one that the dispatcher works for.
+
+        Opens its own connection, and leaves the thread's transaction aborted or committed. What it raises is logged.
+        """
+
+
 class IPurge(Interface):
     """Utility that deletes everything of one site from the queues; the Plone ring registers it."""
 

@@ -2,6 +2,7 @@
 
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.signals import StopSignals
+from collective.zcasync.zopeapp.watching import Watching
 
 import atexit
 import logging
@@ -21,8 +22,9 @@ class Lifetime:
     serves all other servers. A process that was forked from ours has the object, but nothing runs in it.
     """
 
-    def __init__(self, running: RunningDispatcher, grace: float) -> None:
+    def __init__(self, running: RunningDispatcher, grace: float, watching: Watching | None = None) -> None:
         self.running = running
+        self.watching = watching
         self.pid = os.getpid()
         self.done = False
         self._grace = grace
@@ -51,6 +53,8 @@ class Lifetime:
             if self.done:
                 return
             try:
+                if self.watching is not None:
+                    self.watching.stop()
                 self.running.stop(self._grace)
                 logger.info("Dispatcher stopped")
             except Exception:

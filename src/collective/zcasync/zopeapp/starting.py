@@ -14,6 +14,7 @@ from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
 from collective.zcasync.zopeapp.database import prepare
 from collective.zcasync.zopeapp.lifetime import Lifetime
+from collective.zcasync.zopeapp.watching import Watching
 from contextlib import contextmanager
 from typing import Any
 
@@ -120,7 +121,7 @@ def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:
             replaceable=replaceable,
             politeness=publishing.politeness if settings.polite else None,
         )
-        _lifetime = Lifetime(started, settings.shutdown_grace)
+        _lifetime = Lifetime(started, settings.shutdown_grace, Watching(database))
         _lifetime.install()
         return started
 
