@@ -21,18 +21,17 @@ class Tasks(JobsService):
     name = "@background-tasks"
     most = 1
 
-    def started_by_user(self) -> list[tasks.Task]:
-        """The tasks that the user may start, and that can be started with JSON, by name."""
-        found = sorted(tasks.registry.values(), key=lambda task: task.name)
-        return [task for task in found if self.rights.may_start(task) and taskarguments.startable(task)]
+    def may_be_started(self, task: tasks.Task) -> bool:
+        """Whether the user may start the task, and JSON can say what it needs."""
+        return self.rights.may_start(task) and taskarguments.startable(task)
 
     def named(self) -> tasks.Task:
         """The task that the path names; TaskNotFound if the user may start none of that name."""
         (name,) = self.path
-        for task in self.started_by_user():
-            if task.name == name:
-                return task
-        raise TaskNotFound(f"There is no task {name!r} that you may start; {self.url()} lists those that you may.")
+        task = tasks.registry.get(name)
+        if task is None or not self.may_be_started(task):
+            raise TaskNotFound(f"There is no task {name!r} that you may start; {self.url()} lists those that you may.")
+        return task
 
     def told(self, task: tasks.Task) -> dict[str, Any]:
         """One task as JSON."""
@@ -52,7 +51,8 @@ class TasksGet(Tasks):
         """See Service."""
         if self.path:
             return self.told(self.named())
-        items = [self.told(task) for task in self.started_by_user()]
+        found = filter(self.may_be_started, tasks.registry.values())
+        items = [self.told(task) for task in sorted(found, key=lambda task: task.name)]
         return {"@id": self.url(), "items": items, "items_total": len(items)}
 
 
