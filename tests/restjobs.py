@@ -6,7 +6,12 @@ from collective.zcasync.testing import run_jobs
 from plone.app.testing import login
 from typing import Any
 
+import logging
+import threading
 import transaction
+
+#: That the task my.site.wait waits, and what for.
+waits, goes_on = threading.Event(), threading.Event()
 
 
 @api.task(name="my.site.greet", title="Greet somebody", permission="View", visible=True)
@@ -25,6 +30,20 @@ def clean(password: str = "") -> str:
 def fail(path: str) -> None:
     """Raise an error."""
     raise ValueError(f"{path} does not work")
+
+
+@api.task(name="my.site.wait", title="Wait")
+def wait() -> str:
+    """Run until the test says that it is enough."""
+    logging.getLogger("my.site").warning("It waits")
+    waits.set()
+    goes_on.wait(60)
+    return "done"
+
+
+def after(result: str) -> str:
+    """A callback."""
+    return result
 
 
 class Thing:

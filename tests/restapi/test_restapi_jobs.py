@@ -2,6 +2,9 @@
 
 from collective.zcasync import joblists
 from collective.zcasync.ploneapp.sites import group_of
+from collective.zcasync.ploneapp.testing import running_dispatcher
+from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testwait import wait_until
 from restjobs import fail
 from restjobs import failed
 from restjobs import greet
@@ -10,6 +13,8 @@ from restjobs import set_aside
 from typing import Any
 
 import pytest
+import restjobs
+import transaction
 
 
 def test_a_list_tells_the_jobs_of_one_state_and_counts_all(portal: Any, queues: Any, admin: Any) -> None:
@@ -317,3 +322,37 @@ def test_own_jobs_that_have_ended_are_dismissed(portal: Any, queues: Any, client
     assert member("POST", "@background-jobs", {"action": "dismiss", "ids": [job.id]}).status == 200
     assert member("GET", "@background-jobs").json["items"] == []
     assert client("admin")("POST", f"@background-jobs/{job.id}/dismiss").status == 401
+
+
+def test_a_running_job_tells_where_it_is_and_what_it_has_logged(
+    functional: Any, portal: Any, queues: Any, client: Any, admin: Any
+) -> None:
+    restjobs.waits.clear()
+    restjobs.goes_on.clear()
+    job = put_as(portal, "member", restjobs.wait)
+    url = f"@background-jobs/{job.id}"
+    assert admin("POST", f"{url}/stack").status == 409
+    with running_dispatcher(functional["zodbDB"]):
+        assert restjobs.waits.wait(60)
+        told = admin("POST", f"{url}/stack").json
+        assert (told["state"], list(told["actions"])) == ("running", ["cancel", "stack"])
+        assert client("member")("POST", f"{url}/stack").status == 401
+        wait_until(job, lambda: job.stack)
+        stack = admin("GET", url).json["stack"]
+        assert "wait" in [frame["function"] for frame in stack["frames"]]
+        assert "stack" not in client("member")("GET", url).json
+        restjobs.goes_on.set()
+        wait_for_result(job)
+    told = admin("GET", url).json
+    assert [[line["text"] for line in lines] for lines in told["logs"]] == [["It waits"]]
+    assert told["stack"] is None
+
+
+def test_a_job_is_told_with_those_that_belong_to_it(portal: Any, queues: Any, admin: Any) -> None:
+    job = put_as(portal, "admin", greet, "Ada")
+    job.addCallback(restjobs.after)
+    transaction.commit()
+    (branch,) = admin("GET", f"@background-jobs/{job.id}").json["family"]
+    assert (branch["kind"], branch["depth"], branch["title"]) == ("callback", 1, "restjobs.after")
+    answer = admin("GET", branch["@id"])
+    assert [one["id"] for one in answer.json["family"]] == [job.id]

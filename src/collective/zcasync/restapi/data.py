@@ -5,6 +5,8 @@ from collective.zcasync.activity import Span
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import JobDetail
+from collective.zcasync.jobdetail import LogLine
+from collective.zcasync.jobtree import Branch
 from collective.zcasync.monitorrows import Count
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import QueueRow
@@ -97,6 +99,40 @@ def job_inside(detail: JobDetail) -> dict[str, Any]:
             for frame in detail.frames
         ],
         "problems": list(detail.problems),
+        "logs": [[log_line(line) for line in lines] for lines in detail.logs],
+    }
+
+
+def log_line(line: LogLine) -> dict[str, Any]:
+    """What a job's code has logged."""
+    return {"when": moment(line.when), "level": line.level, "logger": line.logger, "text": line.text}
+
+
+def job_stack(stack: Any) -> dict[str, Any] | None:
+    """Where a running job was when somebody asked; null if nobody has, or it has not answered yet."""
+    if stack is None:
+        return None
+    when, frames = stack
+    return {
+        "when": moment(when),
+        "frames": [
+            {"function": function, "file": file, "line": line, "source": source, "framework": framework}
+            for function, file, line, source, framework in frames
+        ],
+    }
+
+
+def branch(found: Branch, url: str) -> dict[str, Any]:
+    """A job that belongs to another one."""
+    return {
+        "@id": url,
+        "id": found.id,
+        "title": found.title,
+        "kind": found.kind,
+        "depth": found.depth,
+        "status": found.status,
+        "outcome": found.outcome,
+        "error": found.error,
     }
 
 

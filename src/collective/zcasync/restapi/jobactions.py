@@ -54,6 +54,7 @@ class JobActions(Jobs):
             "priority": self.priority,
             "delete": self.delete,
             "dismiss": self.dismiss,
+            "stack": self.stack,
         }
         if action not in verbs:
             raise BadRequest(f"action: {text_of(action, SHOWN)} is not allowed; it must be one of {', '.join(verbs)}.")
@@ -106,6 +107,12 @@ class JobActions(Jobs):
         """Forget a job that has ended, or was set aside."""
         self.demand(self.rights.changes(job), "delete this job")
         actions.delete(job, self.by)
+        return job
+
+    def stack(self, job: Any) -> Any:
+        """Ask a running job where it is; the job tells it within two seconds."""
+        self.demand(self.rights.changes(job), "see where this job is")
+        actions.ask_stack(job, self.by)
         return job
 
     def dismiss(self, job: Any) -> Any:

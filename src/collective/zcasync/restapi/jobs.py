@@ -2,6 +2,7 @@
 
 from collective.zcasync import jobdetail
 from collective.zcasync import joblists
+from collective.zcasync import jobtree
 from collective.zcasync import tasks
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.jobsearch import Search
@@ -53,8 +54,10 @@ class Jobs(JobsService):
         answer.update(data.job_facts(detail, self.translated))
         if manages:
             answer.update(data.job_inside(detail))
+            answer["stack"] = None if detail.row.broken else data.job_stack(job.stack)
         if manages or self.rights.is_own(job):
             answer["result"] = plain_result(job)
+        answer["family"] = [data.branch(one, self.url(one.id)) for one in jobtree.tree(job)]
         answer["actions"] = {name: self.url(row.id, name) for name in self.offered(job, detail)}
         return answer
 
@@ -70,6 +73,7 @@ class Jobs(JobsService):
             "run-now": waits,
             "reschedule": waits,
             "priority": waits,
+            "stack": manages and detail.row.state == joblists.RUNNING and not detail.row.claimed,
             "dismiss": self.rights.is_own(job) and job.outcome is not None,
         }
         return [name for name, offered in offers.items() if offered]
