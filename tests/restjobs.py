@@ -1,7 +1,8 @@
 """Tasks that REST's tests start, and jobs as they need them."""
 
-from collective.zcasync import api
+from collections.abc import Callable
 from collective.zcasync import claims
+from collective.zcasync.tasks import Task
 from collective.zcasync.testing import run_jobs
 from plone.app.testing import login
 from typing import Any
@@ -14,25 +15,40 @@ import transaction
 waits, goes_on = threading.Event(), threading.Event()
 
 
-@api.task(name="my.site.greet", title="Greet somebody", permission="View", visible=True)
+#: By name. They are registered while a test needs them only: other tests look at all tasks that there are.
+TASKS: dict[str, Task] = {}
+
+
+def task(**options: Any) -> Callable[[Callable[..., Any]], Task]:
+    """As api.task, but for the register."""
+
+    def make(handler: Callable[..., Any]) -> Task:
+        made = Task(handler, **options)
+        TASKS[made.name] = made
+        return made
+
+    return make
+
+
+@task(name="my.site.greet", title="Greet somebody", permission="View", visible=True)
 def greet(name: str, times: int = 1) -> str:
     """Say hello to somebody, so many times."""
     return " ".join([f"Hello {name}!"] * times)
 
 
-@api.task(name="my.site.clean", title="Clean up")
+@task(name="my.site.clean", title="Clean up")
 def clean(password: str = "") -> str:
     """What only managers start."""
     return "clean"
 
 
-@api.task(name="my.site.fail", title="Fail", permission="collective.zcasync.ManageJobs")
+@task(name="my.site.fail", title="Fail", permission="collective.zcasync.ManageJobs")
 def fail(path: str) -> None:
     """Raise an error."""
     raise ValueError(f"{path} does not work")
 
 
-@api.task(name="my.site.wait", title="Wait")
+@task(name="my.site.wait", title="Wait")
 def wait() -> str:
     """Run until the test says that it is enough."""
     logging.getLogger("my.site").warning("It waits")
@@ -50,7 +66,7 @@ class Thing:
     """What JSON cannot say."""
 
 
-@api.task(name="my.site.thing", title="Needs a thing", permission="View")
+@task(name="my.site.thing", title="Needs a thing", permission="View")
 def need(thing: Thing) -> None:
     """Cannot be started from outside."""
 

@@ -107,8 +107,7 @@ def payload(rest: Any) -> str:
 @pytest.fixture
 def site(functional: Any, functional_portal: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """As it is when the page begins: one job has run, one has failed, and a worker is registered."""
-    ours = {name: task for name, task in tasks.registry.items() if name.startswith(("my.site.", "collective.zcasync."))}
-    monkeypatch.setattr(tasks, "registry", ours)
+    monkeypatch.setattr(tasks, "registry", dict(restjobs.TASKS))
     applyProfile(functional_portal, "plone.restapi:default")
     queue = get_queues(functional_portal._p_jar)[""]
     queue.dispatchers.register(UUID)

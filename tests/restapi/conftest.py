@@ -1,5 +1,6 @@
 """A site with the product and plone.restapi, people in several roles, and a client for each of them."""
 
+from collective.zcasync import tasks
 from collective.zcasync.ploneapp.testing import FIXTURE
 from collective.zcasync.queue import get_queues
 from layers import layer_fixtures
@@ -13,7 +14,7 @@ from restclient import RestClient
 from typing import Any
 
 import pytest
-import restjobs  # noqa: F401 (its tasks)
+import restjobs
 import transaction
 
 PASSWORD = "only for tests"
@@ -46,6 +47,12 @@ REST = RestLayer()
 REST_FUNCTIONAL = FunctionalTesting(bases=(REST,), name="zcasync:RestFunctional")
 
 globals().update(layer_fixtures(((REST_FUNCTIONAL, "functional"),)))
+
+
+@pytest.fixture(autouse=True)
+def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, task in restjobs.TASKS.items():
+        monkeypatch.setitem(tasks.registry, name, task)
 
 
 @pytest.fixture
