@@ -252,7 +252,7 @@ def execution_items(taken: list[Any], active: bool, queue: str, ahead: bool = Fa
             *(job._p_oid, kind, job.token, job.neighbours, active or kind != "run", now),
             JobInfo(job, queue),
             job.task,
-            groups.bundle_of(job) if kind == "run" else None,
+            groups.bundle_of(job, ahead) if kind == "run" else None,
             cls=type(job),
             ahead=ahead,
         )

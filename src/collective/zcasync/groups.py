@@ -34,17 +34,18 @@ logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
 
 
-def bundle_of(job: Any) -> Any:
+def bundle_of(job: Any, ahead: bool = False) -> Any:
     """What a job that a claim has taken has in common with those whose transaction it may share: who put it, and where.
 
     None for one that runs by itself: its task is not ``groupable``, it may not run twice, has hooks of its own around
-    each attempt, or has failed or died before, so that others would suffer from it.
+    each attempt, or has failed or died before, so that others would suffer from it. ``ahead``: whether it is known that
+    it may run twice.
     """
     if not job.groupable or job.attempts or job.deaths or job.interrupted_by or job.goes_on or job._cursor is not None:
         return None
     if type(job).setUp is not Job.setUp or type(job).tearDown is not Job.tearDown:
         return None
-    return (job.group, job.user, job.context_data) if retry.retries_interruptions(job) else None
+    return (job.group, job.user, job.context_data) if ahead or retry.retries_interruptions(job) else None
 
 
 class Done(NamedTuple):

@@ -1,7 +1,6 @@
 """How claims keep the inboxes small, and what lies in them visible: they move it to backlogs, one for each group."""
 
 from collections.abc import Iterable
-from collective.zcasync.entries import group_of
 from collective.zcasync.entries import newest_keys
 from collective.zcasync.entries import Place
 from collective.zcasync.entries import place_rows
@@ -103,7 +102,8 @@ class Spilling(Moves):
             return None
         if readable and self._deep_in_lane(row):
             return None
-        place = Place("backlog", self.slot.backlog(group_of(job)), group_of(job))
+        group = job.group if readable else ""
+        place = Place("backlog", self.slot.backlog(group), group)
         if row.key in place.tree:
             return None  # keys are unique in a queue but for chance: then the job stays
         self.leave(row)
