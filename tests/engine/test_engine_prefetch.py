@@ -1,7 +1,9 @@
 """How many jobs are claimed ahead of free threads."""
 
 from collections.abc import Callable
+from collective.zcasync.entries import Item
 from collective.zcasync.job import Job
+from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.testing import wait_for_result
 from typing import Any
 
@@ -48,7 +50,12 @@ def test_where_nothing_is_claimed_ahead_a_claim_waits_for_the_other_threads_that
     assert pool.gathers(claim=0.02) is not None
     pool.prefetch = 32
     assert pool.gathers(claim=0.02) is None
-    pool.jobids[first] = None
+    pool.prefetch, pool.jobids[first] = 0, None
+    assert pool.gathers(claim=0.02) is None
+    job = Job(enginejobs.add, 1)
+    pool.waiting.extend(Item(b"a", "run", "", job.neighbours, True, now, JobInfo(job, "")) for _ in range(2))
+    assert pool.gathers(claim=0.02) is not None  # they have begun as good as
+    pool.waiting.clear()
 
 
 def test_a_dispatcher_knows_how_long_its_claims_take(queue: Any, dispatch: Callable[..., Any]) -> None:

@@ -127,7 +127,7 @@ class AgentThreadPool:
             return None
         with self._changed:
             began = [self._began[thread] for thread, oid in self.jobids.items() if oid is not None]
-            soon = [when for when in began if now - when < longest]
+            soon = [when for when in began if now - when < longest] + [now] * len(self.waiting)
             free = self.size - len(began) - len(self.waiting)
         return min(soon) + longest if 0 < free < GATHER * len(soon) else None
 
