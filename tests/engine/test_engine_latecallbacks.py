@@ -407,8 +407,8 @@ def test_a_callback_that_comes_right_after_the_end_is_left_to_those_who_then_own
     class Overtaken(callbackruns.Run):
         """Its thread sees, at its next look after the commit of the end, what another one has done since."""
 
-        def go(self) -> str:
-            ended = super().go()
+        def go(self, begun: bool = False) -> str:
+            ended = super().go(begun)
             if self.job.callable_name.endswith("add"):
                 add_callback()
                 self.manager.begin()

@@ -188,8 +188,10 @@ class Run:
         """Call the job's code, and store the outcome in the transaction of the changes."""
         job = self.job
         call, args, kwargs = job._resolved()
-        given = tuple(walk(arg, unshelve) for arg in self.args)  # for a callback, the result: perhaps content
-        result = outcomes.settle(call(*args, *given, **{**kwargs, **self.kwargs}), job, self.around)
+        if self.args or self.kwargs:  # for a callback, the result: perhaps content
+            args = (*args, *(walk(arg, unshelve) for arg in self.args))
+            kwargs = {**kwargs, **self.kwargs}
+        result = outcomes.settle(call(*args, **kwargs), job, self.around)
         self.stage, self.lost = "commit", result
         self._store(result)
 

@@ -227,7 +227,8 @@ class AgentThreadPool:
                 for item in own:
                     if self.dispatcher.neighbours.enter(item.who):
                         self._begin(me, item)
-                        self._open[me] = item.bundle, self._began[me], self._sizes.most(item) - 1
+                        if item.bundle is not None:
+                            self._open[me] = item.bundle, self._began[me], self._sizes.most(item) - 1
                         if self.prefetch and not self._asked and len(self.waiting) <= self._refill_at:
                             self._asked = True
                             self.dispatcher.claim_soon()
@@ -240,9 +241,9 @@ class AgentThreadPool:
     def _without_promised(self) -> tuple[Iterable[Item], bool]:
         """The jobs that wait, but for those that other threads will soon take up; whether there are such."""
         soon = time.monotonic() - SHORT
-        if self.mean is None or self.mean * groups.MOST > SHORT or not self._open:
-            return self.waiting, False
         open = [[*told] for thread, told in self._open.items() if told[2] > 0 and self._began[thread] > soon]
+        if not open or self.mean is None or self.mean * groups.MOST > SHORT:
+            return self.waiting, False
         own: list[Item] = []
         for item in self.waiting:
             for one in open:
