@@ -7,6 +7,7 @@ from collective.zcasync import series
 from collective.zcasync.ploneapp.settings import settings_of
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import Site
 from collective.zcasync.tasks import task
 from datetime import timedelta
 from math import sin
@@ -116,6 +117,25 @@ def test_texts_of_alarms_are_kept_as_text(functional: Any, queue: Any) -> None:
     assert not found[0].urgent
 
 
+def test_a_manager_of_the_root_is_led_to_the_overview_of_all_sites(functional: Any, queue: Any) -> None:
+    assert "in the ZMI" not in open_page(functional)
+    queue.parent.sites["77"] = Site("/other")
+    transaction.commit()
+    assert 'href="http://nohost/@@zcasync-overview"' in open_page(functional)
+
+
+def test_the_same_pages_are_at_the_root_beside_plone(functional: Any) -> None:
+    greet.put("somebody")
+    transaction.commit()
+    for page, text in (
+        ("@@zcasync-overview", "No dispatcher serves the queue. Jobs in it: 1."),
+        ("@@zcasync-jobs?state=waiting", "Greet somebody"),
+        ("@@zcasync-jobs?state=attention", "No job is in this state."),
+        ("@@zcasync-dispatchers", "No dispatcher has registered"),
+    ):
+        assert text in open_page(functional, f"../{page}")
+
+
 @pytest.mark.browser
 def test_it_fits_a_desktop_and_a_phone_and_keeps_itself_fresh(screen: Screen, acceptance: Any, dispatcher: Any) -> None:
     queue = get_queue(acceptance["portal"]._p_jar)
@@ -135,3 +155,25 @@ def test_it_fits_a_desktop_and_a_phone_and_keeps_itself_fresh(screen: Screen, ac
     expect(screen.page.locator("#zcasync-alarms")).to_contain_text("has waited for 2:00 h", timeout=20_000)
     expect(screen.page.locator("#zcasync-hours")).to_have_attribute("open", "")
     screen.picture("overview-alarm")
+    assert_rests_while_somebody_reads(screen, queue)
+
+
+#: What a browser tells of a tab to which somebody comes back; answers when the page has asked the server, if it does.
+COME_BACK = """async () => {
+    document.dispatchEvent(new Event("visibilitychange"));
+    await fetch(location.href);
+}"""
+
+
+def assert_rests_while_somebody_reads(screen: Screen, queue: Any) -> None:
+    """What is selected stays; when it is not any more, the page is fresh again."""
+    verdict = screen.page.locator("#zcasync-verdict")
+    verdict.select_text()
+    transaction.begin()
+    queue.paused = False
+    transaction.commit()
+    screen.page.evaluate(COME_BACK)
+    expect(verdict).to_contain_text("One thing needs attention.")
+    screen.page.evaluate("getSelection().removeAllRanges()")
+    screen.page.evaluate(COME_BACK)
+    expect(verdict).to_contain_text("All is well.", timeout=20_000)

@@ -39,6 +39,13 @@ class OverviewPage(PanelView):
         return f"{self.page_url('zcasync-jobs')}?{urlencode({'state': state})}"
 
     @property
+    def root_url(self) -> str:
+        """URL of the same for all sites, in the ZMI; empty for those who may not see it, or if there is one site."""
+        if not self.may_see_all or self.queues is None or len(self.queues.sites) < 2:
+            return ""
+        return f"{self.context.getPhysicalRoot().absolute_url()}/@@zcasync-overview"
+
+    @property
     def script_url(self) -> str:
         """URL of the script that keeps the page fresh."""
         return f"{self.site_url}/{REFRESH}"

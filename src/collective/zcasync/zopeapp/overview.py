@@ -67,7 +67,7 @@ class Chart:
 _STATES = {
     "waiting": joblists.WAITING,
     "unserved": joblists.WAITING,
-    "attention": joblists.SCHEDULED,
+    "attention": joblists.ATTENTION,
     "overdue": joblists.RUNNING,
     "quarantined": joblists.QUARANTINED,
     "failing": joblists.FAILED,
@@ -164,7 +164,7 @@ class Overview:
             Tile(
                 state=state,
                 label=self.translate(joblists.STATES[state]),
-                count=number_text(counts[state].number) + ("+" if counts[state].more else ""),
+                count=count_text(counts[state]),
                 alarming=state == joblists.QUARANTINED and counts[state].number > 0,
             )
             for state in ORDER
@@ -248,6 +248,11 @@ class Overview:
             )
             for span in reversed(activity.last_day(self.queues, minutes=ROW))
         ]
+
+
+def count_text(count: joblists.Count) -> str:
+    """A count for people; with a plus where it stopped counting."""
+    return number_text(count.number) + ("+" if count.more else "")
 
 
 def number_text(number: int) -> str:

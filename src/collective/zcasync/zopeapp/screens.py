@@ -156,19 +156,20 @@ class JobsScreen(Screen):
     def state(self) -> str:
         """The state that is asked for."""
         asked = self.request.form.get("state")
-        return asked if asked in joblists.STATES else joblists.RUNNING
+        return asked if asked in joblists.LISTS else joblists.RUNNING
 
     @property
     def tabs(self) -> list[Link]:
         """A link to each state, with its count."""
         counts = joblists.counts(self.queues)
+        picked = {name: joblists.count(self.queues, name) for name in joblists.LISTS if name not in counts}
         return [
             Link(
                 self.page_url(self.name, state=state),
-                f"{self.translate(label)} ({overview.number_text(counts[state].number)})",
+                f"{self.translate(label)} ({overview.count_text({**counts, **picked}[state])})",
                 state == self.state,
             )
-            for state, label in joblists.STATES.items()
+            for state, label in joblists.LISTS.items()
         ]
 
     @cached_property

@@ -29,5 +29,6 @@
   };
   const pause = () => Math.min(...parts().map((part) => Number(part.dataset.zcasyncRefresh) || 10)) * 1000;
   const go = () => parts().length && setTimeout(() => refresh().finally(go), pause());
+  document.addEventListener("visibilitychange", refresh); // at once for who comes back
   go();
 })();
