@@ -192,7 +192,7 @@ def test_a_job_that_dooms_its_transaction_fails_at_once(queue: Any, dispatch: An
 
 
 def test_a_job_whose_thread_dies_runs_again(queue: Any, dispatch: Any) -> None:
-    running = dispatch()
+    running = dispatch(threads=1)
     job = _put(queue, enginejobs.exit_once)
 
     assert wait_for_result(job) == "second time"

@@ -172,7 +172,7 @@ def test_a_skew_above_two_seconds_is_told_once_and_so_is_its_end(
 
 def test_a_dispatcher_pings_before_it_claims(queue: Any, dispatch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    ping, hold = DispatcherAgents.ping, Agent.hold_all_all
+    ping, hold = DispatcherAgents.ping, Agent.hold_all
 
     def noting_ping(self: Any, *args: Any) -> None:
         order.append("ping")

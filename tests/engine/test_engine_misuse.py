@@ -25,6 +25,7 @@ import enginejobs
 import logging
 import pytest
 import re
+import threading
 import tracemalloc
 import transaction
 import zope.component
@@ -188,6 +189,26 @@ def test_hundreds_of_queues_work_and_are_warned_about(queue: Any, connection: An
         "and 275 more of this kind, among them",
     ]
     assert any(what.startswith("there are 300 queues") for what in said)
+
+
+def test_a_thread_is_started_when_the_first_job_waits_for_it(queue: Any, connection: Any, dispatch: Any) -> None:
+    before = threading.active_count()
+    install(connection, tuple(f"queue{number}" for number in range(30)))
+    transaction.commit()
+    running = dispatch(threads=3)
+    transaction.begin()
+    pools = [pool for pools in running.dispatcher.queues.values() for pool in pools.values()]
+    assert sum(pool.size for pool in pools) >= 31 and threading.active_count() - before < 10
+
+    jobs = [queue.put(Job(enginejobs.wait, name)) for name in ("a", "b", "a")]
+    transaction.commit()
+    assert enginejobs.started["a"].wait(20) and enginejobs.started["b"].wait(20)
+    main = running.dispatcher.queues[""]["main"]
+    wait_until(queue, lambda: len(main.active()) == 3, what="that all run")
+    assert len(main.threads) == 3 and not any(pool.threads for pool in pools if pool is not main)
+    for name in ("a", "b"):
+        enginejobs.released[name].set()
+    assert [wait_for_result(job) for job in jobs] == ["a", "b", "a"]
 
 
 def test_a_large_argument_that_is_let_in_is_warned_about(queue: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,7 @@ def test_where_claims_are_slow_jobs_are_claimed_ahead_for_four_of_them(pool: Any
 
 def test_where_nothing_is_claimed_ahead_a_claim_waits_for_the_other_threads_that_run_short_jobs(pool: Any) -> None:
     now = time.monotonic()
-    first, second, _third = pool.threads
+    first, second = "first", "second"
     pool.prefetch, pool.mean = 0, 0.01
     pool.jobids[first], pool._began[first] = b"a", now
     pool.jobids[second], pool._began[second] = b"b", now
@@ -56,6 +56,7 @@ def test_where_nothing_is_claimed_ahead_a_claim_waits_for_the_other_threads_that
     pool.waiting.extend(Item(b"a", "run", "", job.neighbours, True, now, JobInfo(job, "")) for _ in range(2))
     assert pool.gathers(claim=0.02) is not None  # they have begun as good as
     pool.waiting.clear()
+    pool.jobids.clear()
 
 
 def test_a_dispatcher_knows_how_long_its_claims_take(queue: Any, dispatch: Callable[..., Any]) -> None:

@@ -71,14 +71,21 @@ class AgentThreadPool:
         return self.size
 
     def setSize(self, size: int) -> int:
-        """Have so many threads; return the difference. Threads beyond that end after their job."""
+        """Have so many threads once there is work for them; return the difference. Those beyond end after their job."""
         with self._changed:
             difference = size - self.size
             self.size = size
-            while len(self.threads) < size:
-                self._start()
+            self._start_for_waiting()
             self._changed.notify_all()
+        if difference > 0:
+            self.dispatcher.claim_soon()
         return difference
+
+    def _start_for_waiting(self) -> None:
+        """Hundreds of queues may have nothing to do: a thread is started when the first job waits for it."""
+        busy = sum(1 for oid in self.jobids.values() if oid is not None)
+        for _number in range(len(self.threads), min(self.size, busy + len(self.waiting))):
+            self._start()
 
     def _start(self) -> None:
         name = f"zcasync-{self.name}-{next(_numbers)}"
@@ -162,6 +169,7 @@ class AgentThreadPool:
         now = time.monotonic()
         with self._changed:
             self.waiting.extend(item._replace(since=now) for item in items)
+            self._start_for_waiting()
             self._asked = False
             self._changed.notify_all()
 
@@ -319,6 +327,7 @@ class AgentThreadPool:
             self._open.pop(me, None)
             if done.alone:
                 self.waiting.extendleft(item._replace(bundle=None, since=now) for item in reversed(done.alone))
+                self._start_for_waiting()
                 self._changed.notify_all()
         for item, report in done.ended:
             self._report(item, report)
