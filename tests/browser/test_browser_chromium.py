@@ -181,6 +181,7 @@ PAGES = {
     "policy-add": "@@zcasync-policy-add",
     "policy-delete": "@@zcasync-policy-delete?name=default",
     "settings": "@@zcasync-settings",
+    "who-may": "@@zcasync-who-may",
     "job-missing": "@@zcasync-job?id=77",
 }
 

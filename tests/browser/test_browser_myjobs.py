@@ -278,3 +278,62 @@ def test_a_site_with_much_to_do_is_looked_at_within_bounds(portal: Any, jane: Vi
             queue.put(make_job(work_unseen, (), {}))
     mine = put(prepare)
     assert joblists.row(mine).title in jane.open(PAGE)
+
+
+class TestMail:
+    @pytest.fixture
+    def sent(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+        monkeypatch.setattr(api.portal, "send_email", lambda **mail: sent.append(mail))
+        return sent
+
+    @pytest.fixture
+    def portal(self, portal: Any) -> Any:
+        api.user.get("jane").setMemberProperties({"email": "jane@example.org"})
+        transaction.commit()
+        return portal
+
+    def test_who_asks_for_it_gets_a_mail_when_a_job_has_ended(
+        self, portal: Any, jane: Visitor, sent: list[dict[str, Any]]
+    ) -> None:
+        put(prepare, "before")
+        jane.open(PAGE)
+        assert "You get a mail" in jane.press("mail")
+        put(prepare, "after")
+        put(fail_visibly)
+        put(work_unseen)
+        run(portal)
+        assert {mail["recipient"] for mail in sent} == {"jane@example.org"}
+        assert [mail["subject"] for mail in sent] == ["Done: Prepare a report", "Failed: Fail before all eyes"]
+        assert "no paper" in sent[1]["body"] and "@@zcasync-my-jobs" in sent[0]["body"]
+        jane.open(PAGE)
+        assert "send you no mail" in jane.press("mail")
+        put(prepare, "later")
+        run(portal)
+        assert len(sent) == 2
+
+    def test_it_is_not_offered_without_an_address_or_if_the_site_does_not_want_it(
+        self, portal: Any, jane: Visitor, john: Visitor, sent: list[dict[str, Any]]
+    ) -> None:
+        assert 'name="mail"' not in john.open(PAGE)
+        jane.open(PAGE)
+        jane.press("mail")
+        api.portal.set_registry_record("collective.zcasync.own_mail", False)
+        transaction.commit()
+        assert 'name="mail"' not in jane.open(PAGE)
+        put(prepare)
+        run(portal)
+        assert sent == []
+
+    def test_a_mail_that_cannot_be_sent_harms_no_job(
+        self, portal: Any, jane: Visitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(**mail: str) -> None:
+            raise ValueError("no mail server")
+
+        monkeypatch.setattr(api.portal, "send_email", refuse)
+        jane.open(PAGE)
+        jane.press("mail")
+        job = put(prepare, "done")
+        run(portal)
+        assert job.result == "done" and "no mail server" in caplog.text

@@ -23,6 +23,7 @@ from collective.zcasync.ownjobs import Owner
 from collective.zcasync.ownjobs import OwnJob
 from collective.zcasync.ownjobs import OwnJobs
 from collective.zcasync.ploneapp import desk
+from collective.zcasync.ploneapp import ownmail
 from collective.zcasync.ploneapp.users import person
 from collective.zcasync.tasks import registry
 from dataclasses import dataclass
@@ -128,6 +129,16 @@ class MyJobs(OwnJobsView):
         may = any(startable(self.context, task) for task in registry.values())
         return self.page_url("zcasync-tasks") if may else ""
 
+    @property
+    def offers_mail(self) -> bool:
+        """Whether the person can be told by mail."""
+        return bool(self.user and api.user.get_current().getProperty("email", "") and ownmail.offered(self.context))
+
+    @property
+    def wants_mail(self) -> bool:
+        """Whether the person has asked for it."""
+        return bool(desk.look_at(self.context, self.user).mail)
+
     @cached_property
     def active(self) -> list[OwnLine]:
         """What has not ended."""
@@ -196,6 +207,8 @@ class MyJobs(OwnJobsView):
             self._dismiss([form["dismiss"]])
         elif "dismiss_all" in form:
             self._dismiss(str(form.get("shown", "")).split())
+        elif "mail" in form and self.user:
+            self._set_mail(form["mail"] == "1")
         return self.request.response.redirect(self.url)
 
     def _cancel(self, id: Any) -> None:
@@ -209,6 +222,13 @@ class MyJobs(OwnJobsView):
             self.say(_("own_aside", default="It was set aside: ask those who run the site to look at it."), "error")
             return
         self.say(CANCEL_ANSWERS[answer], "warning" if answer == "finished" else "info")
+
+    def _set_mail(self, wanted: bool) -> None:
+        desk.take(self.context, self.user).mail = wanted
+        if wanted:
+            self.say(_("mail_on", default="You get a mail when a job that you start from now on has ended."))
+        else:
+            self.say(_("mail_off", default="Jobs that you start from now on send you no mail."))
 
     def _dismiss(self, ids: list[Any]) -> None:
         """Show these no more: of what was asked for, only what this person sees here."""

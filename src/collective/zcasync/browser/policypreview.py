@@ -10,6 +10,7 @@ from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
 from dataclasses import dataclass
+from datetime import datetime
 from datetime import timedelta
 from functools import cached_property
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
@@ -77,10 +78,18 @@ class Preview(PanelView):
                     seconds_text(seconds),
                     f"{seconds_text(shortest)} – {seconds_text(longest)}" if spread else "",
                     seconds_text(after.total_seconds()),
-                    self.moment(now + after),
+                    self._moment(now, now + after),
                 )
             )
         return found
+
+    def _moment(self, now: datetime, when: datetime) -> Moment | None:
+        """The time of an attempt: on this day to the second, as the first waits are short."""
+        told = self.moment(when)
+        here = when.astimezone(self.zone)
+        if told is not None and here.date() == now.astimezone(self.zone).date():
+            return Moment(f"{here:%H:%M:%S}", told.iso)
+        return told
 
     @property
     def end(self) -> str:

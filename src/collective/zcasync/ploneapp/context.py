@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.ploneapp import csrf
+from collective.zcasync.ploneapp import ownmail
 from collective.zcasync.ploneapp import purging
 from collective.zcasync.ploneapp import references
 from collective.zcasync.ploneapp import refusals
@@ -70,6 +71,7 @@ class JobContext:
             sites.check_database(job, sites.current_site())
         csrf.guard(getRequest(), job, records)
         job.where = references.place_of(job)
+        ownmail.at_put(job)
         if job.group in job.queue.held_groups:
             path = dict(job.context_data).get("site", "")
             job._p_jar.transaction_manager.get().addAfterCommitHook(_held, (job.id, job.task, path))

@@ -78,3 +78,14 @@ class ISettings(Interface):
         missing_value="",
         default="",
     )
+
+    own_mail = schema.Bool(
+        title=_("label_own_mail", default="Mail about own jobs"),
+        description=_(
+            "help_own_mail",
+            default="Whether people may ask, on the page My jobs, for a mail when a job has ended that they start from"
+            " then on.",
+        ),
+        required=False,
+        default=True,
+    )
