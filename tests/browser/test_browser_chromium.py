@@ -128,6 +128,20 @@ def test_a_changed_policy_holds_for_a_job_that_waits(screen: Screen, acceptance:
     assert [job.getRetryPolicy().policy.attempts for job in waiting] == [3]
 
 
+def test_the_preview_of_a_policy_follows_what_is_typed(screen: Screen, acceptance: Any) -> None:
+    screen.open("@@zcasync-policy?name=default")
+    preview = screen.page.locator("#zcasync-preview")
+    expect(preview).to_contain_text("150 ms")
+    for label, value in (("Attempts", "3"), ("First wait (seconds)", "30"), ("Growth", "2"), ("Jitter", "0")):
+        screen.page.get_by_label(label).first.fill(value)
+    expect(preview).to_contain_text("1:00 min", timeout=PATIENCE)
+    expect(preview).to_contain_text("the job ends as failed")
+    screen.page.get_by_label("Growth").first.fill("x")
+    expect(preview).to_contain_text("do not go together", timeout=PATIENCE)
+    transaction.begin()
+    assert get_queues(acceptance["portal"]._p_jar).policies["default"].attempts == 25
+
+
 def test_site_setup_leads_to_every_page_and_back(screen: Screen) -> None:
     screen.open("@@overview-controlpanel")
     screen.follow("Background jobs")

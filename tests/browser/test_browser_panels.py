@@ -34,7 +34,7 @@ VIEWED = (
 MANAGED = (
     *("@@zcasync-policies", "@@zcasync-policy?name=default", "@@zcasync-policy-add"),
     *("@@zcasync-policy-delete?name=default", "@@zcasync-settings", "@@zcasync-queue-add"),
-    *("@@zcasync-queue-settings?name=", "@@zcasync-who-may"),
+    "@@zcasync-queue-settings?name=",
 )
 
 #: People of the site, by name, with their role. Reviewers may view jobs here, and no more.

@@ -92,16 +92,18 @@ class PolicyUse:
         return " and ".join(told) or "nobody uses it"
 
 
-def policy_use(queues: Any, name: str) -> PolicyUse:
-    """Who uses the policy of that name. No structure tells it, so only LOOK jobs of each kind are looked at."""
+def policy_use(queues: Any, name: str, look: int | None = None) -> PolicyUse:
+    """Who uses the policy of that name. No structure tells it, so only ``look`` jobs (LOOK) of each kind are looked
+    at."""
+    look = LOOK if look is None else look
     wanted: set[str | None] = {name, None, ""} if name == DEFAULT_POLICY else {name}
     named = tuple(sorted(task.name for task in tasks.registry.values() if task.policy in wanted))
     number, more = 0, False
     for queue in joblists.all_queues(queues):
-        for jobs in _held(queue):
+        for jobs in _held(queue, look):
             looked = [_names(job, wanted) for job in jobs]
             number += sum(looked)
-            more = more or len(looked) == LOOK
+            more = more or len(looked) == look
     return PolicyUse(named, Count(number, more))
 
 
@@ -110,9 +112,9 @@ def _names(job: Any, wanted: set[str | None]) -> bool:
     return not is_broken(job) and job.outcome is None and (job.retry_policy_factory or job.policy) in wanted
 
 
-def _held(queue: Any) -> Iterator[Iterator[Any]]:
-    """What has not ended, in the ways in which a queue can be read; LOOK jobs of each at most."""
-    return (islice(jobs, LOOK) for jobs in _places(queue))
+def _held(queue: Any, look: int) -> Iterator[Iterator[Any]]:
+    """What has not ended, in the ways in which a queue can be read; so many jobs of each at most."""
+    return (islice(jobs, look) for jobs in _places(queue))
 
 
 def _places(queue: Any) -> Iterator[Iterator[Any]]:

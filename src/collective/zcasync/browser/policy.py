@@ -27,6 +27,9 @@ from zope.interface import Invalid
 
 import hashlib
 
+#: Jobs of each kind in each queue that the pages look at for who uses a policy; the deletion itself looks at more.
+LOOK = 1_000
+
 #: The fields of a policy in their order.
 NUMBERS = ("attempts", "first_wait", "growth", "longest_wait", "jitter", "age_limit", "log_every")
 
@@ -78,7 +81,7 @@ class PolicyForm(PanelForm, form.EditForm):
     @cached_property
     def use(self) -> policyactions.PolicyUse:
         """Which tasks and jobs name the policy."""
-        return policyactions.policy_use(self.queues, self.name)
+        return policyactions.policy_use(self.queues, self.name, LOOK)
 
     def getContent(self) -> dict[str, Any]:
         """The numbers as a dict, for z3c.form."""
