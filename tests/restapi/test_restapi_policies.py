@@ -65,3 +65,16 @@ def test_what_makes_no_sense_is_refused_with_its_value(queues: Any, admin: Any, 
     assert said in answer.message
     assert "mail" not in queues.policies
     assert "Say which policy" in admin("PATCH", "@background-policies", {}).message
+
+
+def test_a_policy_becomes_again_what_is_shipped(queues: Any, root: Any) -> None:
+    before = root("GET", "@background-policies/default").json
+    root("PATCH", "@background-policies/default", {"attempts": 2, "rules": []})
+    told = root("POST", "@background-policies/default/reset").json
+    assert (told["attempts"], told["rules"]) == (before["attempts"], before["rules"]) != (2, [])
+    root("POST", "@background-policies", {"name": "mail"})
+    answer = root("POST", "@background-policies/mail/reset")
+    assert (answer.status, answer.json["type"]) == (409, "Conflict")
+    assert "ships no retry policy 'mail'; it ships default" in answer.message
+    assert root("POST", "@background-policies/default/explode").status == 404
+    assert root("POST", "@background-policies/gone/reset").status == 404

@@ -16,12 +16,17 @@ def test_a_queue_is_made_changed_and_removed(portal: Any, queues: Any, admin: An
     assert (answer.json["owner"], answer.json["retention_days"], answer.json["may_edit"]) == ("site", 2, True)
     quotas = [{"name": "io", "size": 2}]
     agents = [{"role": "worker", "name": "main", "size": 4, "weight": 2}]
-    told = admin("PATCH", url, {"paused": True, "failed_days": 3, "quotas": quotas, "agents": agents}).json
-    assert (told["paused"], told["failed_days"]) == (True, 3)
+    told = admin(
+        "PATCH",
+        url,
+        {"paused": True, "failed_days": 3, "default_priority": 2, "time_limit": 60, "quotas": quotas, "agents": agents},
+    ).json
+    assert (told["paused"], told["failed_days"], told["default_priority"], told["time_limit"]) == (True, 3, 2, 60)
     assert told["quotas"] == [{"name": "io", "size": 2, "filled": False}]
     assert told["agents"] == [{"role": "worker", "name": "main", "size": 4, "weight": 2, "prefetch": 32}]
     nothing = {"quotas": [{"name": "io", "size": None}], "agents": [{"role": "worker", "name": "main", "size": None}]}
-    told = admin("PATCH", url, {"paused": False, **nothing}).json
+    told = admin("PATCH", url, {"paused": False, "time_limit": None, **nothing}).json
+    assert told["time_limit"] is None
     assert (told["paused"], told["quotas"], told["agents"]) == (False, [], [])
     assert [item["name"] for item in admin("GET", "@background-queues").json["items"]] == ["default", "mail"]
     assert admin("DELETE", url).status == 204
@@ -118,3 +123,20 @@ def test_the_log_tells_who_changed_what(queues: Any, admin: Any, caplog: pytest.
         "POST '@background-queues' over REST, on request of /plone/acl_users:admin",
         "PATCH '@background-queues/mail' over REST, on request of /plone/acl_users:admin",
     ]
+
+
+def test_one_switch_pauses_the_jobs_of_the_site_and_another_all_queues(queues: Any, admin: Any, root: Any) -> None:
+    assert admin("GET", "@background-queues").json["site_paused"] is False
+    assert admin("PATCH", "@background-queues", {"site_paused": True}).json["site_paused"] is True
+    assert len(queues[""].held_groups) == 1
+    assert admin("PATCH", "@background-queues", {"site_paused": False}).json["site_paused"] is False
+    assert queues[""].held_groups == ()
+    assert admin("PATCH", "@background-queues", {"all_paused": True}).status == 401
+    assert [item["paused"] for item in root("PATCH", "@background-queues", {"all_paused": True}).json["items"]] == [
+        True
+    ]
+    assert [item["paused"] for item in root("PATCH", "@background-queues", {"all_paused": False}).json["items"]] == [
+        False
+    ]
+    assert admin("PATCH", "@background-queues", {"site_paused": 1}).status == 400
+    assert admin("PATCH", "@background-queues", {"paused": True}).status == 400

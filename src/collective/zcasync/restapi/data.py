@@ -149,6 +149,8 @@ def queue_line(row: QueueRow, url: str, mine: str, may_edit: bool, queue: Any) -
         "retention_days": queue.retention_days,
         "failed_days": queue.failed_days,
         "retention_jobs": queue.retention_jobs,
+        "default_priority": queue.default_priority,
+        "time_limit": queue.time_limit,
         "quotas": [{"name": one.name, "size": one.size, "filled": one.filled} for one in row.quotas],
         "agents": [
             {"role": one.role, "name": one.name, "size": one.size, "weight": one.weight, "prefetch": one.prefetch}

@@ -5,12 +5,14 @@ from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.configuredpolicy import RULE_FIELDS
 from collective.zcasync.exceptions import PolicyNotFound
 from collective.zcasync.jsonvalues import SHOWN
+from collective.zcasync.ploneapp.shipped import shipped_policies
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.errors import Conflict
 from collective.zcasync.restapi.service import JobsService
 from typing import Any
 from zExceptions import BadRequest
+from zExceptions import NotFound
 
 #: The numbers of a policy.
 NUMBERS = tuple(ConfiguredPolicy("any").numbers())
@@ -34,7 +36,7 @@ class Policies(JobsService):
         """The policy that the path names."""
         if not self.path:
             raise BadRequest(f"Say which policy is meant: {self.url('NAME')}.")
-        (name,) = self.path
+        name = self.path[0]
         found: ConfiguredPolicy | None = self.queues.policies.get(name)
         if found is None:
             known = ", ".join(self.queues.policies) or "none"
@@ -84,13 +86,15 @@ class PoliciesGet(Policies):
 
 
 class PoliciesPost(Policies):
-    """Make a policy, which then belongs to the site."""
+    """Make a policy, which then belongs to the site; or make one again what the add-on ships."""
 
-    most = 0
+    most = 2
 
     def reply(self) -> Any:
         """See Service."""
         self.permit_writing()
+        if self.path:
+            return self._reset()
         self.refuse_others("name", "rules", *NUMBERS)
         name = self.take("name", str, required=True)
         policy = policyactions.create_policy(
@@ -98,6 +102,17 @@ class PoliciesPost(Policies):
         )
         self.request.response.setStatus(201)
         self.request.response.setHeader("Location", self.url(name))
+        return self.told(policy)
+
+    def _reset(self) -> Any:
+        if self.path[1:] != ["reset"]:
+            raise NotFound(f"There is nothing at {self.said()!r}; POST {self.url(self.path[0], 'reset')}.")
+        policy = self.editable()
+        self.refuse_others()
+        shipped = shipped_policies()
+        if policy.name not in shipped:
+            raise Conflict(f"The add-on ships no retry policy {policy.name!r}; it ships {', '.join(shipped)}.")
+        policyactions.change_policy(policy, **shipped[policy.name])
         return self.told(policy)
 
 

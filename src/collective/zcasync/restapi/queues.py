@@ -4,6 +4,7 @@ from collective.zcasync import actions
 from collective.zcasync import joblists
 from collective.zcasync import queueactions
 from collective.zcasync.jsonvalues import SHOWN
+from collective.zcasync.ploneapp.sites import path_of
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
@@ -28,6 +29,17 @@ class Queues(JobsService):
         """A stored queue as JSON."""
         return next(self.told(row) for row in joblists.queues(self.queues) if row.name == queue.name)
 
+    def all(self) -> dict[str, Any]:
+        """All queues, and whether the site's jobs are paused in them."""
+        rows = joblists.queues(self.queues)
+        site = self.queues.sites.get(self.rights.group)
+        return {
+            "@id": self.url(),
+            "items": [self.told(row) for row in rows],
+            "items_total": len(rows),
+            "site_paused": site is not None and site.paused,
+        }
+
     def named(self) -> Any:
         """The queue that the path names."""
         if not self.path:
@@ -48,8 +60,7 @@ class QueuesGet(Queues):
         """See Service."""
         if self.path:
             return self.told_of(self.named())
-        rows = joblists.queues(self.queues)
-        return {"@id": self.url(), "items": [self.told(row) for row in rows], "items_total": len(rows)}
+        return self.all()
 
 
 class QueuesPost(Queues):
@@ -72,11 +83,17 @@ class QueuesPost(Queues):
 
 
 class QueuesPatch(Queues):
-    """Pause or resume a queue, change its numbers, its quotas and its agents; null removes one of these."""
+    """Pause or resume a queue, change its numbers, its quotas and its agents; null removes one of these.
+
+    Without a name: pause or resume the jobs of the site in all queues, or all queues.
+    """
 
     def reply(self) -> Any:
         """See Service."""
         self.permit_writing()
+        if not self.path:
+            self._switch()
+            return self.all()
         queue = self.editable()
         self.refuse_others("paused", "quotas", "agents", *queueactions.QUEUE_NUMBERS)
         paused = self.take("paused", bool)
@@ -89,6 +106,18 @@ class QueuesPatch(Queues):
         if paused is not None and paused != queue.paused:
             (actions.pause_queue if paused else actions.resume_queue)(queue)
         return self.told_of(queue)
+
+    def _switch(self) -> None:
+        """One switch for everything of the site, or of all sites."""
+        self.refuse_others("site_paused", "all_paused")
+        if "all_paused" in self.body:
+            self.demand(self.rights.rules_all, "pause what belongs to all sites")
+            queueactions.pause_all(self.queues, self.take("all_paused", bool))
+        if "site_paused" in self.body:
+            if self.take("site_paused", bool):
+                queueactions.pause_site(self.queues, self.rights.group, path_of(self.context))
+            else:
+                queueactions.resume_site(self.queues, self.rights.group)
 
     def _quota(self, queue: Any, wanted: Any) -> None:
         _check_keys("quotas", wanted, ("name", "size"))
