@@ -1,6 +1,7 @@
 """Jobs over REST: lists, one job, and what can be done with them."""
 
 from collective.zcasync import joblists
+from collective.zcasync import tasks
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.testing import wait_for_result
@@ -356,3 +357,20 @@ def test_a_job_is_told_with_those_that_belong_to_it(portal: Any, queues: Any, ad
     assert (branch["kind"], branch["depth"], branch["title"]) == ("callback", 1, "restjobs.after")
     answer = admin("GET", branch["@id"])
     assert [one["id"] for one in answer.json["family"]] == [job.id]
+
+
+def test_a_failed_job_is_retried_with_other_arguments(
+    portal: Any, queues: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = failed(portal, "member")
+    url = f"@background-jobs/{job.id}/retry"
+    answer = admin("POST", url, {"arguments": {"path": 5}})
+    assert (answer.status, "path: 5 is not a text" in answer.message) == (400, True)
+    told = admin("POST", url, {"arguments": {"path": "/b"}}).json
+    assert (told["arguments"], told["user"], told["retry_of"]) == ([{"name": "path", "value": "'/b'"}], "admin", job.id)
+    assert admin("POST", url, {"arguments": {"path": "/c"}}).status == 409
+    other = put_as(portal, "admin", greet, "Ada")
+    admin("POST", f"@background-jobs/{other.id}/cancel")
+    monkeypatch.delitem(tasks.registry, "my.site.greet")
+    answer = admin("POST", f"@background-jobs/{other.id}/retry", {"arguments": {"name": "Bob"}})
+    assert (answer.status, "is of no task that you may start" in answer.message) == (404, True)

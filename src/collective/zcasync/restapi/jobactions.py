@@ -2,7 +2,10 @@
 
 from collective.zcasync import actions
 from collective.zcasync import joblists
+from collective.zcasync import taskarguments
+from collective.zcasync import tasks
 from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import TaskNotFound
 from collective.zcasync.jsonvalues import fit
 from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
@@ -76,9 +79,19 @@ class JobActions(Jobs):
         return job
 
     def retry(self, job: Any) -> Any:
-        """Put the job once more; the new one is answered."""
+        """Put the job once more, with other arguments if the body has some; the new one is answered.
+
+        With others it is a job of the one who asks, who must be allowed to start its task.
+        """
         self.demand(self.rights.changes(job), "retry this job")
-        return actions.retry(job, self.by)
+        given = self.take("arguments", dict)
+        if given is None:
+            return actions.retry(job, self.by)
+        task = tasks.registry.get(job.task)
+        if task is None or not self.rights.may_start(task):
+            raise TaskNotFound(f"Job {job.id} is of no task that you may start, so its arguments cannot be changed.")
+        args, kwargs = taskarguments.checked(task, given)
+        return actions.retry_changed(job, task, args, kwargs, self.by)
 
     def release(self, job: Any) -> Any:
         """Let a job that was set aside run again."""
@@ -140,7 +153,7 @@ class JobsPost(JobActions):
         id, action = self.path
         verb = self.verb(action)
         job = self.job(id)
-        self.refuse_others(*_needs(action))
+        self.refuse_others(*_needs(action), *(("arguments",) if action == "retry" else ()))
         if action == "delete":
             verb(job)
             return self.reply_no_content()
