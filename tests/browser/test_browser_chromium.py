@@ -104,6 +104,31 @@ def test_a_traceback_unfolds_the_calls_of_installed_packages(screen: Screen, dis
     expect(folded).to_have_attribute("open", "")
 
 
+def test_without_javascript_all_jobs_of_one_cause_are_retried_and_one_is_deleted(
+    plain_screen: Screen, acceptance: Any, dispatcher: Any
+) -> None:
+    screen = plain_screen
+    put_with_the_form(screen, "no-such-a\nno-such-b\nno-such-c")
+    screen.open("@@zcasync-jobs?state=failed")
+    screen.reload_until("3 jobs")
+    screen.follow("NoDescription in describe")
+    screen.sees("3 found among the entries")
+    screen.page.locator("#zcasync-everything").check()
+    screen.press("button[name=verb][value=retry]")
+    screen.sees("Put all jobs that match the search once more?")
+    screen.press("#zcasync-sure")
+    screen.reload_until("{'retried': 3}")
+
+    screen.open("@@zcasync-jobs?state=failed")
+    screen.reload_until("6 jobs")
+    screen.page.locator("input[name='ids:list']").first.check()
+    screen.press("button[name=verb][value=delete]")
+    screen.sees("This cannot be undone")
+    screen.press("#zcasync-sure")
+    screen.sees("Jobs deleted: 1.")
+    assert counts(acceptance)["failed"] == 5
+
+
 def test_a_waiting_job_is_cancelled(screen: Screen, acceptance: Any) -> None:
     put_with_the_form(screen, "pip")
     screen.open("@@zcasync-jobs?state=waiting")
@@ -184,6 +209,8 @@ PAGES = {
     "jobs-waiting": "@@zcasync-jobs?state=waiting",
     "jobs-finished": "@@zcasync-jobs?state=finished",
     "jobs-failed": "@@zcasync-jobs?state=failed",
+    "jobs-search": "@@zcasync-jobs?state=failed&error=installed",
+    "jobs-attention": "@@zcasync-jobs?state=attention",
     "queues": "@@zcasync-queues",
     "queue": "@@zcasync-queue?name=",
     "queue-settings": "@@zcasync-queue-settings?name=",

@@ -91,6 +91,23 @@ class TestLog:
         assert "zcasync-logs" not in page_of(siteadmin, paint.put("red"))
 
 
+class TestLinks:
+    def test_user_queue_and_dispatcher_lead_to_their_pages(self, portal: Any, siteadmin: Visitor) -> None:
+        job = TestStack().running(portal)
+        job.agent.parent.process = {"role": "worker", "host": "apple", "pid": 4711}
+        transaction.commit()
+        page = page_of(siteadmin, job)
+        assert ">worker apple 4711</a>" in page and "@@zcasync-dispatchers" in page
+        assert "@@zcasync-queues" in page.partition("zcasync-about")[2]
+        assert "@@user-information?userid=test_user_1_" in page
+
+    def test_a_user_who_is_gone_is_named_without_a_link(self, portal: Any, siteadmin: Visitor) -> None:
+        job = paint.put("red")
+        job.user = "/plone/acl_users:gone"
+        transaction.commit()
+        assert "@@user-information?userid=gone" not in page_of(siteadmin, job)
+
+
 class TestTree:
     def test_callbacks_are_shown_below_their_job_and_lead_back_to_it(self, portal: Any, siteadmin: Visitor) -> None:
         job = paint.put("red")
@@ -164,6 +181,10 @@ class TestRetryWithOtherArguments:
         assert form.getControl(name="form.widgets.layers").value == "2"
         assert form.getControl(name="form.widgets.tools").value == '["brush"]'
         assert "t0ps3cret" not in siteadmin.contents
+        form.getControl(name="form.widgets.colour").value = "red"
+        siteadmin.press("form.buttons.cancel")
+        assert f"@@zcasync-job?id={job.id}" in form.url and not job.retried_as
+        form.getLink("Retry with other arguments").click()
         form.getControl(name="form.widgets.colour").value = "red"
         siteadmin.press("form.buttons.start")
         new = jobs.job(job.retried_as)

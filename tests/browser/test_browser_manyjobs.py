@@ -264,6 +264,24 @@ class TestChange:
             "siteadmin",
         )
 
+    def test_all_jobs_that_are_tried_again_are_run_now_and_no_others_that_are_scheduled(
+        self, portal: Any, siteadmin: Visitor
+    ) -> None:
+        planned, again = put(feed, "cat", "dog", begin_after=clock.utcnow() + timedelta(hours=1))
+        again.attempts = 1
+        queue = get_queues(portal._p_jar)[""]
+        assert queue.claim() is None
+        queue.claim()  # both are moved to those for later
+        transaction.commit()
+        page = siteadmin.open("@@zcasync-jobs?state=retrying")
+        assert page.count("Feed an animal</a>") == 1
+        siteadmin.browser.getControl(name="everything").value = ["1"]
+        push(siteadmin, "run")
+        confirm(siteadmin)
+        (many,) = [job for job in queue if job.task.endswith("change_jobs")]
+        assert (many.args[1], dict(many.kwargs)["search"]) == (("scheduled",), {"attempts": 1})
+        assert planned.begin_after > clock.utcnow()
+
     def test_jobs_that_vanished_or_ended_meanwhile_are_told(self, portal: Any, siteadmin: Visitor) -> None:
         first, second = put(wash, "cat", "dog")
         run(portal)

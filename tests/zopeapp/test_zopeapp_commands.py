@@ -375,6 +375,7 @@ class TestChanging:
         assert ask(shared, "cancel-all", "waiting") == (0, {"cancelled": waits, "stopping": 0})
         shared.manager.begin()
         assert shared.job("WAITING").outcome == "cancelled"
+        assert [(what, by) for _when, what, by in shared.job("WAITING").attempt_log] == [("by_cancel", "zcasync")]
         assert ask(shared, "retry-all", "waiting")[0] == 2
 
     def test_retry_puts_a_failed_job_again(self, shared: Site, ask: Any) -> None:

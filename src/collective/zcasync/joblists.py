@@ -118,16 +118,18 @@ def jobs(
     """Jobs of one of LISTS: those that wait in the order in which they are offered, finished ones newest first.
 
     ``oldest``: finished ones oldest first. ``start``: how many that fit are left out. ``skip``: how many entries of the
-    list are not even looked at: the ``next`` of the page before. A page looks at LOOK_LIMIT entries beyond ``start``.
+    list are not even looked at: the ``next`` of the page before. A search looks at LOOK_LIMIT entries beyond ``start``,
+    a list of which the structures do not know all that fits at half as many: such a page opens at a click.
     """
     if wanted not in LISTS:
         raise InvalidValueError(f"{wanted!r} is not a state of jobs; use one of {', '.join(LISTS)}")
     start, skip = max(0, start), max(0, skip)
+    most = start + (LOOK_LIMIT if search else LOOK_LIMIT // 2)
     looked = fitting = 0
     rows: list[JobRow] = []
     found = islice(entries(source, wanted, group, queue, search, oldest), skip, None)
     for entry in found:
-        if looked >= LOOK_LIMIT + start:
+        if looked >= most:
             return Page(tuple(rows), start, complete=False, looked=looked, next=skip + looked)
         if entry.fits(group, search):
             fitting += 1

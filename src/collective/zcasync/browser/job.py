@@ -1,5 +1,6 @@
 """The page about one job: what it is, what happened to it, and what can be done with it."""
 
+from AccessControl import getSecurityManager
 from collective.zcasync import actions
 from collective.zcasync import clock
 from collective.zcasync import jobdetail
@@ -7,6 +8,14 @@ from collective.zcasync import joblists
 from collective.zcasync import jobtree
 from collective.zcasync.browser.calls import Calls
 from collective.zcasync.browser.calls import folded
+from collective.zcasync.browser.jobparts import Action
+from collective.zcasync.browser.jobparts import BranchLine
+from collective.zcasync.browser.jobparts import CANCEL_ANSWERS
+from collective.zcasync.browser.jobparts import EventLine
+from collective.zcasync.browser.jobparts import Fact
+from collective.zcasync.browser.jobparts import KINDS
+from collective.zcasync.browser.jobparts import LogRow
+from collective.zcasync.browser.jobparts import OUTCOMES
 from collective.zcasync.browser.jobs import duration
 from collective.zcasync.browser.jobs import user_name
 from collective.zcasync.browser.jobtexts import BADGES
@@ -24,95 +33,15 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import Frame
 from collective.zcasync.tasks import registry
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from plone import api
 from typing import Any
 from urllib.parse import urlencode
 from zExceptions import Forbidden
 
-#: What the user is told after a cancel, by its answer.
-CANCEL_ANSWERS = {
-    "cancelled": _("said_cancelled", default="The job was cancelled."),
-    "stopping": _("said_stopping", default="The job runs already. It was asked to stop at its next checkpoint."),
-    "finished": _("said_finished", default="The job had ended before it could be cancelled."),
-}
-
-#: Where another job of the tree stands to this one.
-KINDS = {
-    "main": _("kind_main", default="Belongs to"),
-    "sequence": _("kind_sequence", default="Part of"),
-    "part": _("kind_part", default="Part"),
-    "awaited": _("kind_awaited", default="Waits for"),
-    "callback": _("kind_callback", default="Callback"),
-}
-
-#: What the tree says of a job: its outcome, or how far it is.
-OUTCOMES = {
-    "succeeded": joblists.STATES[joblists.FINISHED],
-    "failed": joblists.STATES[joblists.FAILED],
-    "cancelled": joblists.STATES[joblists.CANCELLED],
-    "pending": joblists.STATES[joblists.WAITING],
-    "new": _("status_new", default="Not begun"),
-    "assigned": joblists.STATES[joblists.RUNNING],
-    "active": joblists.STATES[joblists.RUNNING],
-    "callback": joblists.STATES[joblists.RUNNING],
-}
-
 #: How long the page waits for a running job's answer, loading itself each second.
 STACK_PATIENCE = timedelta(seconds=10)
-
-
-@dataclass(frozen=True)
-class Action:
-    """A button."""
-
-    name: str
-    label: Any
-    css: str
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One line of the description of a job."""
-
-    label: Any
-    text: str
-    url: str = ""
-
-
-@dataclass(frozen=True)
-class EventLine:
-    """One line of the timeline."""
-
-    label: Any
-    time: Moment | None
-    text: str
-    #: Time since the event before.
-    after: str = ""
-
-
-@dataclass(frozen=True)
-class LogRow:
-    """One line of the log."""
-
-    time: Moment | None
-    level: str
-    logger: str
-    text: str
-
-
-@dataclass(frozen=True)
-class BranchLine:
-    """Another job of the tree."""
-
-    url: str
-    title: str
-    kind: Any
-    state: Any
-    badge: str
-    style: str
-    error: str
 
 
 class JobPage(PanelView):
@@ -205,9 +134,10 @@ class JobPage(PanelView):
         facts = [
             Fact(_("fact_id", default="Id"), row.id),
             Fact(_("fact_task", default="Task"), row.task),
-            Fact(_("fact_user", default="User"), user_name(row.user)),
+            Fact(_("fact_user", default="User"), user_name(row.user), self._user_url()),
             self._object_fact(),
-            Fact(_("fact_queue", default="Queue"), self._queue_text()),
+            Fact(_("fact_queue", default="Queue"), self._queue_text(), self.page_url("zcasync-queues")),
+            self._dispatcher_fact(),
             Fact(_("fact_agent", default="Agent"), row.detail if row.state == joblists.RUNNING else ""),
             Fact(_("fact_policy", default="Retry policy"), detail.policy, self._policy_url()),
             Fact(_("fact_quotas", default="Quotas"), ", ".join(detail.quotas)),
@@ -376,6 +306,24 @@ class JobPage(PanelView):
         if not name or name not in self.queues.policies or not self.may_manage:
             return ""
         return f"{self.page_url('zcasync-policy')}?{urlencode({'name': name})}"
+
+    def _user_url(self) -> str:
+        """Where the user's properties are, for those who may see them."""
+        name = user_name(self.row.user)
+        may = getSecurityManager().checkPermission("Plone Site Setup: Users and Groups", self.context)
+        if not may or not name or api.user.get(userid=name) is None:
+            return ""
+        return f"{self.page_url('user-information')}?{urlencode({'userid': name})}"
+
+    def _dispatcher_fact(self) -> Fact:
+        """Who runs the job or has run it: host and process, as it has registered; else its UUID."""
+        label = _("fact_dispatcher", default="Dispatcher")
+        agent = None if self.row.broken else self._job.agent
+        one = None if agent is None else agent.parent
+        if one is None:
+            return Fact(label, "")
+        told = " ".join(str(one.process[name]) for name in ("role", "host", "pid") if one.process.get(name))
+        return Fact(label, told or one.name, self.page_url("zcasync-dispatchers"))
 
     def _object_fact(self) -> Fact:
         link = ObjectLinks(self.context, self.request, [self.row.path]).get(self.row.path)

@@ -55,6 +55,16 @@ class RetryForm(StartForm):
             shown[name] = json.dumps(value, ensure_ascii=False) if isinstance(self.fields[name].field, Json) else value
         return shown
 
+    @property
+    def description(self) -> Any:
+        """What will happen."""
+        return _("retry_changed_help", default="Puts this job once more with other arguments. The new one runs as you.")
+
+    @property
+    def back_url(self) -> str:
+        """Where one came from: the job."""
+        return self.page._job_url(self.page.row.id)
+
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Put the new job in place of the old one."""
         assert self.task is not None
@@ -64,8 +74,7 @@ class RetryForm(StartForm):
         """Back to the job if it cannot be retried so (any more)."""
         if self.task is None:
             self.say(_("not_changeable", default="This job cannot be retried with other arguments."), "error")
-            url = self.page._job_url(self.page.row.id) if self.page.found else self.page_url("zcasync-jobs")
-            self.request.response.redirect(url)
+            self.request.response.redirect(self.back_url if self.page.found else self.page_url("zcasync-jobs"))
             return
         super().update()
 
@@ -74,3 +83,4 @@ class RetryPage(StartPage, PanelFormWrapper):
     """The form in its frame."""
 
     form = RetryForm
+    section = "zcasync-jobs"  # type: ignore[assignment]

@@ -91,6 +91,11 @@ class StartForm(StartPage, PanelForm, form.Form):
         self.say(_("task_started", default="The job was put. It begins as soon as a job thread is free."))
         self.request.response.redirect(self._next_url(job))
 
+    @property
+    def back_url(self) -> str:
+        """Where one came from: the list."""
+        return self.page_url("zcasync-tasks")
+
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Put the job."""
         assert self.task is not None
@@ -98,8 +103,8 @@ class StartForm(StartPage, PanelForm, form.Form):
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
     def handle_cancel(self, action: Any) -> None:
-        """Back to the list."""
-        self.request.response.redirect(self.page_url("zcasync-tasks"))
+        """Back to where one came from."""
+        self.request.response.redirect(self.back_url)
 
     def updateActions(self) -> None:
         """Colours of the buttons."""

@@ -23,6 +23,9 @@ from typing import Any
 import pdb
 import transaction
 
+#: Who asks, in the timelines of jobs.
+ME = "zcasync"
+
 
 def cancel(place: Opened, ids: Iterable[str]) -> Answer:
     """End jobs that have not started, and ask those that run to stop."""
@@ -31,13 +34,13 @@ def cancel(place: Opened, ids: Iterable[str]) -> Answer:
         "stopping": "asked to stop; it ends at its next checkpoint",
         "finished": "has ended already",
     }
-    found = _each(place, ids, actions.cancel)
+    found = _each(place, ids, lambda job: actions.cancel(job, ME))
     return Answer(found, [f"Job {id}: {words[answer]}" for id, answer in found.items()])
 
 
 def retry(place: Opened, ids: Iterable[str]) -> Answer:
     """Put failed or cancelled jobs once more."""
-    found = _each(place, ids, lambda job: actions.retry(job).id)
+    found = _each(place, ids, lambda job: actions.retry(job, ME).id)
     return Answer(found, [f"Job {id}: put again as job {new}" for id, new in found.items()])
 
 
@@ -50,7 +53,7 @@ def cancel_all(
 ) -> Answer:
     """Cancel all jobs that match."""
     done = bulk.cancel_all(
-        place.connection, tuple(states) or bulk.CANCELLABLE[:2], **_matching(place, queue, site, task)
+        place.connection, tuple(states) or bulk.CANCELLABLE[:2], by=ME, **_matching(place, queue, site, task)
     )
     return _many(done, {"cancelled": "cancelled", "stopping": "asked to stop"})
 
@@ -63,7 +66,9 @@ def retry_all(
     task: str | None = None,
 ) -> Answer:
     """Put all jobs that match once more."""
-    done = bulk.retry_all(place.connection, tuple(states) or bulk.RETRIABLE[:1], **_matching(place, queue, site, task))
+    done = bulk.retry_all(
+        place.connection, tuple(states) or bulk.RETRIABLE[:1], by=ME, **_matching(place, queue, site, task)
+    )
     return _many(done, {"retried": "put again", "refused": "could not be put again"})
 
 
@@ -75,7 +80,7 @@ def release(place: Opened, ids: Sequence[str], group: str | None = None) -> Answ
     def change() -> dict[str, Any]:
         if group is not None:
             actions.release_group(place.connection, group)
-        return {id: actions.release(joblists.find(place.connection, id)).id for id in ids}
+        return {id: actions.release(joblists.find(place.connection, id), ME).id for id in ids}
 
     found = actions.commit(place.connection, change)
     lines = [f"Job {id}: waits again" for id in found]
@@ -86,7 +91,7 @@ def release(place: Opened, ids: Sequence[str], group: str | None = None) -> Answ
 
 def discard(place: Opened, ids: Iterable[str]) -> Answer:
     """Remove jobs that were set aside, for good."""
-    found = _each(place, ids, actions.discard)
+    found = _each(place, ids, lambda job: actions.discard(job, ME))
     return Answer(list(found), [f"Job {id}: discarded" for id in found])
 
 

@@ -80,8 +80,8 @@ def jobs(
         for state in wanted
     }
     data = {
-        state: {"jobs": [asdict(row) for row in page.rows], "more": page.more, "complete": page.complete}
-        | ({} if page.complete else {"next": page.next})
+        state: {"jobs": [asdict(row) for row in page.rows], "more": page.more}
+        | ({} if page.complete else {"complete": False, "next": page.next})
         for state, page in pages.items()
     }
     blocks: list[str | Table] = []
