@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collective.zcasync import clock
+from collective.zcasync import policyactions
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import seconds_text
@@ -62,12 +63,7 @@ class Preview(PanelView):
         assert self.policy is not None
         numbers = self.policy.numbers()
         found, after, now = [], timedelta(0), clock.utcnow()
-        for failures in range(1, SHOWN + 1):
-            if numbers["attempts"] is not None and failures >= numbers["attempts"]:
-                break
-            if numbers["age_limit"] is not None and after.total_seconds() > numbers["age_limit"]:
-                break
-            wait = self.policy.wait(failures, numbers, lambda low, high: 0.0)
+        for failures, wait in enumerate(policyactions.waits(self.policy, SHOWN), 1):
             after += wait
             seconds = wait.total_seconds()
             spread = seconds * numbers["jitter"]
