@@ -1,8 +1,13 @@
 """Who puts into a queue that nobody serves is told so, now and then; who puts where somebody works is not."""
 
+from collective.zcasync import clock
+from collective.zcasync import doctor
 from collective.zcasync import events
 from collective.zcasync import inprocess
+from collective.zcasync import instanceuuid
 from collective.zcasync.job import Job
+from datetime import timedelta
+from enginejobs import make_agent
 from typing import Any
 
 import enginejobs
@@ -58,3 +63,22 @@ def test_a_dispatcher_of_this_process_that_serves_another_queue_is_none_for_this
     dispatch(queues=["other"])
     put(queue)
     assert warnings(caplog) == 1
+
+
+@pytest.mark.parametrize("sign", ["its process is gone", "it has said nothing for long"])
+def test_a_dispatcher_that_was_killed_serves_nobody_before_it_is_buried(
+    sign: str, queue: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    da = make_agent(queue).parent
+    put(queue)
+    assert da.activated is not None and warnings(caplog) == 0
+    if sign == "its process is gone":
+        da.process = {**instanceuuid.process_identity(), "started": 1}
+    else:
+        da.activated = da.last_ping.value = clock.utcnow() - timedelta(minutes=5)
+    transaction.commit()
+    put(queue)
+
+    assert warnings(caplog) == 1 and da.dead
+    told = {finding.kind: finding.what for finding in doctor.examine(queue)}
+    assert "no-dispatcher" in told and told["silent"].endswith("its process is gone") is sign.startswith("its process")

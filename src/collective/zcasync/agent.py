@@ -158,7 +158,7 @@ class Agent(Base):
     def choose(self) -> Any:
         """What ``claimJob`` takes, before the agent holds it."""
         da, queue = self.parent, self.queue
-        if da is None or da.activated is None or da.dead or len(self) >= self.places:
+        if da is None or da.activated is None or da.silent or len(self) >= self.places:
             return None
         queue._v_slot = self.slot  # so that what is counted is counted for this dispatcher
         try:

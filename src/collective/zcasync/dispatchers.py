@@ -4,6 +4,7 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import events
+from collective.zcasync import instanceuuid
 from collective.zcasync import series
 from collective.zcasync import takeover
 from collective.zcasync.exceptions import InvalidTypeError
@@ -115,6 +116,11 @@ class DispatcherAgents(Base):
 
     @property
     def dead(self) -> bool:
+        """Whether it is silent, or known from here to have no process any more. For display, until it is buried."""
+        return self.silent or bool(self.process) and instanceuuid.process_is_gone(self.process) is True
+
+    @property
+    def silent(self) -> bool:
         """Whether the last ping is too long ago by this clock. For display: takeovers go by pings that stand still."""
         newest = max((when for when in (self.last_ping.value, self.activated) if when is not None), default=None)
         return newest is not None and newest + self.ping_death_interval < clock.utcnow()
@@ -291,6 +297,10 @@ class Dispatchers(Base):
     def active(self) -> list[DispatcherAgents]:
         """The active ones, in the order of their UUIDs."""
         return [da for da in self.values() if da.activated is not None]
+
+    def serves(self) -> bool:
+        """Whether one of the active ones is alive, as far as can be seen from here."""
+        return any(da.activated is not None and not da.dead for da in self.values())
 
     def __getitem__(self, uuid: uuidlib.UUID) -> DispatcherAgents:
         if uuid not in self:

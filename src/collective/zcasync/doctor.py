@@ -126,7 +126,8 @@ def _of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
         if da.dead:
             yield Finding(
                 "silent",
-                f"{where} has said nothing since {da.last_ping.value or da.activated:%Y-%m-%d %H:%M:%S} UTC",
+                f"{where} has said nothing since {da.last_ping.value or da.activated:%Y-%m-%d %H:%M:%S} UTC"
+                f"{'' if da.silent else ', and its process is gone'}",
                 "another dispatcher takes its jobs over; if none runs, start one; if its process still lives, look why"
                 " it cannot reach the database",
                 queue.name,

@@ -195,7 +195,7 @@ def tell_put_at_commit(queue: Any, job: Any) -> None:
         txn.addAfterCommitHook(tell_puts, (puts,))
     ids = puts.get((queue.name, job.task))
     if ids is None:
-        if not queue.dispatchers.active():
+        if not queue.dispatchers.serves():
             txn.addAfterCommitHook(_tell_unserved, (job.id, job.task, queue.name, queue._p_jar.db(), queue._p_oid))
         ids = puts[queue.name, job.task] = []
     ids.append(job.id)
@@ -232,7 +232,7 @@ def _is_served(db: Any, oid: bytes, queue: str) -> bool:
     connection = db.open(manager)
     try:
         manager.begin()
-        return bool(connection.get(oid).dispatchers.active())
+        return bool(connection.get(oid).dispatchers.serves())
     finally:
         manager.abort()
         connection.close()
