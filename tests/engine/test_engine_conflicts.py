@@ -31,4 +31,6 @@ def test_putting_and_claiming_processes_hardly_ever_conflict_and_lose_no_job(
     assert (found["lost"], found["run_twice"]) == (0, 0)
     assert found["puts"] > 20
     assert found["putters"] * found["puts"] < 1.5, "of the requests one at most had to be repeated"
-    assert found["claims"] < 0.25, "five times what is wanted on a machine that does nothing else"
+    # Five times what is wanted on a machine that does nothing else; ten times where claims chase each put, since a
+    # process that is held up looks in vain for what another has taken meanwhile.
+    assert found["claims"] < (0.25 if full else 0.5)
