@@ -5,6 +5,7 @@ from collective.zcasync.browser.policyfields import rules_text
 from collective.zcasync.ploneapp.shipped import shipped_policies
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import task
+from plone import api
 from plone.app.testing import SITE_OWNER_NAME
 from plone.app.testing import SITE_OWNER_PASSWORD
 from typing import Any
@@ -118,6 +119,15 @@ class TestPreview:
         numbers |= dict(part.split("=") for part in query.split("&"))
         path = "&".join(f"form.widgets.{name}={value}" for name, value in numbers.items())
         assert said in admin.open(f"@@zcasync-policy-preview?{path}")
+
+    def test_what_is_typed_is_read_as_the_readers_language_writes_it(self, admin: Visitor) -> None:
+        numbers = {"attempts": "5", "first_wait": "1,5", "growth": "2", "longest_wait": "60", "jitter": "0"}
+        path = "&".join(f"form.widgets.{name}={value}" for name, value in numbers.items())
+        api.portal.set_registry_record("plone.available_languages", ["de"])
+        api.portal.set_registry_record("plone.default_language", "de")
+        transaction.commit()
+        contents = admin.open(f"@@zcasync-policy-preview?{path}")
+        assert "1.5 s" in contents and "3.0 s" in contents
 
 
 class TestUse:

@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import cached_property
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
+from zope.i18n.format import NumberParseError
 
 #: Attempts that are shown.
 SHOWN = 10
@@ -54,7 +55,7 @@ class Preview(PanelView):
         try:
             numbers = check_numbers(**(self._typed() if self.given is None else dict(self.given)))
             return ConfiguredPolicy("preview", **numbers)
-        except (InvalidValueError, ValueError):
+        except (InvalidValueError, NumberParseError, ValueError):
             return None
 
     @cached_property
@@ -95,12 +96,15 @@ class Preview(PanelView):
         return self.translate(_("preview_end", default="If it fails then too, the job ends as failed."))
 
     def _typed(self) -> dict[str, Any]:
+        """What was typed, written as the reader's language writes numbers: 0.5 in English, 0,5 in German."""
         form = self.request.form
+        formatter = self.request.locale.numbers.getFormatter("decimal")
         numbers: dict[str, Any] = {}
         for name in FIELDS:
-            text = str(form.get(f"form.widgets.{name}", "")).replace(",", "").strip()
+            text = str(form.get(f"form.widgets.{name}", "")).strip()
             if text:
-                numbers[name] = int(text) if name == "attempts" else float(text)
+                value = float(formatter.parse(text))
+                numbers[name] = int(value) if name == "attempts" and value.is_integer() else value
             elif name in ("attempts", "age_limit"):
                 numbers[name] = None
             else:
