@@ -1,4 +1,5 @@
-"""A process for tests: one dispatcher on a ZEO server, without Zope. Run with the server's address and options in JSON.
+"""A process for tests: one dispatcher on a ZEO server, without Zope. Run with the server's address and options in JSON;
+without a host, the second part of the address is the dsn of a database in PostgreSQL.
 
 ``ping``, ``death``: seconds. ``kill``: where the process kills itself, by name. ``hide``: a module that this process
 does not find. All other options are the dispatcher's. SIGTERM stops it cleanly, SIGHUP lets it only say that it leaves.
@@ -94,7 +95,7 @@ def main(host: str, port: str, told: str) -> None:
         threadpool.AHEAD = 10.0  # so that there are groups, however slow the machine is
     if "uuid" in options:
         options["uuid"] = uuid.UUID(options["uuid"])
-    db = ZODB.DB(ZEO.client((host, int(port)), wait_timeout=options.pop("wait", 30)), pool_size=20)
+    db = _open(host, port, options.pop("wait", 30))
     over, running = threading.Event(), start(db, **options)
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_leave, args=(running,), daemon=True).start())
@@ -106,6 +107,14 @@ def main(host: str, port: str, told: str) -> None:
     db.close()
     _say("stopped")
     os._exit(0)
+
+
+def _open(host: str, port: str, wait: int) -> Any:
+    if not host:
+        from postgresserver import open_at  # most workers do without, and begin sooner
+
+        return open_at(port)
+    return ZODB.DB(ZEO.client((host, int(port)), wait_timeout=wait), pool_size=20)
 
 
 def _leave(running: Any) -> None:

@@ -92,9 +92,14 @@ class PostgresServer:
 
     def open(self, database: str) -> Any:
         """The ZODB in a database, as another process would open it."""
-        options = Options(keep_history=False, cache_local_mb=10, driver="psycopg2")
-        adapter = PostgreSQLAdapter(dsn=self.dsn(database), options=options)
-        return ZODB.DB(RelStorage(adapter, options=options), pool_size=20)
+        return open_at(self.dsn(database))
+
+
+def open_at(dsn: str) -> Any:
+    """The ZODB in a database of a running server."""
+    options = Options(keep_history=False, cache_local_mb=10, driver="psycopg2")
+    adapter = PostgreSQLAdapter(dsn=dsn, options=options)
+    return ZODB.DB(RelStorage(adapter, options=options), pool_size=20)
 
 
 @contextmanager

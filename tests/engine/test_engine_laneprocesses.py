@@ -9,6 +9,8 @@ from pathlib import Path
 from serverprocess import PATIENCE
 from serverprocess import ServerProcess
 from typing import Any
+from workerplace import Place
+from workerplace import PostgresPlace
 from zeoprocess import ZEOProcess
 
 import filejobs
@@ -20,20 +22,24 @@ pytestmark = pytest.mark.processes
 WAIT = 2 * PATIENCE
 
 
-@pytest.fixture
-def zeo(tmp_path: Path) -> Iterator[ZEOProcess]:
-    with ZEOProcess(tmp_path) as server:
-        yield server
+@pytest.fixture(params=["zeo", "relstorage"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "zeo":
+        made: Place = ZEOProcess(tmp_path)
+    else:
+        made = PostgresPlace(tmp_path, *(request.getfixturevalue(name) for name in ("postgres", "postgres_database")))
+    with made:
+        yield made
 
 
 @pytest.fixture
-def queue(zeo: ZEOProcess) -> Iterator[Any]:
-    with zeo.queue() as queue:
+def queue(place: Place) -> Iterator[Any]:
+    with place.queue() as queue:
         yield queue
 
 
-def workers(zeo: ZEOProcess, count: int, **options: Any) -> list[ServerProcess]:
-    found = [zeo.worker(**options) for _number in range(count)]
+def workers(place: Place, count: int, **options: Any) -> list[ServerProcess]:
+    found = [place.worker(**options) for _number in range(count)]
     for worker in found:
         worker.wait_for("^ready")
     return found
@@ -55,9 +61,9 @@ def counted(jobs: list[Any]) -> list[int]:
 
 @pytest.mark.parametrize("lane", ["content", ""], ids=["said", "learned"])
 def test_jobs_that_change_one_object_are_done_once_and_quickly_by_two_processes(
-    lane: str, zeo: ZEOProcess, queue: Any, tmp_path: Path
+    lane: str, place: Place, queue: Any, tmp_path: Path
 ) -> None:
-    pids = {worker.pid for worker in workers(zeo, 2, threads=2)}
+    pids = {worker.pid for worker in workers(place, 2, threads=2)}
     content = put_counting(queue, 40, lane)
     others = [queue.put(Job(filejobs.stay, str(tmp_path / "stay"), str(tmp_path / "go"))) for _number in range(3)]
     transaction.commit()
@@ -79,9 +85,9 @@ def test_jobs_that_change_one_object_are_done_once_and_quickly_by_two_processes(
 
 
 def test_the_other_process_goes_on_with_the_lane_of_one_that_is_killed(
-    zeo: ZEOProcess, queue: Any, tmp_path: Path
+    place: Place, queue: Any, tmp_path: Path
 ) -> None:
-    both = workers(zeo, 2, threads=2)
+    both = workers(place, 2, threads=2)
     first = queue.put(Job(filejobs.stay, str(tmp_path / "stay"), str(tmp_path / "go")))
     first.lane = "content"
     transaction.commit()
