@@ -194,7 +194,7 @@ def test_a_put_names_its_inbox_so_that_nobody_has_to_ask_what_has_changed(
     watcher = hearing(dispatch, db).dispatcher.watcher
     until(lambda: not watcher._look.is_set(), "what came before is looked at")
     asked: list[bool] = []
-    monkeypatch.setattr(watcher, "_look", type("Look", (), {"set": lambda self: asked.append(True)})())
+    monkeypatch.setattr(watcher._look, "set", lambda: asked.append(True))
     notify.switch_on(other)
     put_by(other, Job(enginejobs.wait))
 
