@@ -1,5 +1,6 @@
 """My jobs through the publisher: each person sees the own jobs and nobody else's, and acts on those only."""
 
+from collective.zcasync import jobdetail
 from collective.zcasync import joblists
 from collective.zcasync import ownjobs
 from collective.zcasync.exceptions import StopRequested
@@ -204,6 +205,7 @@ class TestButtons:
         jane.open(PAGE)
         assert "The job was cancelled" in jane.press("cancel")
         assert job.outcome == "cancelled"
+        assert ("by_cancel", "jane") in [(event.what, event.text) for event in jobdetail.timeline(job)]
 
     def test_what_has_ended_is_dismissed_one_by_one_or_all_at_once(self, portal: Any, jane: Visitor) -> None:
         for text in ("first", "second", "third"):

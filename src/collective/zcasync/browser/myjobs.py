@@ -217,7 +217,7 @@ class MyJobs(OwnJobsView):
             self.say(_("own_missing", default="That job is not among yours any more."), "error")
             return
         try:
-            answer = actions.cancel(job)
+            answer = actions.cancel(job, self.user_id)
         except BadStatusError:
             self.say(_("own_aside", default="It was set aside: ask those who run the site to look at it."), "error")
             return
