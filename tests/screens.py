@@ -1,5 +1,6 @@
 """A browser window as a person uses it: log in, open a page, read it, press a button, take a picture."""
 
+from axe_playwright_python.sync_playwright import Axe
 from dataclasses import dataclass
 from pathlib import Path
 from playwright.sync_api import expect
@@ -9,6 +10,9 @@ from plone.app.testing import SITE_OWNER_PASSWORD
 
 #: Widths at which every page is looked at: a desktop and a small phone.
 WIDTHS = {"desktop": 1280, "phone": 360}
+
+#: Finds what keeps people out of a page.
+AXE = Axe()
 
 
 @dataclass
@@ -60,10 +64,30 @@ class Screen:
         raise AssertionError(f"{text!r} did not appear on {self.page.url}:\n{self.text}")
 
     def picture(self, name: str) -> None:
-        """Keep a picture of the whole page at each width; its body must not be wider than the window."""
+        """Keep pictures of the page, with which nothing may be wrong."""
+        assert not self.look(name)
+
+    def look(self, name: str) -> list[str]:
+        """Keep a picture of the whole page at each width; what is wrong there: it does not fit, or keeps people out."""
+        wrong = []
+        self.pictures.mkdir(parents=True, exist_ok=True)
         for what, width in WIDTHS.items():
             self.page.set_viewport_size({"width": width, "height": 900})
-            self.pictures.mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=self.pictures / f"{name}-{what}.png", full_page=True)
-            assert self.page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} overflows at {width}"
+            taken = self.page.evaluate("document.documentElement.scrollWidth")
+            wrong += [f"{name} takes {taken} pixels of {width}"] if taken > width else []
+            wrong += [f"{name} at {width}: {barrier}" for barrier in self.barriers()]
         self.page.set_viewport_size({"width": WIDTHS["desktop"], "height": 900})
+        return wrong
+
+    def barriers(self) -> list[str]:
+        """What axe calls serious or critical in the page's content; the frame and the ZMI's colours are not ours."""
+        zmi = not self.page.locator("#content").count()
+        rules = {"color-contrast": {"enabled": not zmi}}
+        found = AXE.run(self.page, "main" if zmi else "#content", {"resultTypes": ["violations"], "rules": rules})
+        return [
+            f"{finding['id']}: {node['html']} {node['failureSummary']}"
+            for finding in found.response["violations"]
+            if finding["impact"] in ("serious", "critical")
+            for node in finding["nodes"]
+        ]

@@ -204,42 +204,6 @@ def test_the_add_on_is_removed_and_installed_again_with_jobs_waiting(
     assert counts(acceptance) == {"finished": 2}
 
 
-#: Every page, with the name of its pictures.
-PAGES = {
-    "jobs-waiting": "@@zcasync-jobs?state=waiting",
-    "jobs-finished": "@@zcasync-jobs?state=finished",
-    "jobs-failed": "@@zcasync-jobs?state=failed",
-    "jobs-search": "@@zcasync-jobs?state=failed&error=installed",
-    "jobs-attention": "@@zcasync-jobs?state=attention",
-    "queues": "@@zcasync-queues",
-    "queue": "@@zcasync-queue?name=",
-    "queue-settings": "@@zcasync-queue-settings?name=",
-    "queue-add": "@@zcasync-queue-add",
-    "tasks": "@@zcasync-tasks",
-    "task": "@@zcasync-task?name=collective.zcasync.demo.tasks.rehearse",
-    "policies": "@@zcasync-policies",
-    "policy": "@@zcasync-policy?name=default",
-    "policy-add": "@@zcasync-policy-add",
-    "policy-delete": "@@zcasync-policy-delete?name=default",
-    "settings": "@@zcasync-settings",
-    "who-may": "@@zcasync-who-may",
-    "job-missing": "@@zcasync-job?id=77",
-}
-
-
-def test_every_page_fits_a_desktop_and_a_phone(screen: Screen, dispatcher: Any) -> None:
-    put_with_the_form(screen)
-    screen.open("@@zcasync-jobs?state=finished")
-    screen.reload_until("Report on the imported distributions")
-    for name, path in PAGES.items():
-        screen.open(path)
-        screen.picture(name)
-    for state in ("finished", "failed"):
-        screen.open(f"@@zcasync-jobs?state={state}")
-        screen.follow("Import a distribution's description")
-        screen.picture(f"job-{state}")
-
-
 def put_own(screen: Screen, acceptance: Any, task: Any, *args: Any) -> Any:
     """Put a job as the person at the browser, as a request of hers does."""
     transaction.begin()
