@@ -171,6 +171,19 @@ class TestSearch:
         siteadmin.browser.getLink("Finished").click()
         assert "task=feed" in siteadmin.browser.url
 
+    def test_behind_the_last_page_with_a_number_the_list_goes_on_without(
+        self, portal: Any, siteadmin: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listing, "PAGE_SIZE", 2)
+        monkeypatch.setattr(listing, "LAST_START", 2)
+        put(feed, "cat", "dog", "hen", "cow", "pig")
+        page = siteadmin.open("@@zcasync-jobs?state=waiting")
+        assert "b_start:int=2" in page and "b_start:int=4" not in page and "Look further" not in page
+        page = siteadmin.open("@@zcasync-jobs?state=waiting&b_start=900000")
+        assert page.count("Feed an animal</a>") == 2 and "b_start:int=4" not in page
+        siteadmin.browser.getLink("Look further").click()
+        assert siteadmin.contents.count("Feed an animal</a>") == 1
+
     def test_finished_jobs_come_in_either_order(self, portal: Any, siteadmin: Visitor) -> None:
         for task_ in (wash, feed):
             put(task_, "cat")

@@ -257,7 +257,7 @@ class TestSites:
     def test_a_list_that_would_have_to_look_at_too_much_says_that_it_is_not_complete(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(joblists, "LOOK_LIMIT", 3)
+        monkeypatch.setattr(joblists, "PAGE_LOOK", 3)
         for _number in range(5):
             place.put(send_letter, "a", group="02")
         page = joblists.jobs(place.look(), joblists.WAITING, group="01")

@@ -30,8 +30,12 @@ from typing import NamedTuple
 #: Jobs of one site that are counted one by one; from there on "or more".
 COUNT_LIMIT = 1_000
 
-#: Entries that a count looks at, at most, one by one.
-COUNT_LOOK = 2_000
+#: Entries whose jobs a count loads, at most; then "or more" too. Several such counts stand on one page.
+COUNT_LOOK = 1_000
+
+#: Waiting jobs of a site's own places that a count loads: cancelled ones lie among them until a claim comes. Of more
+#: it is not said so exactly, and only their keys are read.
+COUNT_EXACT = 100
 
 #: Newest entries of each inbox that are looked at for cancelled jobs: no claim takes them out while nobody is at work.
 UNSWEPT_LOOK = 8
@@ -46,6 +50,8 @@ class Entry(NamedTuple):
     due: datetime | None = None
     #: What else has to hold of the job, for the list in which it was looked for.
     only: Callable[[Any], bool] | None = None
+    #: Whether its place belongs to the site whose jobs are looked for, so that the job need not be asked.
+    own: bool = False
 
     def fits(self, group: str | None, search: Search = NOTHING) -> bool:
         """Whether the job belongs into a list of that site's jobs, for which somebody looks. This loads its record."""
@@ -74,7 +80,8 @@ def entries(
 
 def _of_list(queue: Any, wanted: str, group: str | None, search: Search, oldest: bool) -> Iterator[Entry]:
     if wanted == WAITING:
-        yield from (Entry(found, WAITING) for _key, found in queue.waiting(group=group))
+        for row in queue.waiting_rows(group):
+            yield Entry(row.job, WAITING, own=row.place.kind in ("backlog", "lane"))
         yield from (Entry(found, WAITING, why) for why, found in queue.parked_jobs())
     elif wanted == SCHEDULED:
         yield from (Entry(found, SCHEDULED, due=due) for due, found in queue.later_jobs(search.span))
@@ -157,11 +164,15 @@ def _stored_counts(source: Any, name: str | None) -> dict[str, Count]:
 
 def _counted(found: Iterator[Entry], group: str | None) -> Count:
     """Count one by one, up to the limit."""
-    number = 0
-    for looked, entry in enumerate(found):
+    number = looked = 0
+    for entry in found:
         if number == COUNT_LIMIT or looked == COUNT_LOOK:
             return Count(number, more=True)
-        number += entry.fits(group)
+        if entry.own and number >= COUNT_EXACT:
+            number += 1
+        else:
+            looked += 1
+            number += entry.fits(group)
     return Count(number)
 
 

@@ -86,8 +86,11 @@ __all__ = (
     "unswept",
 )
 
-#: Entries that a page looks at, at most, when it picks out the jobs of one site; it says so if that was not enough.
+#: Entries that a search looks at, at most; it says so if that was not enough.
 LOOK_LIMIT = 10_000
+
+#: The same of a page that picks out what a list is about, or the jobs of one site: it opens at a click.
+PAGE_LOOK = 2_000
 
 #: Characters of the error's line in a list.
 ERROR_LIMIT = 300
@@ -119,12 +122,12 @@ def jobs(
 
     ``oldest``: finished ones oldest first. ``start``: how many that fit are left out. ``skip``: how many entries of the
     list are not even looked at: the ``next`` of the page before. A search looks at LOOK_LIMIT entries beyond ``start``,
-    a list of which the structures do not know all that fits at half as many: such a page opens at a click.
+    a list of which the structures do not know all that fits at PAGE_LOOK.
     """
     if wanted not in LISTS:
         raise InvalidValueError(f"{wanted!r} is not a state of jobs; use one of {', '.join(LISTS)}")
     start, skip = max(0, start), max(0, skip)
-    most = start + (LOOK_LIMIT if search else LOOK_LIMIT // 2)
+    most = start + (LOOK_LIMIT if search else PAGE_LOOK)
     looked = fitting = 0
     rows: list[JobRow] = []
     found = islice(entries(source, wanted, group, queue, search, oldest), skip, None)

@@ -129,6 +129,12 @@ class Places(Base):
 
         ``group``: without what lies in the backlogs and lanes of other groups.
         """
+        for row in self.waiting_rows(group):
+            if after is None or row.key > after:
+                yield row.key, row.job
+
+    def waiting_rows(self, group: str | None = None) -> Iterator[entries.Row]:
+        """The same, each with the place where it lies."""
         places = [
             place
             for place in self.places(range(len(self.inboxes)), None, None)
@@ -136,10 +142,7 @@ class Places(Base):
             or place.kind in ("backlog", "lane")
             and (group is None or place.name == group)
         ]
-        rows = map(entries.place_rows, places)
-        for row in heapq.merge(*rows, key=lambda row: row.key):
-            if after is None or row.key > after:
-                yield row.key, row.job
+        yield from heapq.merge(*map(entries.place_rows, places), key=lambda row: row.key)
 
     def later_jobs(self, span: Span = ALWAYS) -> Iterator[tuple[datetime, Any]]:
         """(time, job) of the jobs that wait for a time in that span, the soonest first."""

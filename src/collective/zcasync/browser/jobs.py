@@ -30,6 +30,9 @@ from urllib.parse import urlencode
 #: Jobs on one page.
 PAGE_SIZE = 50
 
+#: Where the last page with a number begins: for each the jobs before it are looked at. The list goes on without.
+LAST_START = 99 * PAGE_SIZE
+
 #: Kinds of failures that are shown above the failed jobs.
 MOST_CAUSES = 20
 
@@ -190,7 +193,8 @@ class Jobs(PanelView):
     @property
     def next_url(self) -> str:
         """URL that goes on behind what this page has looked at; empty at the end, and where there are pages."""
-        goes_on = not self.page.complete or (self.page.more and not self.has_pages)
+        ends = not self.has_pages or self.start == LAST_START
+        goes_on = not self.page.complete or (self.page.more and ends)
         return self.view_url(skip=self.page.next) if goes_on else ""
 
     @property
@@ -271,7 +275,7 @@ class Jobs(PanelView):
     @cached_property
     def start(self) -> int:
         """Index of the first job of the page."""
-        return self._number("b_start")
+        return min(self._number("b_start"), LAST_START)
 
     @cached_property
     def skip(self) -> int:
@@ -310,7 +314,8 @@ class Jobs(PanelView):
         """Plone's batch, for the links to the other pages."""
         shown = self.start + len(self.page.rows)
         total = max(shown + int(self.page.more), self.counts[self.state].number if self.counts else 0)
-        return Batch(Window(self.start, self.lines, total if self.page.more else shown), PAGE_SIZE, self.start)
+        total = min(total if self.page.more else shown, LAST_START + PAGE_SIZE)
+        return Batch(Window(self.start, self.lines, total), PAGE_SIZE, self.start)
 
     @property
     def has_times(self) -> bool:
