@@ -24,7 +24,7 @@ def polish(what: str = "spoons", long: bool = False) -> str:
     if what == "soap":
         raise ValueError(f"{what} does not shine")
     if long:
-        let_go.wait(60)
+        let_go.wait(600)
     return f"{what} shine"
 
 
