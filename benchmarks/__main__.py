@@ -24,7 +24,7 @@ import traceback
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="FileStorage and ZEO in under three minutes")
+    parser.add_argument("--quick", action="store_true", help="FileStorage and ZEO in about four minutes")
     parser.add_argument("--storage", action="append", choices=KINDS, help="only on this one (may be repeated)")
     parser.add_argument("--only", action="append", choices=tuple(PARTS), help="only this part (may be repeated)")
     parser.add_argument(

@@ -58,6 +58,9 @@ BEHIND = tuple(f"{what}_behind_{head}" for head in ("full_quota", "filter") for 
 #: Milliseconds for whatever a person waits for.
 LIST_MS = 50
 
+#: Milliseconds for what a page of the panel asks, up to so many waiting and as many finished jobs, and beyond.
+PAGE_MS, PAGE_JOBS, LARGE_PAGE_MS = 200, 100_000, 300
+
 #: Shares of commits that conflict, of putters and of claims.
 CONFLICTS = {"putters": 0.001, "claims": 0.05}
 
@@ -99,6 +102,9 @@ def goals(storage: str, results: dict[str, Any]) -> Iterator[Goal]:
     for size, lists in results.get("lists_ms", {}).items():
         for name in lists:
             yield Goal(storage, ("lists_ms", size, name), LIST_MS)
+    for size, pages in results.get("pages_ms", {}).items():
+        for name in pages:
+            yield Goal(storage, ("pages_ms", size, name), PAGE_MS if int(size) <= PAGE_JOBS else LARGE_PAGE_MS)
     for who, share in CONFLICTS.items():
         yield Goal(storage, ("conflict_share", who), share)
     for case in ("backlog", "empty"):

@@ -13,7 +13,7 @@ import statistics
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured. ``LONG`` takes most of an hour, ``QUICK`` three minutes for two storages."""
+    """How much is measured. ``LONG`` takes most of an hour, ``QUICK`` four minutes for two storages."""
 
     #: Rounds of limit and ours in turn, and the seconds that each limit or put takes.
     rounds: int = 5
@@ -28,6 +28,8 @@ class Scale:
     #: The same where claims look at each job once: behind a full quota, and behind a filter. Only FileStorage, which is
     #: filled the quickest, gets more than the first.
     rejected: Sequence[int] = (100_000, 1_000_000)
+    #: Jobs that wait, and as many that have ended, at which the panel's pages are measured.
+    paged: Sequence[int] = (100_000, 1_000_000)
     #: Jobs in history beside them, and samples of each figure.
     finished: int = 1_000_000
     samples: int = 40
@@ -48,6 +50,7 @@ QUICK = Scale(
     lasting={0.02: 8, 0.2: 2},
     sizes=(1000, 10_000),
     rejected=(5000,),
+    paged=(100_000,),
     finished=5000,
     samples=15,
     conflicts=4,

@@ -5,6 +5,7 @@ from benchmarks import conflicts
 from benchmarks import footprint
 from benchmarks import growth
 from benchmarks import latency
+from benchmarks import pages
 from benchmarks import profile
 from benchmarks import rates
 from benchmarks.measuring import in_turn
@@ -98,6 +99,15 @@ def measure_conflicts(servers: Servers, kind: str, scale: Scale, tell: Callable[
         tell({"conflict_share": {**worst, **found}})
 
 
+def measure_pages(servers: Servers, kind: str, scale: Scale, tell: Callable[[dict[str, Any]], None]) -> None:
+    """The panel's pages with many jobs, from an empty cache: on FileStorage, which is filled the quickest."""
+    for size in scale.paged if kind == "filestorage" else ():
+        with servers.place(kind) as place, clients.clients(place, cache=growth.CACHE) as (here, _there):
+            pages.fill(here, size)
+            found = {name: rounded(value) for name, value in pages.measure(here, scale.samples).items()}
+        tell({"pages_ms": {str(size): found}})
+
+
 def measure_profile(servers: Servers, kind: str, scale: Scale, tell: Callable[[dict[str, Any]], None]) -> None:
     """Where the threads of a dispatcher are while it drains: what is not the storage could be saved."""
     with servers.place(kind) as place, clients.clients(place) as (here, _there):
@@ -115,4 +125,5 @@ PARTS: dict[str, Part] = {
     "conflicts": measure_conflicts,
     "growth": measure_growth,
     "rejected": measure_rejected,
+    "pages": measure_pages,
 }

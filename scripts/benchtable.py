@@ -104,6 +104,11 @@ def long_queues(results: dict[str, Any], kinds: list[str]) -> list[tuple[str, li
         found = [number(look(results[kind], "memory_mb", size)) for kind in kinds]
         cells = [cell if cell == "–" else f"{cell} MB" for cell in found]
         table.append((f"memory of a worker, {int(size):,} waiting", cells))
+    sizes = {kind: look(results[kind], "pages_ms") or {} for kind in kinds}
+    for size in sorted({size for some in sizes.values() for size in some}, key=int):
+        slowest = [max(sizes[kind].get(size, {}).values(), default=None) for kind in kinds]
+        cells = ["–" if one is None else f"{number(one)} ms" for one in slowest]
+        table.append((f"slowest page, {int(size):,} waiting and finished", cells))
     return table
 
 

@@ -7,6 +7,7 @@ from benchmarks import parts
 from benchmarks import report
 from benchmarks.measuring import Scale
 from benchmarks.rates import Rate
+from collective.zcasync import joblists
 from io import StringIO
 from pathlib import Path
 from rich.console import Console
@@ -25,6 +26,7 @@ TINY = Scale(
     lasting={0.02: 2},
     sizes=(100, 300),
     rejected=(300,),
+    paged=(200,),
     finished=200,
     samples=3,
     conflicts=0.5,
@@ -90,6 +92,19 @@ def test_latencies_growth_lists_and_conflicts_have_all_their_keys(results: dict[
     for case in ("backlog", "empty"):
         assert shares[case]["puts"] > 0 and shares[case]["lost"] == shares[case]["run_twice"] == 0
     assert shares["empty"]["jobs_done"] == shares["empty"]["puts"]
+
+
+def test_each_page_of_the_panel_is_measured(results: dict[str, Any]) -> None:
+    own = results["filestorage"]["pages_ms"]["200"]
+    lists = {f"jobs {state}" for state in joblists.LISTS}
+    assert set(own) == {"overview", *lists, "job", "queues", "my jobs", "policy"}
+    assert all(value > 0 for value in own.values())
+
+
+def test_pages_may_take_longer_with_a_million_jobs() -> None:
+    results = {"pages_ms": {size: {"overview": 250} for size in ("100000", "1000000")}}
+    told = [str(miss) for miss in goals.misses({"filestorage": results})]
+    assert told == ["filestorage pages_ms 100000 overview: 250, goal ≤ 200"]
 
 
 def test_every_goal_of_what_was_measured_finds_its_number(results: dict[str, Any]) -> None:

@@ -1,0 +1,146 @@
+"""What the panel computes for each page of one site, with many jobs waiting and as many finished, of two sites."""
+
+from benchmarks import jobs
+from benchmarks.clients import Here
+from benchmarks.growth import Hand
+from collections.abc import Callable
+from collections.abc import Iterator
+from collective.zcasync import activity
+from collective.zcasync import alarms
+from collective.zcasync import clock
+from collective.zcasync import joblists
+from collective.zcasync import ownjobs
+from collective.zcasync import policyactions
+from collective.zcasync.failure import Failure
+from collective.zcasync.job import Job
+from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import get_queues
+from collective.zcasync.queue import Site
+from datetime import timedelta
+from typing import Any
+
+import statistics
+import time
+
+#: The two sites; pages are those of the first.
+GROUPS = ("01", "02")
+
+#: Users who have put the jobs, in turn.
+USERS = 50
+
+#: Of so many jobs one more waits for its time, and one has failed.
+TENTH = 10
+
+#: Jobs of each kind that a page looks at for who uses a retry policy, as the panel does.
+POLICY_LOOK = 1000
+
+
+def fill(here: Here, number: int) -> None:
+    """So many jobs that wait and as many that have ended, and a tenth more that waits for its time."""
+    failure = Failure.from_exception(ValueError("it does not work"))
+    with here.connection() as connection:
+        manager = connection.transaction_manager
+        manager.begin()
+        queues = get_queues(connection)
+        for group in GROUPS:
+            queues.sites[group] = Site(f"/{group}")
+        manager.commit()
+        for start in range(0, number, 1000):
+            some = range(start, min(start + 1000, number))
+            manager.begin()
+            queue = get_queue(connection)
+            for each in some:
+                queue.put(_job(each))
+                if each % TENTH == 0:
+                    later = _job(each // TENTH)
+                    later.begin_after = clock.utcnow() + timedelta(days=1)
+                    queue.put(later)
+            manager.commit()
+            manager.begin()
+            _file(connection, some, failure)
+            manager.commit()
+            if start % 20_000 == 0:
+                connection.cacheMinimize()
+        hand = Hand(connection)
+        hand.settle()
+        hand.leave()
+
+
+def _job(number: int) -> Any:
+    job = Job(jobs.noop, "some", number)
+    job.group, job.user = GROUPS[number % len(GROUPS)], f"user{number % USERS}"
+    return job
+
+
+def _file(connection: Any, some: range, failure: Failure) -> None:
+    """Jobs that have ended, in the history."""
+    slot = get_queue(connection).any_slot()
+    for each in some:
+        job = _job(each)
+        connection.add(job)
+        outcome = "succeeded" if each % TENTH else "failed"
+        job._finish(failure if outcome == "failed" else None, clock.utcnow())
+        slot.history.add(job, outcome, job.finished_at)
+        slot.count(outcome, 1)
+
+
+class AllTasks:
+    """As if people were to see the jobs of each task."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def pages(connection: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The pages by name, each with all that it asks."""
+    queues, group = get_queues(connection), GROUPS[0]
+    own = ownjobs.Owner(group, "user0", AllTasks())
+
+    def listed(state: str) -> None:
+        joblists.counts(queues, group=group)
+        for other in (joblists.RETRYING, joblists.ATTENTION):
+            joblists.count(queues, other, group=group)
+        joblists.jobs(queues, state, group=group)
+        if state == joblists.FAILED:
+            joblists.failures(queues, group=group)
+
+    def overview() -> None:
+        alarms.examine(queues, None, group)
+        joblists.counts(queues, group=group)
+        joblists.queues(queues)
+        activity.last_hour(queues)
+        for minutes in (30, 60):
+            activity.last_day(queues, minutes=minutes)
+
+    def all_queues() -> None:
+        joblists.queues(queues)
+        for queue in joblists.all_queues(queues):
+            alarms.oldest_waiting(queue)
+
+    some = joblists.jobs(queues, joblists.FAILED, group=group, limit=1).rows[0].id
+    yield "overview", overview
+    for state in joblists.LISTS:
+        yield f"jobs {state}", lambda state=state: listed(state)
+    yield "job", lambda: joblists.job(connection, some)
+    yield "queues", all_queues
+    yield "my jobs", lambda: ownjobs.own_jobs(queues, own)
+    yield "policy", lambda: policyactions.policy_use(queues, policyactions.DEFAULT_POLICY, POLICY_LOOK)
+
+
+def measure(here: Here, samples: int) -> dict[str, float]:
+    """Milliseconds of each page, all of it loaded anew: the median."""
+    found = {}
+    with here.connection() as connection:
+        manager = connection.transaction_manager
+        manager.begin()
+        for name, page in list(pages(connection)):
+            took = []
+            for _ in range(samples):
+                manager.abort()
+                connection.cacheMinimize()
+                manager.begin()
+                began = time.perf_counter()
+                page()
+                took.append(1000 * (time.perf_counter() - began))
+            found[name] = statistics.median(took)
+    return found
