@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from collective.zcasync.tasks import task
 from datetime import timedelta
+from importlib.resources import files
 from screens import Screen
 from typing import Any
 
 import logging
 import pytest
+import re
 import threading
 import transaction
 
@@ -59,6 +61,16 @@ PAGES = {
 }
 
 
+#: What configure.zcml calls a page and nobody opens as one: parts of pages, and answers to scripts.
+PARTS = {"zcasync-panel", "zcasync-policy-preview", "zcasync-my-news", "zcasync-my-result"}
+
+
+def registered() -> set[str]:
+    """The names of the pages of a site."""
+    zcml = files("collective.zcasync.browser").joinpath("configure.zcml").read_text()
+    return set(re.findall(r'name="(zcasync-[a-z-]+)"', zcml)) - PARTS
+
+
 @pytest.fixture
 def pages(acceptance: Any, dispatcher: Any) -> Iterator[dict[str, str]]:
     """Every page, of a site with a job in each common state."""
@@ -84,6 +96,8 @@ def pages(acceptance: Any, dispatcher: Any) -> Iterator[dict[str, str]]:
 def test_none_fails_to_fit_a_desktop_and_a_phone_or_keeps_anybody_out(screen: Screen, pages: dict[str, str]) -> None:
     screen.open("@@zcasync-jobs?state=failed")
     screen.reload_until("does not shine")
+    seen = {path.partition("@@")[2].partition("?")[0] for path in pages.values()}
+    assert seen == registered() - {"zcasync-jobs-change"}  # which follows at the end
     wrong = []
     for name, path in pages.items():
         screen.open(path)
