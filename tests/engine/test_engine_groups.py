@@ -774,9 +774,9 @@ def test_short_jobs_are_left_to_the_transaction_of_a_thread_that_will_soon_take_
     scene.claim(*counting(9))
     parts = {"neighbours": Neighbours(2), "around": scene.around, "claim_soon": lambda: None}
     pool = AgentThreadPool(SimpleNamespace(**parts), "", "main", 0)
+    pool.give(scene.items)  # which starts no thread, as there are to be none
     pool.size, pool.mean = 1, 0.0001
-    pool.give(scene.items)
-    first = pool._take()  # this thread is to be the first one
+    first = pool._take()  # this thread is the first one
     assert first is not None
     places = {first.who}
     assert (list(pool._without_promised()[0]), pool._without_promised()[1]) == ([pool.waiting[-1]], True)
