@@ -34,7 +34,8 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
 
 def begin(checkout: Path, **environ: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        ["bash", checkout / ".ci" / "run"],
+        # Under nohup all would ignore a SIGHUP for ever.
+        ["env", "--default-signal=HUP,INT,TERM", "bash", checkout / ".ci" / "run"],
         env={**os.environ, "PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "TMPDIR": str(checkout), **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
