@@ -13,7 +13,7 @@ MAKE = """#!/usr/bin/env bash
 echo "called: $* ZCASYNC_EXAMPLES=${ZCASYNC_EXAMPLES-}"
 case "$*" in
     ${WAITING-}) echo waiting > "waiting-$1"; exec tail -f /dev/null ;;
-    ${FAILING-}) until test -e "${AFTER:-/}"; do :; done; exit 3 ;;
+    ${FAILING-}) timeout 60 bash -c 'until test -e "${AFTER:-/}"; do :; done'; exit 3 ;;
 esac
 """
 
