@@ -50,26 +50,31 @@ def check_name(name: Any, what: str) -> str:
 
 
 def create_queue(connection: Any, name: str, owner: str = "", **numbers: Any) -> Any:
-    """Make a queue. ``owner``: the site (its group); '': the root. ``numbers``: see QUEUE_NUMBERS. Returns the queue.
-
-    Sites that are uninstalled are held in it as they are in the others.
-    """
+    """Make a queue. ``owner``: the site (its group); '': the root. ``numbers``: see QUEUE_NUMBERS. Returns it."""
     check_name(name, "name of the queue")
     checked = _checked(QUEUE_NUMBERS, numbers)
     queues = install(connection, names=())
     if name in queues:
         raise InvalidValueError(f"name of the queue: there is a queue {name!r} already; change that one")
-    queue = install(connection, names=(name,))[name]
+    queue = new_queue(connection, name, owner)
+    set_values(queue, checked)
+    return queue
+
+
+def new_queue(connection: Any, name: str, owner: str) -> Any:
+    """The queue of that name, made just now, without a check of the name. Sites that are uninstalled are held in it as
+    they are in the others."""
+    queues = install(connection, names=(name,))
+    queue = queues[name]
     queue.owner = owner
     for group in {held for other in queues.values() for held in other.held_groups}:
         queue.hold_group(group)
-    _set(queue, checked)
     return queue
 
 
 def change_queue(queue: Any, **numbers: Any) -> bool:
     """Change numbers of a queue, see QUEUE_NUMBERS; whether anything differs now."""
-    changed = _set(queue, _checked(QUEUE_NUMBERS, numbers))
+    changed = set_values(queue, _checked(QUEUE_NUMBERS, numbers))
     if changed:
         queue.changed = clock.utcnow()
         logger.info("Queue %r: changed on request: %s", queue.name, _told(numbers))
@@ -170,6 +175,14 @@ def pause_all(queues: Any, paused: bool = True) -> None:
     logger.info("All queues: %s on request", "paused" if paused else "resumed")
 
 
+def set_values(target: Any, values: Mapping[str, Any]) -> bool:
+    """Set the attributes that differ, unchecked; whether any did."""
+    changed = {name: value for name, value in values.items() if getattr(target, name) != value}
+    for name, value in changed.items():
+        setattr(target, name, value)
+    return bool(changed)
+
+
 def _checked(known: Mapping[str, tuple[float, float]], numbers: Mapping[str, Any]) -> dict[str, Any]:
     for name in numbers:
         if name not in known:
@@ -187,13 +200,6 @@ def _in(limits: tuple[float, float], value: Any, what: str) -> Any:
         kind = "numbers" if type(least) is float else "whole numbers"
         raise InvalidValueError(f"{what}: {value!r} is not allowed; allowed are {kind} from {least} to {most}")
     return value
-
-
-def _set(target: Any, values: Mapping[str, Any]) -> bool:
-    changed = {name: value for name, value in values.items() if getattr(target, name) != value}
-    for name, value in changed.items():
-        setattr(target, name, value)
-    return bool(changed)
 
 
 def _told(numbers: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collective.zcasync import queueactions
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
@@ -129,17 +130,14 @@ class Import:
         if queue is None:
             if node.remove:
                 return
-            queue = install(self.connection, names=(node.name,))[node.name]
-            queue.owner = self.group
-            for group in {held for other in self.queues.values() for held in other.held_groups}:
-                queue.hold_group(group)  # sites that are uninstalled, until they are installed again
-            _set(queue, node.values)
+            queue = queueactions.new_queue(self.connection, node.name, self.group)
+            queueactions.set_values(queue, node.values)
         else:
             mine = self._own(what, queue.owner, lambda owner: setattr(queue, "owner", owner))
             if node.remove:
                 self._remove_queue(queue, mine, node)
                 return
-            if node.update and self._may(mine, what, node) and _set(queue, node.values):
+            if node.update and self._may(mine, what, node) and queueactions.set_values(queue, node.values):
                 logger.info("%s changed", what)
         for quota in node.quotas:
             self._quota(queue, quota)
@@ -234,14 +232,6 @@ class Import:
     def _site(self, group: str) -> str:
         site = self.queues.sites.get(group)
         return site.path if site is not None else group
-
-
-def _set(target: Any, values: Any) -> bool:
-    """Set attributes that differ; whether any did."""
-    changed = {key: value for key, value in values.items() if getattr(target, key) != value}
-    for key, value in changed.items():
-        setattr(target, key, value)
-    return bool(changed)
 
 
 def _merged(rules: Iterable[Any], nodes: Iterable[profilexml.RuleNode]) -> list[Any]:
