@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
+from typing import TypedDict
+from typing import Unpack
 
 import logging
 import transaction
@@ -53,25 +55,30 @@ Shelves = Callable[[Any, "_Wanted"], Iterator[Any]]
 Verb = Callable[[Any, Any, "_Wanted"], Iterator[str]]
 
 
+class Which(TypedDict, total=False):
+    """Which jobs are meant, and who asks. ``queue``: name; ``group``: of a site; ``task``: name of the task or
+    callable, a pattern with * and ?; None: any. ``search``: what else has to hold of them. ``by``: who asks."""
+
+    queue: str | None
+    group: str | None
+    task: str | None
+    search: Search
+    by: str
+
+
 def cancel_all(
     context: Any,
     states: tuple[str, ...] = CANCELLABLE[:2],
     *,
-    queue: str | None = None,
-    group: str | None = None,
-    task: str | None = None,
-    search: Search = NOTHING,
-    by: str = "",
     progress: Progress | None = None,
+    **which: Unpack[Which],
 ) -> Counter[str]:
     """Cancel all jobs in some states, of CANCELLABLE, that match; how many were "cancelled" and are "stopping".
 
-    ``context``: leads to a connection, see plaindata.connection_of. ``queue``: name; ``group``: of a site; ``task``:
-    name of the task or callable, a pattern with * and ?. None: any. ``search``: what else has to hold of them. ``by``:
-    who asks. ``progress``: called after each commit with the
+    ``context``: leads to a connection, see plaindata.connection_of. ``progress``: called after each commit with the
     numbers so far; what it raises ends the work. QueueNotFound or InvalidValueError before anything is done.
     """
-    wanted = _Wanted(states, CANCELLABLE, queue, group, task, search, by)
+    wanted = _Wanted(states, CANCELLABLE, **which)
     last = _running if joblists.RUNNING in states else None
     return _Work(context, wanted, progress).do(_held, _cancel, last)
 
@@ -80,19 +87,15 @@ def retry_all(
     context: Any,
     states: tuple[str, ...] = RETRIABLE[:1],
     *,
-    queue: str | None = None,
-    group: str | None = None,
-    task: str | None = None,
-    search: Search = NOTHING,
-    by: str = "",
     progress: Progress | None = None,
+    **which: Unpack[Which],
 ) -> Counter[str]:
     """Put all jobs in some states, of RETRIABLE, that match once more, oldest first; how many were "retried", and how
     many "refused" because they cannot be put (the log tells why). Who was retried already is left out.
 
     Looks at jobs that are in the history. For the rest see ``cancel_all``.
     """
-    wanted = _Wanted(states, RETRIABLE, queue, group, task, search, by)
+    wanted = _Wanted(states, RETRIABLE, **which)
     return _Work(context, wanted, progress).do(_filed, _retry)
 
 
@@ -100,15 +103,11 @@ def delete_all(
     context: Any,
     states: tuple[str, ...],
     *,
-    queue: str | None = None,
-    group: str | None = None,
-    task: str | None = None,
-    search: Search = NOTHING,
-    by: str = "",
     progress: Progress | None = None,
+    **which: Unpack[Which],
 ) -> Counter[str]:
     """Forget all jobs in some states, of DELETABLE, that match and are in the history; how many were "deleted"."""
-    wanted = _Wanted(states, DELETABLE, queue, group, task, search, by)
+    wanted = _Wanted(states, DELETABLE, **which)
     return _Work(context, wanted, progress).do(_filed, _delete)
 
 
@@ -117,31 +116,27 @@ def move_all(
     verb: Move,
     states: tuple[str, ...] = MOVABLE,
     *,
-    queue: str | None = None,
-    group: str | None = None,
-    task: str | None = None,
-    search: Search = NOTHING,
-    by: str = "",
     progress: Progress | None = None,
+    **which: Unpack[Which],
 ) -> Counter[str]:
     """Move all waiting jobs, in states of MOVABLE, that match; how many were "moved".
 
     ``verb``: called with a job and ``by``, as actions.run_now is; for a job that is where it is wanted it does nothing,
     and answers False.
     """
-    wanted = _Wanted(states, MOVABLE, queue, group, task, search, by)
+    wanted = _Wanted(states, MOVABLE, **which)
     return _Work(context, wanted, progress).do(_held, partial(_move, verb))
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which jobs are meant."""
+    """Which jobs are meant, see Which; ``states``, of those ``allowed``."""
 
     states: tuple[str, ...]
     allowed: tuple[str, ...]
-    queue: str | None
-    group: str | None
-    task: str | None
+    queue: str | None = None
+    group: str | None = None
+    task: str | None = None
     search: Search = NOTHING
     by: str = ""
 

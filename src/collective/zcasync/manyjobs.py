@@ -39,7 +39,7 @@ def change_jobs(
 
     ``search``: the fields of a Search. ``value``: the aware datetime of "schedule", the number of "priority".
     ``total``: of how many jobs, for the progress. ``which``: ``queue``, ``group``, ``task`` and ``by``, see
-    bulk.cancel_all.
+    bulk.Which.
     """
     if verb not in VERBS:
         raise InvalidValueError(f"{verb!r} cannot be done with many jobs; use one of {', '.join(VERBS)}")
