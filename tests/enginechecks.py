@@ -49,7 +49,7 @@ class Checker:
     def _places(self, queue: Any) -> dict[int, list[str]]:
         """number -> the places where the job is; entries that the engine holds for stale do not count."""
         found: dict[int, list[str]] = {}
-        for place in queue.places(range(len(queue.inboxes)), None, None):
+        for place in queue.all_places():
             for row in entries.place_rows(place):
                 if place.lane is not None and place.lane != (row.job.group, row.job.lane):
                     raise Violated("lanes", f"{row.job!r} waits in the lane {place.lane}")
@@ -111,7 +111,7 @@ class Checker:
     def _counters(self, queue: Any) -> None:
         recount = dict.fromkeys(COUNTS, 0)
         waiting = running = 0
-        for place in queue.places(range(len(queue.inboxes)), None, None):
+        for place in queue.all_places():
             rows = sum(1 for _row in entries.place_rows(place))
             if place.kind in ("later", "parked"):
                 recount[place.kind] += rows

@@ -219,7 +219,7 @@ def oldest_waiting(queue: Any) -> datetime | None:
     """Since when the job has waited that lies longest of those that come first."""
     since: datetime | None = None
     now = clock.utcnow()
-    for place in queue.places(range(len(queue.inboxes)), None, None):
+    for place in queue.all_places():
         if place.kind == "later":
             continue
         for row in takecount(place_rows(place), HEADS):

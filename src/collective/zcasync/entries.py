@@ -22,6 +22,15 @@ class Place(NamedTuple):
     mine: bool = True
     lane: tuple[str, str] | None = None
 
+    def offers(self, group: str | None) -> bool:
+        """Whether claims take from here as soon as a thread is free; of backlogs and lanes only the group's, if given.
+
+        Inboxes and overflows hold the jobs of all groups.
+        """
+        if self.kind in ("backlog", "lane"):
+            return group is None or self.name == group
+        return self.kind in ("inbox", "overflow")
+
 
 class Row(NamedTuple):
     """A waiting job: its key in the queue's order, where it lies, and its key there."""

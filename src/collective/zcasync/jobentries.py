@@ -120,7 +120,7 @@ def has_ended(job: Any) -> bool:
 def unswept(queue: Any) -> Iterator[Any]:
     """Jobs that have ended and are not in the history yet: the next claim puts them there."""
     yield from (found for found, _uuid, _agent in queue.running() if has_ended(found))
-    for place in queue.places(range(len(queue.inboxes)), None, None):
+    for place in queue.all_places():
         if place.kind in ("inbox", "overflow"):
             newest = reversed(newest_keys(place.tree, UNSWEPT_LOOK))
             yield from (place.tree[key] for key in newest if has_ended(place.tree[key]))

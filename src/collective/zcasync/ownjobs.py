@@ -103,11 +103,7 @@ def _newest_waiting(queue: Any, group: str) -> Iterator[Any]:
         for key in newest_first(place.tree):
             yield -key, place.tree[key]
 
-    places = [
-        place
-        for place in queue.places(range(len(queue.inboxes)), None, None)
-        if place.kind in ("inbox", "overflow", "parked") or place.kind in ("backlog", "lane") and place.name == group
-    ]
+    places = [place for place in queue.all_places() if place.offers(group) or place.kind == "parked"]
     for _key, job in heapq.merge(*map(rows, places), key=lambda row: row[0]):
         yield job
 

@@ -107,6 +107,10 @@ class Places(Base):
             if tree and (now is None or self._open(name)):
                 yield entries.Place("parked", tree, name)
 
+    def all_places(self) -> Iterator[entries.Place]:
+        """Wherever jobs wait, whoever may take them."""
+        return self.places(range(len(self.inboxes)), None, None)
+
     def _open(self, name: str) -> bool:
         """Whether what is parked under ``name`` may go on."""
         kind, _, value = name.partition(":")
@@ -120,7 +124,7 @@ class Places(Base):
             sorted(entries.place_rows(place), key=lambda row: row.key)
             if place.kind == "later"
             else entries.place_rows(place)
-            for place in self.places(range(len(self.inboxes)), None, None)
+            for place in self.all_places()
         ]
         return heapq.merge(*rows, key=lambda row: row.key)
 
@@ -135,14 +139,8 @@ class Places(Base):
 
     def waiting_rows(self, group: str | None = None) -> Iterator[entries.Row]:
         """The same, each with the place where it lies."""
-        places = [
-            place
-            for place in self.places(range(len(self.inboxes)), None, None)
-            if place.kind in ("inbox", "overflow")
-            or place.kind in ("backlog", "lane")
-            and (group is None or place.name == group)
-        ]
-        yield from heapq.merge(*map(entries.place_rows, places), key=lambda row: row.key)
+        rows = [entries.place_rows(place) for place in self.all_places() if place.offers(group)]
+        yield from heapq.merge(*rows, key=lambda row: row.key)
 
     def later_jobs(self, span: Span = ALWAYS) -> Iterator[tuple[datetime, Any]]:
         """(time, job) of the jobs that wait for a time in that span, the soonest first."""
@@ -261,7 +259,7 @@ class Places(Base):
         key = job.key if key is None else key
         if key is None:
             return None
-        for place in self.places(range(len(self.inboxes)), None, None):
+        for place in self.all_places():
             if place.kind == "later":
                 # One that was cancelled lies at its begin, one whose callbacks waited at their time.
                 for until in {job.not_before(), job._begin_after, job.resume_at} - {None}:
