@@ -38,6 +38,10 @@ class Tally(NamedTuple):
     first: int
     last: int
 
+    def joined(self, other: "Tally") -> "Tally":
+        """Both together."""
+        return Tally(self.number + other.number, min(self.first, other.first), max(self.last, other.last))
+
 
 #: From when to when, both included; None: no limit.
 Span = tuple[datetime | None, datetime | None]

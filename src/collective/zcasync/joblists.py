@@ -8,6 +8,8 @@ from collective.zcasync import lookup
 from collective.zcasync import waiting
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.history import Kind
+from collective.zcasync.history import Tally
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
@@ -146,18 +148,13 @@ def jobs(
 
 def failures(source: Any, group: str | None = None, queue: str | None = None) -> tuple[FailureRow, ...]:
     """How many jobs in the history failed in which way, those of the latest first."""
-    found: dict[Any, list[Any]] = {}
+    found: dict[Kind, Tally] = {}
     for _name, one in selected(source, queue):
         for kind, tally in one.failures(group).items():
-            found.setdefault(kind, []).append(tally)
+            found[kind] = tally.joined(found[kind]) if kind in found else tally
     rows = [
-        FailureRow(
-            *(site, task, cause),
-            sum(tally.number for tally in tallies),
-            clock.from_microseconds(min(tally.first for tally in tallies)),
-            clock.from_microseconds(max(tally.last for tally in tallies)),
-        )
-        for (site, task, cause), tallies in found.items()
+        FailureRow(*kind, tally.number, clock.from_microseconds(tally.first), clock.from_microseconds(tally.last))
+        for kind, tally in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: row.last, reverse=True))
 

@@ -182,9 +182,7 @@ class Places(Base):
         found: dict[Kind, Tally] = {}
         for slot in self.slots.values():
             for kind, tally in slot.history.failures(group):
-                other = found.get(kind, Tally(0, tally.first, tally.last))
-                first, last = min(tally.first, other.first), max(tally.last, other.last)
-                found[kind] = Tally(tally.number + other.number, first, last)
+                found[kind] = tally.joined(found[kind]) if kind in found else tally
         return found
 
     def delete(self, job: Any) -> bool:
