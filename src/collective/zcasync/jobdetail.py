@@ -1,5 +1,6 @@
 """All that the database knows of one job, as plain data: timeline, arguments, result, traceback."""
 
+from collections.abc import Iterable
 from collective.zcasync.clock import UTC
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import _
@@ -132,6 +133,11 @@ def group_of(job: Any) -> str:
     return found if isinstance(found, str) else ""
 
 
+def frames_of(calls: Iterable[tuple[str, str, int, str, bool]]) -> tuple[Frame, ...]:
+    """The frames of a stored traceback or stack: see Failure.frames_data, and failuredata.stack_of."""
+    return tuple(Frame(file, line, function, source, installed) for function, file, line, source, installed in calls)
+
+
 def job_detail(job: Any, row: JobRow) -> JobDetail:
     """All about a job. What cannot be loaded is told in ``problems`` and left out."""
     brief = brief_detail(job, row)
@@ -225,12 +231,5 @@ def _failure(failure: Any) -> dict[str, Any]:
         "error_type": failure.type_name,
         "error_message": shorten(failure.message),
         "traceback": traceback[-TRACEBACK_LIMIT:],
-        "frames": tuple(_frames(failure)),
+        "frames": frames_of(failure.frames_data),
     }
-
-
-def _frames(failure: Failure) -> list[Frame]:
-    return [
-        Frame(file, line, function, source, installed)
-        for function, file, line, source, installed in failure.frames_data
-    ]

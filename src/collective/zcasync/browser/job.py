@@ -31,7 +31,7 @@ from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import EVENTS
-from collective.zcasync.jobdetail import Frame
+from collective.zcasync.jobdetail import frames_of
 from collective.zcasync.tasks import registry
 from datetime import timedelta
 from functools import cached_property
@@ -211,9 +211,8 @@ class JobPage(PanelView):
     @property
     def stack(self) -> list[Calls]:
         """Where the job was then, the most recent call last."""
-        rows = self._job.stack[1] if self.may_ask and self._job.stack is not None else ()
-        frames = [Frame(file, line, function, source, own) for function, file, line, source, own in rows]
-        return folded(frames, self.translate)
+        calls = self._job.stack[1] if self.may_ask and self._job.stack is not None else ()
+        return folded(frames_of(calls), self.translate)
 
     @property
     def change_url(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collective.zcasync.activity import Span
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.jobdetail import EVENTS
+from collective.zcasync.jobdetail import frames_of
 from collective.zcasync.jobdetail import JobDetail
 from collective.zcasync.jobdetail import LogLine
 from collective.zcasync.jobtree import Branch
@@ -13,6 +14,7 @@ from collective.zcasync.monitorrows import QueueRow
 from collective.zcasync.monitorrows import STATES
 from collective.zcasync.processes import ProcessRow
 from collective.zcasync.zopeapp.config import shown_queue
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -88,16 +90,7 @@ def job_inside(detail: JobDetail) -> dict[str, Any]:
         "error_type": detail.error_type,
         "error_message": detail.error_message,
         "traceback": detail.traceback,
-        "frames": [
-            {
-                "file": frame.file,
-                "line": frame.line,
-                "function": frame.function,
-                "source": frame.source,
-                "framework": frame.framework,
-            }
-            for frame in detail.frames
-        ],
+        "frames": [asdict(frame) for frame in detail.frames],
         "problems": list(detail.problems),
         "logs": [[log_line(line) for line in lines] for lines in detail.logs],
     }
@@ -112,14 +105,8 @@ def job_stack(stack: Any) -> dict[str, Any] | None:
     """Where a running job was when somebody asked; null if nobody has, or it has not answered yet."""
     if stack is None:
         return None
-    when, frames = stack
-    return {
-        "when": moment(when),
-        "frames": [
-            {"function": function, "file": file, "line": line, "source": source, "framework": framework}
-            for function, file, line, source, framework in frames
-        ],
-    }
+    when, calls = stack
+    return {"when": moment(when), "frames": [asdict(frame) for frame in frames_of(calls)]}
 
 
 def branch(found: Branch, url: str) -> dict[str, Any]:
