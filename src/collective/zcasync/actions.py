@@ -94,8 +94,7 @@ def retry(job: Any, by: str = "") -> Any:
 
     Returns the job that waits now. It runs as the one who put the first, and its arguments are the same.
     """
-    if is_broken(job):
-        raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
+    _check_code(job)
     queue = joblists.queue_of(job)
     if queue is not None and queue.quarantine_key(job) is not None:
         return _release(queue, job, by)
@@ -119,6 +118,11 @@ def retry_changed(job: Any, task: Any, args: tuple[Any, ...], kwargs: dict[str, 
         one.remember("by_change", by, clock.utcnow())
     _tell(job, f"put again with other arguments as job {new.id}", by)
     return new
+
+
+def _check_code(job: Any) -> None:
+    if is_broken(job):
+        raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
 
 
 def _check_retriable(job: Any) -> None:
@@ -171,7 +175,8 @@ def release(job: Any, by: str = "") -> Any:
     queue = joblists.queue_of(job)
     if queue is None or queue.quarantine_key(job) is None:
         raise BadStatusError(f"Job {oid_text(job)} is not set aside, so there is nothing to release.")
-    return retry(job, by)
+    _check_code(job)
+    return _release(queue, job, by)
 
 
 def pause_queue(queue: Any) -> None:
@@ -207,8 +212,7 @@ def commit(connection: Any, change: Callable[[], Any]) -> Any:
 
 def _where_it_waits(job: Any) -> Any:
     """The queue in which the job waits; BadStatusError if it does not."""
-    if is_broken(job):
-        raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
+    _check_code(job)
     if joblists.state_of(job) not in (joblists.WAITING, joblists.SCHEDULED):
         raise BadStatusError(f"Job {job.id} does not wait any more, so it cannot be moved.")
     if job.queue is None or job._status_id != 0:
