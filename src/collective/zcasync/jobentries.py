@@ -12,6 +12,7 @@ from collective.zcasync.jobsearch import Search
 from collective.zcasync.monitorrows import ATTENTION
 from collective.zcasync.monitorrows import Count
 from collective.zcasync.monitorrows import FINISHED
+from collective.zcasync.monitorrows import LISTS
 from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.monitorrows import QUARANTINED
 from collective.zcasync.monitorrows import RETRYING
@@ -127,6 +128,12 @@ def unswept(queue: Any) -> Iterator[Any]:
 
 
 # Counting
+
+
+def list_counts(source: Any, group: str | None = None, queue: str | None = None) -> dict[str, Count]:
+    """How many jobs are in each of LISTS; of one site, if ``group`` is given."""
+    found = counts(source, group, queue)
+    return found | {name: count(source, name, group, queue) for name in LISTS if name not in found}
 
 
 def counts(source: Any, group: str | None = None, queue: str | None = None) -> dict[str, Count]:

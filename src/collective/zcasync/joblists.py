@@ -23,6 +23,7 @@ from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.jobentries import count
 from collective.zcasync.jobentries import counts
 from collective.zcasync.jobentries import entries
+from collective.zcasync.jobentries import list_counts
 from collective.zcasync.jobentries import selected
 from collective.zcasync.jobentries import unswept
 from collective.zcasync.jobsearch import NOTHING
@@ -81,6 +82,7 @@ __all__ = (
     "find",
     "job",
     "jobs",
+    "list_counts",
     "queue_of",
     "queues",
     "row",

@@ -103,11 +103,7 @@ class Jobs(PanelView):
     @cached_property
     def counts(self) -> dict[str, joblists.Count]:
         """How many jobs are in each state."""
-        if not self.installed:
-            return {}
-        found = joblists.counts(self.queues, group=self.group)
-        picked = {name: joblists.count(self.queues, name, group=self.group) for name in LISTS if name not in found}
-        return found | picked
+        return joblists.list_counts(self.queues, self.group) if self.installed else {}
 
     @cached_property
     def filter(self) -> Filter:

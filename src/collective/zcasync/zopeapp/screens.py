@@ -161,12 +161,11 @@ class JobsScreen(Screen):
     @property
     def tabs(self) -> list[Link]:
         """A link to each state, with its count."""
-        counts = joblists.counts(self.queues)
-        picked = {name: joblists.count(self.queues, name) for name in joblists.LISTS if name not in counts}
+        counts = joblists.list_counts(self.queues)
         return [
             Link(
                 self.page_url(self.name, state=state),
-                f"{self.translate(label)} ({overview.count_text({**counts, **picked}[state])})",
+                f"{self.translate(label)} ({overview.count_text(counts[state])})",
                 state == self.state,
             )
             for state, label in joblists.LISTS.items()
