@@ -6,8 +6,6 @@ from collective.zcasync import taskarguments
 from collective.zcasync import tasks
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import TaskNotFound
-from collective.zcasync.jsonvalues import fit
-from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.manyjobs import VERBS
@@ -16,8 +14,9 @@ from collective.zcasync.readable import text_of
 from collective.zcasync.restapi.jobs import Jobs
 from collective.zcasync.restapi.jobs import search_of
 from collective.zcasync.restapi.jobs import TEXTS
+from collective.zcasync.restapi.service import check_choice
+from collective.zcasync.restapi.service import moment_of
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 from zExceptions import BadRequest
 
@@ -33,9 +32,6 @@ ALL = {
     "reschedule": "schedule",
     "priority": "priority",
 }
-
-#: Seconds after which it is worth while to ask how far such a job is.
-RETRY_AFTER = 1
 
 
 class JobActions(Jobs):
@@ -59,17 +55,13 @@ class JobActions(Jobs):
             "dismiss": self.dismiss,
             "stack": self.stack,
         }
-        if action not in verbs:
-            raise BadRequest(f"action: {text_of(action, SHOWN)} is not allowed; it must be one of {', '.join(verbs)}.")
+        check_choice("action", action, verbs)
         return verbs[action]
 
     def value(self, action: str) -> Any:
         """What the action needs beside the job: a time, or a number."""
         if action == "reschedule":
-            try:
-                return fit(datetime, self.take("begin_after", str, required=True))
-            except Misfit as misfit:
-                raise BadRequest(f"begin_after: {misfit}.") from None
+            return moment_of("begin_after", self.take("begin_after", str, required=True))
         return self.take("priority", int, required=True) if action == "priority" else None
 
     def cancel(self, job: Any) -> Any:
@@ -186,8 +178,7 @@ class JobsPost(JobActions):
         """The same with all jobs that match, in a job of its own: 202, and where to ask how far it is."""
         self.demand(self.rights.manages, "change all jobs that match")
         action = self.take("action", str, required=True)
-        if action not in ALL:
-            raise BadRequest(f"action: {text_of(action, SHOWN)} is not allowed; it must be one of {', '.join(ALL)}.")
+        check_choice("action", action, ALL)
         self.refuse_others("action", "all", *_needs(action))
         meant = self.take("all", dict, required=True)
         known = ("state", "queue", "all_sites", "since", "until", *TEXTS)
@@ -214,10 +205,7 @@ class JobsPost(JobActions):
             group=self.group(meant.get("all_sites", False)),
             by=self.by,
         )
-        response = self.request.response
-        response.setStatus(202)
-        response.setHeader("Location", self.url(job.id))
-        response.setHeader("Retry-After", str(RETRY_AFTER))
+        self.accepted(self.url(job.id))
         return self.line(joblists.row(job))
 
 

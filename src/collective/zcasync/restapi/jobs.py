@@ -6,20 +6,19 @@ from collective.zcasync import jobtree
 from collective.zcasync import tasks
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.jobsearch import Search
-from collective.zcasync.jsonvalues import fit
 from collective.zcasync.jsonvalues import is_json
-from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.ownjobs import own_jobs
 from collective.zcasync.ownjobs import Owner
 from collective.zcasync.ploneapp import desk
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
+from collective.zcasync.restapi.service import check_choice
 from collective.zcasync.restapi.service import JobsService
 from collective.zcasync.restapi.service import LARGEST_PAGE
 from collective.zcasync.restapi.service import LAST_START
+from collective.zcasync.restapi.service import moment_of
 from collective.zcasync.restapi.service import PAGE
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 from zExceptions import BadRequest
@@ -108,14 +107,10 @@ class JobsGet(Jobs):
 
     def _list(self) -> dict[str, Any]:
         wanted = self.query("state") or joblists.WAITING
-        if wanted not in joblists.LISTS:
-            raise BadRequest(
-                f"state: {text_of(wanted, SHOWN)} is not allowed; it must be one of {', '.join(joblists.LISTS)}."
-            )
+        check_choice("state", wanted, joblists.LISTS)
         group = self.group(bool(self.query("all_sites")))
-        asked = self.query("queue")
-        queue = None if asked is None else self.queue(asked).name
-        search = self.search({name: self.query(name) for name in (*TEXTS, "since", "until")})
+        queue = self.asked_queue()
+        search = search_of({name: self.query(name) for name in (*TEXTS, "since", "until")})
         start, size = self.number("b_start", 0, LAST_START), self.number("b_size", PAGE, LARGEST_PAGE)
         skip = self.number("skip", 0, LAST_START)
         page = joblists.jobs(
@@ -142,10 +137,6 @@ class JobsGet(Jobs):
             "batching": self.batching(start, size, page.more, None if page.complete else page.next),
         }
 
-    def search(self, given: dict[str, Any]) -> Search:
-        """What somebody looks for; BadRequest or InvalidValueError for what makes no sense."""
-        return search_of(given)
-
 
 class FailuresGet(Jobs):
     """What failed jobs have in common: how many failed in which way, and where they are listed."""
@@ -155,8 +146,7 @@ class FailuresGet(Jobs):
     def reply(self) -> Any:
         """See Service."""
         group = self.group(bool(self.query("all_sites")))
-        asked = self.query("queue")
-        rows = joblists.failures(self.queues, group, None if asked is None else self.queue(asked).name)
+        rows = joblists.failures(self.queues, group, self.asked_queue())
         start, size = self.number("b_start", 0, LAST_START), self.number("b_size", PAGE, LARGEST_PAGE)
         return {
             "@id": self.url(),
@@ -178,14 +168,11 @@ class FailuresGet(Jobs):
 
 
 def search_of(given: dict[str, Any]) -> Search:
-    """A search from texts; times are ISO texts with an offset."""
+    """A search from texts; times are ISO texts with an offset. BadRequest or InvalidValueError for what is none."""
     fields: dict[str, Any] = {name: value for name, value in given.items() if value not in (None, "")}
     for name in ("since", "until"):
         if name in fields:
-            try:
-                fields[name] = fit(datetime, fields[name])
-            except Misfit as misfit:
-                raise BadRequest(f"{name}: {misfit}.") from None
+            fields[name] = moment_of(name, fields[name])
     for name in TEXTS:
         if name in fields and not is_json(fields[name]):
             raise BadRequest(f"{name}: {text_of(fields[name], SHOWN)} is not allowed; it must be a text.")

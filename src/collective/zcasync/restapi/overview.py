@@ -5,10 +5,10 @@ from collective.zcasync import alarms
 from collective.zcasync import joblists
 from collective.zcasync.ploneapp.settings import alarm_limits
 from collective.zcasync.restapi import data
+from collective.zcasync.restapi.service import check_choice
 from collective.zcasync.restapi.service import JobsService
 from collective.zcasync.zopeapp.config import shown_queue
 from typing import Any
-from zExceptions import BadRequest
 
 #: Minutes of a span, unless the query says otherwise, and those that are allowed.
 MINUTES = 30
@@ -23,8 +23,7 @@ class OverviewGet(JobsService):
     def reply(self) -> Any:
         """See Service."""
         minutes = self.number("minutes", MINUTES, max(ALLOWED))
-        if minutes not in ALLOWED:
-            raise BadRequest(f"minutes: {minutes} is not allowed; it must be one of {', '.join(map(str, ALLOWED))}.")
+        check_choice("minutes", minutes, ALLOWED)
         found = alarms.examine(self.queues, alarm_limits(self.context), self.rights.group)
         counts = joblists.counts(self.queues, group=self.rights.group)
         return {

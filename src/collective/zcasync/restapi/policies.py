@@ -63,10 +63,6 @@ class Policies(JobsService):
         checked: list[dict[str, Any]] | None = found
         return checked
 
-    def numbers(self) -> dict[str, Any]:
-        """The numbers of the body, to be checked by the policy."""
-        return {name: self.body[name] for name in NUMBERS if name in self.body}
-
 
 class PoliciesGet(Policies):
     """One policy with those who use it, or all."""
@@ -98,10 +94,9 @@ class PoliciesPost(Policies):
         self.refuse_others("name", "rules", *NUMBERS)
         name = self.take("name", str, required=True)
         policy = policyactions.create_policy(
-            self.queues, name, self.rights.group, rules=self.rules() or (), **self.numbers()
+            self.queues, name, self.rights.group, rules=self.rules() or (), **self.given(*NUMBERS)
         )
-        self.request.response.setStatus(201)
-        self.request.response.setHeader("Location", self.url(name))
+        self.made(self.url(name))
         return self.told(policy)
 
     def _reset(self) -> Any:
@@ -131,7 +126,7 @@ class PoliciesPatch(Policies):
                 f"The retry policy {policy.name!r} was changed since version {text_of(version, SHOWN)}; it is"
                 f" {policy._p_serial.hex()!r} now. Look at it again."
             )
-        policyactions.change_policy(policy, rules=self.rules(), **self.numbers())
+        policyactions.change_policy(policy, rules=self.rules(), **self.given(*NUMBERS))
         return self.told(policy)
 
 

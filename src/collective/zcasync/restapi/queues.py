@@ -72,13 +72,12 @@ class QueuesPost(Queues):
         """See Service."""
         self.permit_writing()
         self.refuse_others("name", *queueactions.QUEUE_NUMBERS)
-        numbers = {name: self.body[name] for name in queueactions.QUEUE_NUMBERS if name in self.body}
         name = self.take("name", str, required=True)
         if name == DEFAULT_QUEUE:
             raise BadRequest(f"name: {name!r} is not allowed; it is what the queue without a name is called here.")
+        numbers = self.given(*queueactions.QUEUE_NUMBERS)
         queue = queueactions.create_queue(self.connection, name, self.rights.group, **numbers)
-        self.request.response.setStatus(201)
-        self.request.response.setHeader("Location", self.url(name))
+        self.made(self.url(name))
         return self.told_of(queue)
 
 
@@ -97,8 +96,7 @@ class QueuesPatch(Queues):
         queue = self.editable()
         self.refuse_others("paused", "quotas", "agents", *queueactions.QUEUE_NUMBERS)
         paused = self.take("paused", bool)
-        numbers = {name: self.body[name] for name in queueactions.QUEUE_NUMBERS if name in self.body}
-        queueactions.change_queue(queue, **numbers)
+        queueactions.change_queue(queue, **self.given(*queueactions.QUEUE_NUMBERS))
         for quota in self.take("quotas", list, default=[]):
             self._quota(queue, quota)
         for agent in self.take("agents", list, default=[]):

@@ -1,7 +1,10 @@
 """What all services have in common: rights, paths, bodies, numbers of pages, and errors in plone.restapi's form."""
 
+from collections.abc import Iterable
 from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.jsonvalues import fit
 from collective.zcasync.jsonvalues import is_json
+from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.ploneapp.sites import connection_of
@@ -10,6 +13,7 @@ from collective.zcasync.readable import text_of
 from collective.zcasync.restapi.errors import answer_to
 from collective.zcasync.restapi.errors import KNOWN
 from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
+from datetime import datetime
 from functools import cached_property
 from plone.protect.authenticator import check
 from plone.protect.interfaces import IDisableCSRFProtection
@@ -40,6 +44,9 @@ PAGE, LARGEST_PAGE = 25, 500
 
 #: Numbers of one page's start; beyond, no list is followed.
 LAST_START = 10_000_000
+
+#: Seconds after which it is worth while to ask what became of a job.
+RETRY_AFTER = 1
 
 #: Methods that no form and no script of another site can send without being asked for leave before.
 NOT_FORGED = ("PATCH", "PUT", "DELETE")
@@ -164,6 +171,10 @@ class JobsService(Service):
             raise BadRequest(f"{name}: {text_of(value, SHOWN)} is not allowed; it must be {_words(kinds)}.")
         return value
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of these values that the body has, to be checked by whoever takes them."""
+        return {name: self.body[name] for name in names if name in self.body}
+
     def refuse_others(self, *known: str) -> None:
         """BadRequest if the body says what is not understood."""
         for name in self.body:
@@ -188,7 +199,25 @@ class JobsService(Service):
             raise BadRequest(f"{name}: {text_of(value, SHOWN)} is not allowed; it must be a number from 0 to {most}.")
         return int(value)
 
+    def asked_queue(self) -> str | None:
+        """The stored name of the queue of the query string; None if none is named."""
+        asked = self.query("queue")
+        return None if asked is None else str(self.queue(asked).name)
+
     # What is answered
+
+    def made(self, url: str) -> None:
+        """Answer with 201: what was asked for is there now."""
+        self._answer_at(201, url)
+
+    def accepted(self, url: str) -> None:
+        """Answer with 202: a job does it, of which more is told there in a while."""
+        self._answer_at(202, url)
+        self.request.response.setHeader("Retry-After", str(RETRY_AFTER))
+
+    def _answer_at(self, status: int, url: str) -> None:
+        self.request.response.setStatus(status)
+        self.request.response.setHeader("Location", url)
 
     def url(self, *parts: str, service: str = "") -> str:
         """URL of something below this service, or below another one."""
@@ -216,6 +245,24 @@ class JobsService(Service):
         if start:
             links["prev"] = page(b_start=max(0, start - size))
         return links
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """BadRequest unless the value is one of those that are allowed."""
+    known = tuple(allowed)
+    if value not in known:
+        raise BadRequest(
+            f"{name}: {text_of(value, SHOWN)} is not allowed; it must be one of {', '.join(map(str, known))}."
+        )
+
+
+def moment_of(name: str, text: Any) -> datetime:
+    """The time that an ISO text with an offset says; BadRequest for others."""
+    try:
+        found: datetime = fit(datetime, text)
+    except Misfit as misfit:
+        raise BadRequest(f"{name}: {misfit}.") from None
+    return found
 
 
 def _words(kinds: tuple[type, ...]) -> str:

@@ -11,9 +11,6 @@ from zExceptions import BadRequest
 
 import inspect
 
-#: Seconds after which it is worth while to ask what became of a job.
-RETRY_AFTER = 1
-
 
 class Tasks(JobsService):
     """The base of the services about tasks. Names are looked up among the registered tasks, and never imported."""
@@ -69,8 +66,5 @@ class TasksPost(Tasks):
         args, kwargs = taskarguments.checked(task, self.take("arguments", dict, default={}))
         job = task.put(*args, **kwargs)
         url = self.url(job.id, service="@background-jobs")
-        response = self.request.response
-        response.setStatus(202)
-        response.setHeader("Location", url)
-        response.setHeader("Retry-After", str(RETRY_AFTER))
+        self.accepted(url)
         return data.job_line(joblists.row(job), self.translated, url)
