@@ -242,12 +242,24 @@ class PanelForm(Panel):
     enableCSRFProtection = True
     #: Lines above the form: the first tells what the others are.
     notes: list[str] = []
+    #: Bootstrap's colour of each button, by its name: z3c.form's own class would make all of them grey.
+    colors: dict[str, str] = {}
     actions: Any
 
-    def paint(self, **colors: str) -> None:
-        """Give buttons, by name, colours of Bootstrap: z3c.form's own class would make all of them grey."""
-        for name, color in colors.items():
-            self.actions[name].klass = f"submit-widget button-field btn btn-{color}"
+    def updateActions(self) -> None:
+        """Paint the buttons that are there."""
+        super().updateActions()  # type: ignore[misc]
+        for name, color in self.colors.items():
+            if name in self.actions:
+                self.actions[name].klass = f"submit-widget button-field btn btn-{color}"
+
+    def extracted(self) -> dict[str, Any] | None:
+        """What was typed; None, with a message above the form, if something is wrong."""
+        data, errors = self.extractData()  # type: ignore[attr-defined]
+        if errors:
+            self.status = self.formErrorsMessage  # type: ignore[attr-defined]
+            return None
+        return dict(data)
 
 
 class PanelFormWrapper(Panel, FormWrapper):

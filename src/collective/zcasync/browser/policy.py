@@ -40,6 +40,14 @@ class PolicyForm(PanelForm, form.EditForm):
     section = "zcasync-policies"
     fields = field.Fields(IPolicyNumbers).select(*NUMBERS, "rules", "seen")
     fields["seen"].mode = HIDDEN_MODE
+    colors = {
+        "save": "primary",
+        "preview": "outline-secondary",
+        "copy": "outline-secondary",
+        "reset": "outline-secondary",
+        "delete": "outline-danger",
+        "cancel": "secondary",
+    }
     ignoreContext = False
     #: The numbers that are to be previewed; None: the stored ones.
     typed: dict[str, Any] | None = None
@@ -102,18 +110,10 @@ class PolicyForm(PanelForm, form.EditForm):
             raise Forbidden("This retry policy is shared by all sites; only a Manager of the Zope root can change it.")
         super().update()
 
-    def _extracted(self) -> dict[str, Any] | None:
-        """What was typed, or None with a message if something is wrong."""
-        data, errors = self.extractData()
-        if errors:
-            self.status = self.formErrorsMessage
-            return None
-        return dict(data)
-
     @button.buttonAndHandler(_("button_save", default="Save"), name="save")
     def handle_save(self, action: Any) -> None:
         """Store the numbers and rules."""
-        data = self._extracted()
+        data = self.extracted()
         if data is None or self.policy is None:
             return
         if data.pop("seen") != fingerprint(self.policy):
@@ -136,7 +136,7 @@ class PolicyForm(PanelForm, form.EditForm):
     @button.buttonAndHandler(_("button_preview", default="Preview"), name="preview")
     def handle_preview(self, action: Any) -> None:
         """Show when jobs would be tried with what was typed, and store nothing."""
-        data = self._extracted()
+        data = self.extracted()
         if data is not None:
             self.typed = {name: data[name] for name in NUMBERS}
 
@@ -171,13 +171,6 @@ class PolicyForm(PanelForm, form.EditForm):
         """Back to the list."""
         self.request.response.redirect(self.page_url("zcasync-policies"))
 
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        super().updateActions()
-        colors = {"save": "primary", "preview": "outline-secondary", "copy": "outline-secondary"}
-        colors |= {"reset": "outline-secondary", "delete": "outline-danger", "cancel": "secondary"}
-        self.paint(**{name: color for name, color in colors.items() if name in self.actions})
-
 
 class PolicyAddForm(PanelForm, form.Form):
     """Add a policy that belongs to the site; with ``copy`` in the query, one like that."""
@@ -189,6 +182,7 @@ class PolicyAddForm(PanelForm, form.Form):
         default="A policy takes effect for the tasks and jobs that name it.",
     )
     fields = field.Fields(INewPolicy).select("name", *NUMBERS, "rules")
+    colors = {"add": "primary", "preview": "outline-secondary", "cancel": "secondary"}
     ignoreContext = False
     typed: dict[str, Any] | None = None
     use = ()
@@ -206,9 +200,8 @@ class PolicyAddForm(PanelForm, form.Form):
     @button.buttonAndHandler(_("button_add", default="Add"), name="add")
     def handle_add(self, action: Any) -> None:
         """Store the new policy."""
-        data, errors = self.extractData()
-        if errors:
-            self.status = self.formErrorsMessage
+        data = self.extracted()
+        if data is None:
             return
         name = data.pop("name")
         if name in self.queues.policies:
@@ -225,10 +218,8 @@ class PolicyAddForm(PanelForm, form.Form):
     @button.buttonAndHandler(_("button_preview", default="Preview"), name="preview")
     def handle_preview(self, action: Any) -> None:
         """Show when jobs would be tried with what was typed, and store nothing."""
-        data, errors = self.extractData()
-        if errors:
-            self.status = self.formErrorsMessage
-        else:
+        data = self.extracted()
+        if data is not None:
             self.typed = {name: data[name] for name in NUMBERS}
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
@@ -236,16 +227,12 @@ class PolicyAddForm(PanelForm, form.Form):
         """Back to the list."""
         self.request.response.redirect(self.page_url("zcasync-policies"))
 
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        super().updateActions()
-        self.paint(add="primary", preview="outline-secondary", cancel="secondary")
-
 
 class PolicyDeleteForm(PolicyForm):
     """Ask before a policy is deleted; refuse it while somebody uses it."""
 
     fields = field.Fields()
+    colors = {"delete": "danger", "cancel": "secondary"}
 
     @property
     def action(self) -> str:
@@ -297,11 +284,6 @@ class PolicyDeleteForm(PolicyForm):
     def handle_cancel(self, action: Any) -> None:
         """Back to the list."""
         self.request.response.redirect(self.page_url("zcasync-policies"))
-
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        form.EditForm.updateActions(self)
-        self.paint(**{name: {"delete": "danger", "cancel": "secondary"}[name] for name in self.actions})
 
 
 class PolicyPage(PanelFormWrapper):

@@ -110,6 +110,7 @@ class QueueForm(PanelForm, form.EditForm):
 
     section = "zcasync-queues"
     fields = field.Fields(IQueueNumbers).select(*NUMBERS)
+    colors = {"save": "primary", "cancel": "secondary"}
     ignoreContext = False
     description = _(
         "queue_form_description",
@@ -159,9 +160,8 @@ class QueueForm(PanelForm, form.EditForm):
     @button.buttonAndHandler(_("button_save", default="Save"), name="save")
     def handle_save(self, action: Any) -> None:
         """Store the numbers."""
-        data, errors = self.extractData()
-        if errors:
-            self.status = self.formErrorsMessage
+        data = self.extracted()
+        if data is None:
             return
         try:
             changed = queueactions.change_queue(self.queue, **data)
@@ -179,11 +179,6 @@ class QueueForm(PanelForm, form.EditForm):
         """Back to the queue."""
         self.request.response.redirect(self.back_url)
 
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        super().updateActions()
-        self.paint(save="primary", cancel="secondary")
-
 
 class QueueAddForm(PanelForm, form.Form):
     """Add a queue that belongs to the site."""
@@ -196,6 +191,7 @@ class QueueAddForm(PanelForm, form.Form):
         " from their next look on; it belongs to this site.",
     )
     fields = field.Fields(INewQueue).select("name", *NUMBERS)
+    colors = {"add": "primary", "cancel": "secondary"}
     ignoreContext = False
 
     def getContent(self) -> dict[str, Any]:
@@ -206,9 +202,8 @@ class QueueAddForm(PanelForm, form.Form):
     @button.buttonAndHandler(_("button_add", default="Add"), name="add")
     def handle_add(self, action: Any) -> None:
         """Make the queue."""
-        data, errors = self.extractData()
-        if errors:
-            self.status = self.formErrorsMessage
+        data = self.extracted()
+        if data is None:
             return
         name = data.pop("name")
         try:
@@ -223,11 +218,6 @@ class QueueAddForm(PanelForm, form.Form):
     def handle_cancel(self, action: Any) -> None:
         """Back to the list."""
         self.request.response.redirect(self.page_url("zcasync-queues"))
-
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        super().updateActions()
-        self.paint(add="primary", cancel="secondary")
 
 
 class QueueSettingsPage(PanelFormWrapper):

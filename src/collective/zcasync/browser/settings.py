@@ -24,11 +24,7 @@ class SettingsForm(PanelForm, RegistryEditForm):
         " whenever it is needed.",
     )
     control_panel_view = "@@zcasync-jobs"
-
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        super().updateActions()
-        self.paint(save="primary", cancel="secondary")
+    colors = {"save": "primary", "cancel": "secondary"}
 
 
 class SettingsPage(PanelFormWrapper):

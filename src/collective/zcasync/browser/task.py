@@ -27,6 +27,7 @@ class StartForm(StartPage, PanelForm, form.Form):
     """Asks for the arguments, checks them, and puts the job as the user."""
 
     ignoreContext = True
+    colors = {"start": "primary", "cancel": "secondary"}
 
     @property
     def action(self) -> str:
@@ -70,9 +71,8 @@ class StartForm(StartPage, PanelForm, form.Form):
     @button.buttonAndHandler(_("button_start", default="Start"), name="start")
     def handle_start(self, action: Any) -> None:
         """Put the job."""
-        data, errors = self.extractData()
-        if errors:
-            self.status = self.formErrorsMessage
+        data = self.extracted()
+        if data is None:
             return
         assert self.task is not None
         given = {
@@ -105,11 +105,6 @@ class StartForm(StartPage, PanelForm, form.Form):
     def handle_cancel(self, action: Any) -> None:
         """Back to where one came from."""
         self.request.response.redirect(self.back_url)
-
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        super().updateActions()
-        self.paint(start="primary", cancel="secondary")
 
     def _next_url(self, job: Any) -> str:
         """Where the user can watch the job."""

@@ -68,6 +68,7 @@ class WhoMayForm(PanelForm, form.EditForm):
     fields = field.Fields(IWhoMay)
     for name in PERMISSIONS:
         fields[name].widgetFactory = CheckBoxFieldWidget
+    colors = {"save": "primary", "cancel": "secondary"}
     ignoreContext = False
 
     def getContent(self) -> dict[str, Any]:
@@ -83,9 +84,8 @@ class WhoMayForm(PanelForm, form.EditForm):
     @button.buttonAndHandler(_("button_save", default="Save"), name="save")
     def handle_save(self, action: Any) -> None:
         """Store the roles."""
-        data, errors = self.extractData()
-        if errors:
-            self.status = self.formErrorsMessage
+        data = self.extracted()
+        if data is None:
             return
         for name, permission in PERMISSIONS.items():
             roles = sorted({*(data[name] or ()), "Manager"} - set(EVERYBODY))
@@ -99,11 +99,6 @@ class WhoMayForm(PanelForm, form.EditForm):
     def handle_cancel(self, action: Any) -> None:
         """Back to the settings."""
         self.request.response.redirect(self.page_url("zcasync-settings"))
-
-    def updateActions(self) -> None:
-        """Colours of the buttons."""
-        super().updateActions()
-        self.paint(save="primary", cancel="secondary")
 
 
 class WhoMayPage(PanelFormWrapper):
