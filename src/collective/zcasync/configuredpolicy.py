@@ -41,7 +41,7 @@ Answer = bool | timedelta
 _MONTH = 30 * 86400.0
 
 #: field: (kind, least, most, whether None is allowed)
-_RANGES: dict[str, tuple[type, float, float, bool]] = {
+RANGES: dict[str, tuple[type, float, float, bool]] = {
     "attempts": (int, 1, 100_000, True),
     "first_wait": (float, 0.0, _MONTH, False),
     "growth": (float, 1.0, 100.0, False),
@@ -66,8 +66,8 @@ def check_numbers(**numbers: Any) -> dict[str, Any]:
     """The numbers in their proper types; InvalidValueError names the field, the value and what is allowed."""
     checked = {}
     for field, value in numbers.items():
-        if field not in _RANGES:
-            raise InvalidValueError(f"{field}: a retry policy has no such number; it has {', '.join(_RANGES)}")
+        if field not in RANGES:
+            raise InvalidValueError(f"{field}: a retry policy has no such number; it has {', '.join(RANGES)}")
         checked[field] = _check_number(field, value)
     first, longest = checked.get("first_wait"), checked.get("longest_wait")
     if first is not None and longest is not None and first > longest:
@@ -135,7 +135,7 @@ class ConfiguredPolicy(Persistent):
 
     def numbers(self) -> dict[str, Any]:
         """All numbers by field."""
-        return {field: getattr(self, field) for field in _RANGES}
+        return {field: getattr(self, field) for field in RANGES}
 
     def update(self, rules: Iterable[Any] | None = None, **numbers: Any) -> bool:
         """Change numbers or rules, after checking them together; return whether anything differs now."""
@@ -297,7 +297,7 @@ class BoundPolicy:
 
 
 def _check_number(field: str, value: Any) -> Any:
-    kind, least, most, optional = _RANGES[field]
+    kind, least, most, optional = RANGES[field]
     if value is None and optional:
         return None
     wrong = isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)

@@ -8,6 +8,7 @@ from collective.zcasync import clock
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import QuotaNotFound
+from collective.zcasync.persistence import PRIORITIES
 from collective.zcasync.queue import install
 from collective.zcasync.queue import Site
 from typing import Any
@@ -21,11 +22,11 @@ logger = logging.getLogger("collective.zcasync.events")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 #: What a queue's record says, with the least and the most. Days may be parts of one.
-QUEUE_NUMBERS = {
+QUEUE_NUMBERS: dict[str, tuple[Any, Any]] = {
     "retention_days": (0.01, 36_500.0),
     "failed_days": (0.01, 36_500.0),
     "retention_jobs": (0, 100_000_000),
-    "default_priority": (-16, 15),
+    "default_priority": (PRIORITIES[0], PRIORITIES[-1]),
     "time_limit": (1.0, 30 * 86_400.0),
 }
 

@@ -1,7 +1,10 @@
 """The fields of the forms for retry policies: numbers, and rules as lines of text."""
 
 from collections.abc import Iterable
+from collective.zcasync.browser.panelfields import bounds
+from collective.zcasync.browser.panelfields import is_name
 from collective.zcasync.configuredpolicy import make_rule
+from collective.zcasync.configuredpolicy import RANGES
 from collective.zcasync.configuredpolicy import RULE_FIELDS
 from collective.zcasync.configuredpolicy import TROUBLES
 from collective.zcasync.exceptions import InvalidValueError
@@ -12,26 +15,8 @@ from zope.interface import Interface
 from zope.interface import Invalid
 from zope.interface import invariant
 
-import re
-
-#: What a policy may be called: it is written in code, in zcasync.xml and in URLs.
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
-
-# The bounds that configuredpolicy.check_numbers holds, said again so that each field can name its own.
-MONTH = 30 * 86400.0
-YEAR = 366 * 86400.0
-
 #: How a rule says that there is no limit, as zcasync.xml does.
 NO_LIMIT = "unlimited"
-
-
-def is_name(value: str) -> bool:
-    """Constraint of the field for the name."""
-    if NAME.match(value):
-        return True
-    raise Invalid(
-        _("policy_name_wrong", default="Use letters, digits, dots, dashes and underscores; begin with a letter.")
-    )
 
 
 def rules_of(text: str) -> list[Any]:
@@ -81,6 +66,11 @@ def _rule_of(words: list[str]) -> Any:
     return make_rule(trouble, exception, **numbers)
 
 
+def _bounds(name: str) -> dict[str, Any]:
+    _kind, least, most, _optional = RANGES[name]
+    return bounds((least, most))
+
+
 class IPolicyNumbers(Interface):
     """The numbers of a retry policy, as its form asks for them. Waits are in seconds."""
 
@@ -90,15 +80,13 @@ class IPolicyNumbers(Interface):
             "policy_attempts_help",
             default="How often a job is run at most, the first time included. Leave empty for no limit.",
         ),
-        min=1,
-        max=100_000,
+        **_bounds("attempts"),
         required=False,
     )
     first_wait = schema.Float(
         title=_("policy_first_wait", default="First wait (seconds)"),
         description=_("policy_first_wait_help", default="Time between the first failure and the second attempt."),
-        min=0.0,
-        max=MONTH,
+        **_bounds("first_wait"),
     )
     growth = schema.Float(
         title=_("policy_growth", default="Growth"),
@@ -106,14 +94,12 @@ class IPolicyNumbers(Interface):
             "policy_growth_help",
             default="Each wait is so many times as long as the one before: 1 for equal waits, 2 to double.",
         ),
-        min=1.0,
-        max=100.0,
+        **_bounds("growth"),
     )
     longest_wait = schema.Float(
         title=_("policy_longest_wait", default="Longest wait (seconds)"),
         description=_("policy_longest_wait_help", default="No wait grows beyond this."),
-        min=0.0,
-        max=MONTH,
+        **_bounds("longest_wait"),
     )
     jitter = schema.Float(
         title=_("policy_jitter", default="Jitter"),
@@ -122,8 +108,7 @@ class IPolicyNumbers(Interface):
             default="By which part a wait may be longer or shorter at random, so that jobs that failed together are not"
             " tried together again: 0.2 for a fifth, 0 for none.",
         ),
-        min=0.0,
-        max=1.0,
+        **_bounds("jitter"),
     )
     age_limit = schema.Float(
         title=_("policy_age_limit", default="Age limit (seconds)"),
@@ -131,8 +116,7 @@ class IPolicyNumbers(Interface):
             "policy_age_limit_help",
             default="A job that was put longer ago is not tried again. Leave empty for no limit.",
         ),
-        min=1.0,
-        max=YEAR,
+        **_bounds("age_limit"),
         required=False,
     )
     log_every = schema.Int(
@@ -141,8 +125,7 @@ class IPolicyNumbers(Interface):
             "policy_log_every_help",
             default="The first retry is logged, and then each so many: 1 to log all of them.",
         ),
-        min=1,
-        max=1000,
+        **_bounds("log_every"),
     )
 
     rules = schema.Text(

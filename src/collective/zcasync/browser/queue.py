@@ -75,6 +75,9 @@ class QueuePage(PanelView):
 
     section = "zcasync-queues"
 
+    #: The least and the most of each number that the small forms ask for.
+    limits = {"quota": queueactions.QUOTA_SIZES, **queueactions.AGENT_NUMBERS}
+
     def __call__(self) -> Any:
         if self.request.method == "POST":
             return self._act()

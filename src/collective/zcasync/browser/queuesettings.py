@@ -4,9 +4,12 @@ from collections.abc import Callable
 from collective.zcasync import queueactions
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
+from collective.zcasync.browser.panelfields import bounds
+from collective.zcasync.browser.panelfields import is_name
 from collective.zcasync.browser.policies import duration
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
+from collective.zcasync.queueactions import QUEUE_NUMBERS
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -20,17 +23,6 @@ from zope.interface import Interface
 from zope.interface import Invalid
 
 
-def is_name(value: str) -> bool:
-    """Constraint of the field for a queue's name."""
-    try:
-        queueactions.check_name(value, "name")
-    except InvalidValueError as error:
-        raise Invalid(
-            _("policy_name_wrong", default="Use letters, digits, dots, dashes and underscores; begin with a letter.")
-        ) from error
-    return True
-
-
 class IQueueNumbers(Interface):
     """What a queue's record says, as its form asks for it."""
 
@@ -41,8 +33,7 @@ class IQueueNumbers(Interface):
             default="Of jobs that name none: from -16 to 15, higher ones go first. Each step counts as if the job had"
             " been put ten minutes earlier. It holds for jobs that are put from now on.",
         ),
-        min=-16,
-        max=15,
+        **bounds(QUEUE_NUMBERS["default_priority"]),
     )
     time_limit = schema.Float(
         title=_("queue_time_limit", default="Time limit (seconds)"),
@@ -51,21 +42,18 @@ class IQueueNumbers(Interface):
             default="A job that runs longer is asked to stop, and is shown as overdue; a limit of its task goes before."
             " Leave empty for no limit. It holds for jobs that are put from now on.",
         ),
-        min=1.0,
-        max=30 * 86_400.0,
+        **bounds(QUEUE_NUMBERS["time_limit"]),
         required=False,
     )
     retention_days = schema.Float(
         title=_("queue_retention_days", default="Keep finished jobs (days)"),
         description=_("queue_retention_days_help", default="Jobs that succeeded or were cancelled are deleted then."),
-        min=0.01,
-        max=36_500.0,
+        **bounds(QUEUE_NUMBERS["retention_days"]),
     )
     failed_days = schema.Float(
         title=_("queue_failed_days", default="Keep failed jobs (days)"),
         description=_("queue_failed_days_help", default="Failed jobs are deleted then, with their tracebacks."),
-        min=0.01,
-        max=36_500.0,
+        **bounds(QUEUE_NUMBERS["failed_days"]),
     )
     retention_jobs = schema.Int(
         title=_("queue_retention_jobs", default="Keep at most (jobs)"),
@@ -73,8 +61,7 @@ class IQueueNumbers(Interface):
             "queue_retention_jobs_help",
             default="So many of each kind (finished, failed, cancelled) are kept at most, whatever their age.",
         ),
-        min=0,
-        max=100_000_000,
+        **bounds(QUEUE_NUMBERS["retention_jobs"]),
     )
 
 

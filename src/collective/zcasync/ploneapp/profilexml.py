@@ -9,6 +9,9 @@ from collective.zcasync.configuredpolicy import make_rule
 from collective.zcasync.configuredpolicy import RULE_FIELDS
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.queueactions import AGENT_NUMBERS
+from collective.zcasync.queueactions import QUEUE_NUMBERS
+from collective.zcasync.queueactions import QUOTA_SIZES
 from dataclasses import dataclass
 from dataclasses import field
 from lxml import etree
@@ -169,19 +172,19 @@ class _Reader:
         numbers = {
             "retention_days": _days,
             "failed_days": _days,
-            "retention_jobs": _whole(0, 100_000_000),
-            "default_priority": _whole(-16, 15),
+            "retention_jobs": _whole(*QUEUE_NUMBERS["retention_jobs"]),
+            "default_priority": _whole(*QUEUE_NUMBERS["default_priority"]),
             "time_limit": _limit,
         }
         node = self.node(element, numbers, empty_name=True)
         quotas, agents = [], []
         for child in self.children(element, ("quota", "agent")):
             if child.tag == "quota":
-                quotas.append(Node(**self.node(child, {"size": _whole(1, 10_000)})))
+                quotas.append(Node(**self.node(child, {"size": _whole(*QUOTA_SIZES)})))
             else:
                 told = self.node(
                     child,
-                    {"role": _text, "size": _whole(1, 64), "weight": _whole(1, 1000), "prefetch": _whole(0, 32)},
+                    {"role": _text, **{number: _whole(*limits) for number, limits in AGENT_NUMBERS.items()}},
                     required=("role",),
                 )
                 role = told["values"].pop("role", "")
@@ -313,8 +316,9 @@ def _limit(text: str) -> float | None:
         value = None if text.strip() == UNLIMITED else float(text)
     except ValueError:
         value = 0.0
-    if value is not None and not 1 <= value <= 30 * 86_400:
-        raise ValueError(f"{text!r} is not allowed; allowed are seconds from 1 to 2592000, or {UNLIMITED!r}")
+    least, most = QUEUE_NUMBERS["time_limit"]
+    if value is not None and not least <= value <= most:
+        raise ValueError(f"{text!r} is not allowed; allowed are seconds from {least:g} to {most:.0f}, or {UNLIMITED!r}")
     return value
 
 
