@@ -11,7 +11,6 @@ from collective.zcasync.zopeapp.processlines import Line
 from collective.zcasync.zopeapp.processlines import ProcessLines
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode
 from zExceptions import Forbidden
 from zope.component import getMultiAdapter
 
@@ -43,8 +42,7 @@ class DispatchersPage(PanelView):
         """URL of the page of a running job; empty if it is another site's, for those who may not see these."""
         if row.group != self.own_group and not self.may_see_all:
             return ""
-        options = {"id": row.id} | ({"all_sites": 1} if row.group != self.own_group else {})
-        return f"{self.page_url('zcasync-job')}?{urlencode(options)}"
+        return self.url_of_job(row.id, row.group)
 
     def may_pause(self, names: tuple[str, ...]) -> bool:
         """Whether the user may change all queues of these names."""

@@ -37,7 +37,6 @@ from datetime import timedelta
 from functools import cached_property
 from plone import api
 from typing import Any
-from urllib.parse import urlencode
 from zExceptions import Forbidden
 
 #: How long the page waits for a running job's answer, loading itself each second.
@@ -291,10 +290,7 @@ class JobPage(PanelView):
         return self.page_url("zcasync-jobs")
 
     def _job_url(self, id: str) -> str:
-        if not id:
-            return ""
-        options = {"id": id} | ({"all_sites": 1} if self.all_sites else {})
-        return f"{self.page_url('zcasync-job')}?{urlencode(options)}"
+        return self.url_of_job(id) if id else ""
 
     def _queue_text(self) -> str:
         queue = joblists.queue_of(self._job)
@@ -304,7 +300,7 @@ class JobPage(PanelView):
         name = self.detail.policy
         if not name or name not in self.queues.policies or not self.may_manage:
             return ""
-        return f"{self.page_url('zcasync-policy')}?{urlencode({'name': name})}"
+        return self.page_url("zcasync-policy", name=name)
 
     def _user_url(self) -> str:
         """Where the user's properties are, for those who may see them."""
@@ -312,7 +308,7 @@ class JobPage(PanelView):
         may = getSecurityManager().checkPermission("Plone Site Setup: Users and Groups", self.context)
         if not may or not name or api.user.get(userid=name) is None:
             return ""
-        return f"{self.page_url('user-information')}?{urlencode({'userid': name})}"
+        return self.page_url("user-information", userid=name)
 
     def _dispatcher_fact(self) -> Fact:
         """Who runs the job or has run it: host and process, as it has registered; else its UUID."""

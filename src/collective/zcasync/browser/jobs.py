@@ -334,12 +334,11 @@ class Jobs(PanelView):
         return next((state for state in order if self.counts and self.counts[state].number), joblists.WAITING)
 
     def _line(self, row: joblists.JobRow, links: ObjectLinks) -> Line:
-        options = {"id": row.id} | ({"all_sites": 1} if self.all_sites else {})
         time = self.moment(row.time)
         told = (f"{self.translate(self.time_label)} {time.text}" if time else "", user_name(row.user))
         return Line(
             id=row.id,
-            url=f"{self.page_url('zcasync-job')}?{urlencode(options)}",
+            url=self.url_of_job(row.id),
             title=row.title or row.task,
             error=row.error,
             user=user_name(row.user),

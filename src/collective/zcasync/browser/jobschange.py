@@ -18,7 +18,6 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode
 from zExceptions import Forbidden
 from zope.i18nmessageid import Message
 
@@ -111,8 +110,7 @@ class JobsChange(Jobs):
     def back_url(self) -> str:
         """Where the person came from."""
         if self.filter.text("job") and self.ids:
-            options = {"id": self.ids[0]} | ({"all_sites": 1} if self.all_sites else {})
-            return f"{self.page_url('zcasync-job')}?{urlencode(options)}"
+            return self.url_of_job(self.ids[0])
         return self.link_url
 
     def hidden(self) -> list[tuple[str, str]]:
@@ -204,8 +202,7 @@ class JobsChange(Jobs):
         self.say(
             _("said_many_put", default="A job does that now, one job after the other. This page shows how far it is.")
         )
-        options = {"id": job.id} | ({"all_sites": 1} if self.all_sites else {})
-        return f"{self.page_url('zcasync-job')}?{urlencode(options)}"
+        return self.url_of_job(job.id)
 
     def _job(self, id: str) -> Any:
         """A job that the user may change; JobNotFound for any other."""

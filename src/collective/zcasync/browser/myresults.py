@@ -10,7 +10,6 @@ from plone.namedfile.utils import set_headers
 from plone.namedfile.utils import stream_data
 from Products.CMFCore.interfaces import IContentish
 from typing import Any
-from urllib.parse import urlencode
 from zExceptions import NotFound
 from zope.i18nmessageid import Message
 
@@ -38,7 +37,7 @@ def outcome_of(job: Any, view: Any) -> Outcome | None:
         return Outcome(f"{type(error).__name__}: {error}"[:TEXT_LIMIT])
     if INamedTyped.providedBy(result):
         name = result.filename or view.translate(_("outcome_file", default="File"))
-        return Outcome(name, f"{view.page_url('zcasync-my-result')}?{urlencode({'id': job.id})}", True)
+        return Outcome(name, view.page_url("zcasync-my-result", id=job.id), True)
     if IContentish.providedBy(result):
         return Outcome(str(result.Title() or result.getId()), result.absolute_url())
     if isinstance(result, Message):

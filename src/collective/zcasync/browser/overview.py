@@ -9,7 +9,6 @@ from collective.zcasync.zopeapp.overview import body_template
 from collective.zcasync.zopeapp.overview import Overview
 from collective.zcasync.zopeapp.overview import REFRESH
 from functools import cached_property
-from urllib.parse import urlencode
 
 
 class OverviewPage(PanelView):
@@ -36,7 +35,7 @@ class OverviewPage(PanelView):
 
     def state_url(self, state: str) -> str:
         """URL of the list of jobs in that state."""
-        return f"{self.page_url('zcasync-jobs')}?{urlencode({'state': state})}"
+        return self.page_url("zcasync-jobs", state=state)
 
     @property
     def root_url(self) -> str:

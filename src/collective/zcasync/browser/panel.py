@@ -23,6 +23,7 @@ from plone.z3cform.layout import FormWrapper
 from Products.Five.browser import BrowserView
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 from zoneinfo import ZoneInfoNotFoundError
 from zope.i18n import translate
@@ -93,9 +94,14 @@ class Panel:
         """URL of the site."""
         return str(self.context.absolute_url())
 
-    def page_url(self, name: str) -> str:
-        """URL of one of the panel's pages."""
-        return f"{self.site_url}/@@{name}"
+    def page_url(self, page: str, /, **query: Any) -> str:
+        """URL of one of the panel's pages. ``query``: what it is asked for."""
+        return f"{self.site_url}/@@{page}" + (f"?{urlencode(query)}" if query else "")
+
+    def url_of_job(self, id: str, group: str | None = None) -> str:
+        """URL of the page of one job. ``group``: its site; None: one of those whose jobs are shown."""
+        elsewhere = self.all_sites if group is None else group != self.own_group
+        return self.page_url("zcasync-job", id=id, **({"all_sites": 1} if elsewhere else {}))
 
     def navigation(self) -> list[Link]:
         """Links to the pages that the user may see."""

@@ -7,7 +7,6 @@ from collective.zcasync.retry import ConfiguredPolicy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode
 
 #: Headings of the numbers, by field; the order is that of the list.
 COLUMNS = {
@@ -76,7 +75,7 @@ class Policies(PanelView):
         numbers = {field: getattr(policy, field) for field in COLUMNS}
         return PolicyLine(
             name=name,
-            url=f"{self.page_url('zcasync-policy')}?{urlencode({'name': name})}" if self.may_edit(policy.owner) else "",
+            url=self.page_url("zcasync-policy", name=name) if self.may_edit(policy.owner) else "",
             numbers=tuple(number_text(field, value, self.translate) for field, value in numbers.items()),
             rules=rule_texts(policy, self.translate),
             shared=not policy.owner,

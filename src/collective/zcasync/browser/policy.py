@@ -16,7 +16,6 @@ from collective.zcasync.ploneapp.shipped import shipped_policies
 from functools import cached_property
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
-from urllib.parse import urlencode
 from z3c.form import button
 from z3c.form import field
 from z3c.form import form
@@ -64,7 +63,7 @@ class PolicyForm(PanelForm, form.EditForm):
 
     def url(self, page: str) -> str:
         """URL of a page about this policy."""
-        return f"{self.page_url(page)}?{urlencode({'name': self.name})}"
+        return self.page_url(page, name=self.name)
 
     @property
     def label(self) -> Any:
@@ -143,8 +142,7 @@ class PolicyForm(PanelForm, form.EditForm):
     @button.buttonAndHandler(_("button_copy", default="Copy…"), name="copy")
     def handle_copy(self, action: Any) -> None:
         """The form for a new policy, with what this one has."""
-        query = urlencode({"copy": self.name})
-        self.request.response.redirect(f"{self.page_url('zcasync-policy-add')}?{query}")
+        self.request.response.redirect(self.page_url("zcasync-policy-add", copy=self.name))
 
     @button.buttonAndHandler(
         _("button_reset", default="Reset to what is shipped"),

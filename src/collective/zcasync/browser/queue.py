@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any
-from urllib.parse import urlencode
 from zExceptions import Forbidden
 
 import inspect
@@ -116,12 +115,12 @@ class QueuePage(PanelView):
     @property
     def url(self) -> str:
         """URL of this page, and of its forms."""
-        return f"{self.page_url('zcasync-queue')}?{urlencode({'name': self.name})}"
+        return self.page_url("zcasync-queue", name=self.name)
 
     @property
     def settings_url(self) -> str:
         """URL of the form for the numbers."""
-        return f"{self.page_url('zcasync-queue-settings')}?{urlencode({'name': self.name})}"
+        return self.page_url("zcasync-queue-settings", name=self.name)
 
     @property
     def numbers(self) -> list[tuple[Any, int]]:
@@ -207,8 +206,7 @@ class QueuePage(PanelView):
         return not is_broken(job) and (self.may_see_all or job.group == self.own_group)
 
     def _holder(self, job: Any) -> Link:
-        options = {"id": job.id} | ({"all_sites": 1} if job.group != self.own_group else {})
-        return Link(f"{self.page_url('zcasync-job')}?{urlencode(options)}", self.translate(job.title or job.task))
+        return Link(self.url_of_job(job.id, job.group), self.translate(job.title or job.task))
 
     def _agent(self, row: joblists.DispatcherRow, name: str, agent: Any) -> AgentLine:
         changed = self.queue.changed

@@ -12,7 +12,6 @@ from collective.zcasync.interfaces import _
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode
 from zExceptions import Forbidden
 
 #: Counts of the table, in its order: key in QueueRow.counts, label, state of the list that it leads to.
@@ -102,7 +101,7 @@ class QueuesPage(PanelView):
                 paused=row.paused,
                 problem=self._problem(row),
                 may_pause=self.may_edit(row.owner),
-                url=f"{self.page_url('zcasync-queue')}?{urlencode({'name': row.name})}",
+                url=self.page_url("zcasync-queue", name=row.name),
                 oldest=self._oldest(row),
                 draining=row.counts["running"] if row.paused else 0,
                 row=row,

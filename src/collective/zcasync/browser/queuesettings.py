@@ -12,7 +12,6 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.queueactions import QUEUE_NUMBERS
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode
 from z3c.form import button
 from z3c.form import field
 from z3c.form import form
@@ -112,12 +111,12 @@ class QueueForm(PanelForm, form.EditForm):
     @property
     def action(self) -> str:
         """The form comes back to the same queue."""
-        return f"{self.page_url('zcasync-queue-settings')}?{urlencode({'name': self.name})}"
+        return self.page_url("zcasync-queue-settings", name=self.name)
 
     @property
     def back_url(self) -> str:
         """URL of the queue's page."""
-        return f"{self.page_url('zcasync-queue')}?{urlencode({'name': self.name})}"
+        return self.page_url("zcasync-queue", name=self.name)
 
     @property
     def label(self) -> Any:
@@ -199,7 +198,7 @@ class QueueAddForm(PanelForm, form.Form):
             raise ActionExecutionError(Invalid(str(error))) from error
         self.log(f"added queue {name!r}")
         self.say(_("queue_added", default="The queue ${name} was added.", mapping={"name": name}))
-        self.request.response.redirect(f"{self.page_url('zcasync-queue')}?{urlencode({'name': name})}")
+        self.request.response.redirect(self.page_url("zcasync-queue", name=name))
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
     def handle_cancel(self, action: Any) -> None:

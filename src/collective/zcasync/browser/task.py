@@ -14,7 +14,6 @@ from collective.zcasync.tasks import registry
 from collective.zcasync.tasks import Task
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlencode
 from z3c.form import button
 from z3c.form import field
 from z3c.form import form
@@ -32,7 +31,7 @@ class StartForm(StartPage, PanelForm, form.Form):
     @property
     def action(self) -> str:
         """The form comes back to the same task."""
-        return f"{self.page_url('zcasync-task')}?{urlencode({'name': self.task.name if self.task else ''})}"
+        return self.page_url("zcasync-task", name=self.task.name if self.task else "")
 
     @cached_property
     def task(self) -> Task | None:
@@ -109,7 +108,7 @@ class StartForm(StartPage, PanelForm, form.Form):
     def _next_url(self, job: Any) -> str:
         """Where the user can watch the job."""
         if self.sees_panel:
-            return f"{self.page_url('zcasync-job')}?{urlencode({'id': job.id})}"
+            return self.page_url("zcasync-job", id=job.id)
         assert self.task is not None
         return self.page_url("zcasync-my-jobs" if self.task.visible else "zcasync-tasks")
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import cached_property
 from plone import api
 from typing import Any
-from urllib.parse import urlencode
 
 import inspect
 
@@ -72,7 +71,7 @@ class Tasks(StartPage, PanelView):
         return sorted(found, key=lambda line: (line.title.lower(), line.name))
 
     def _line(self, task: Task) -> TaskLine:
-        url = f"{self.page_url('zcasync-task')}?{urlencode({'name': task.name})}"
+        url = self.page_url("zcasync-task", name=task.name)
         return TaskLine(task.name, self.translate(task.title), paragraphs(task)[0], url)
 
 
