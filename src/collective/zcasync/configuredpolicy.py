@@ -40,7 +40,7 @@ Answer = bool | timedelta
 
 _MONTH = 30 * 86400.0
 
-#: field: (kind, least, most, whether None is allowed)
+#: The numbers of a policy in their order: field: (kind, least, most, whether None is allowed)
 RANGES: dict[str, tuple[type, float, float, bool]] = {
     "attempts": (int, 1, 100_000, True),
     "first_wait": (float, 0.0, _MONTH, False),

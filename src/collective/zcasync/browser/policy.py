@@ -9,6 +9,7 @@ from collective.zcasync.browser.policyfields import rules_of
 from collective.zcasync.browser.policyfields import rules_text
 from collective.zcasync.browser.policypreview import Preview
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.configuredpolicy import RANGES
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
@@ -30,7 +31,7 @@ import hashlib
 LOOK = 1_000
 
 #: The fields of a policy in their order.
-NUMBERS = ("attempts", "first_wait", "growth", "longest_wait", "jitter", "age_limit", "log_every")
+NUMBERS = tuple(RANGES)
 
 
 class PolicyForm(PanelForm, form.EditForm):

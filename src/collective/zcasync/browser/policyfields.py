@@ -9,14 +9,12 @@ from collective.zcasync.configuredpolicy import RULE_FIELDS
 from collective.zcasync.configuredpolicy import TROUBLES
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
+from collective.zcasync.ploneapp.profilexml import UNLIMITED
 from typing import Any
 from zope import schema
 from zope.interface import Interface
 from zope.interface import Invalid
 from zope.interface import invariant
-
-#: How a rule says that there is no limit, as zcasync.xml does.
-NO_LIMIT = "unlimited"
 
 
 def rules_of(text: str) -> list[Any]:
@@ -39,7 +37,7 @@ def rules_text(rules: Iterable[Any]) -> str:
         told = dict(rule)
         words = [told.pop("trouble"), told.pop("exception", "")]
         words += [
-            f"{name.replace('_', '-')}={NO_LIMIT if value is None else f'{value:g}'}" for name, value in told.items()
+            f"{name.replace('_', '-')}={UNLIMITED if value is None else f'{value:g}'}" for name, value in told.items()
         ]
         lines.append(" ".join(word for word in words if word))
     return "\n".join(lines)
@@ -60,7 +58,7 @@ def _rule_of(words: list[str]) -> Any:
         if not equals or name.replace("-", "_") not in RULE_FIELDS:
             known = ", ".join(field.replace("_", "-") for field in RULE_FIELDS)
             raise ValueError(f"{word!r} is not understood; write name=number, with one of {known}")
-        number = None if value == NO_LIMIT else float(value)
+        number = None if value == UNLIMITED else float(value)
         whole = name == "attempts" and number is not None and number.is_integer()
         numbers[name.replace("-", "_")] = int(number) if whole and number is not None else number
     return make_rule(trouble, exception, **numbers)

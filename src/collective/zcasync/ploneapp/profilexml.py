@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collective.zcasync.configuredpolicy import check_numbers
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.configuredpolicy import make_rule
+from collective.zcasync.configuredpolicy import RANGES
 from collective.zcasync.configuredpolicy import RULE_FIELDS
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
@@ -21,9 +22,6 @@ FILENAME = "zcasync.xml"
 
 #: How the file writes "no limit".
 UNLIMITED = "unlimited"
-
-#: Attributes of a policy that are numbers, as fields of ConfiguredPolicy.
-_POLICY_FIELDS = ("attempts", "first_wait", "growth", "longest_wait", "jitter", "age_limit", "log_every")
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class _Reader:
         return Description(tuple(policies), tuple(queues))
 
     def policy(self, element: Any) -> PolicyNode:
-        known: dict[str, Callable[[str], Any]] = {name: _policy_number(name) for name in _POLICY_FIELDS}
+        known: dict[str, Callable[[str], Any]] = {name: _policy_number(name) for name in RANGES}
         node = self.node(element, known)
         rules = [self.rule(child) for child in self.children(element, ("on",))]
         self.no_doubles("on", rules)
@@ -252,7 +250,7 @@ class _Reader:
             return make()
         except InvalidValueError as error:
             name, _, why = str(error).partition(": ")
-            for word in _POLICY_FIELDS:
+            for word in RANGES:
                 why = why.replace(word, word.replace("_", "-"))
             self.faults.append(fault(element.sourceline, name.replace("_", "-"), why))
         return None
