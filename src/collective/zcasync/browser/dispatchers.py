@@ -46,8 +46,7 @@ class DispatchersPage(PanelView):
 
     def may_pause(self, names: tuple[str, ...]) -> bool:
         """Whether the user may change all queues of these names."""
-        owners = [self.queues[name].owner for name in names if name in self.queues]
-        return bool(owners) and all(self.may_edit(owner) for owner in owners)
+        return self.rights.may_edit_all(self.queues[name].owner for name in names)
 
     @property
     def list_url(self) -> str:

@@ -1,14 +1,12 @@
 """What the pages of Site Setup → Background jobs have in common: navigation, rights, times, links."""
 
-from AccessControl import getSecurityManager
 from collective.zcasync import clock
 from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import JobRow
 from collective.zcasync.joblists import RUNNING
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
-from collective.zcasync.ploneapp.rights import is_root_manager
-from collective.zcasync.ploneapp.sites import group_of
+from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.queue import get_queues
 from collective.zcasync.readable import span_text
 from dataclasses import dataclass
@@ -105,11 +103,10 @@ class Panel:
 
     def navigation(self) -> list[Link]:
         """Links to the pages that the user may see."""
-        user = getSecurityManager()
         return [
             Link(self.page_url(name), label, name == self.section)
             for name, label, permission in PAGES
-            if user.checkPermission(permission, self.context)
+            if self.rights.may(permission)
         ]
 
     def breadcrumbs(self) -> list[Link]:
@@ -134,9 +131,14 @@ class Panel:
         return get_queues(self.context._p_jar)
 
     @cached_property
+    def rights(self) -> Rights:
+        """What the user may do."""
+        return Rights(self.context)
+
+    @property
     def own_group(self) -> str:
         """This site, as the jobs' group."""
-        return group_of(self.context)
+        return self.rights.group
 
     @cached_property
     def group(self) -> str | None:
@@ -148,19 +150,19 @@ class Panel:
         """Whether the jobs of all sites are asked for, by one who may see them."""
         return self.may_see_all and bool(self.request.form.get("all_sites"))
 
-    @cached_property
+    @property
     def may_see_all(self) -> bool:
         """Whether the user is a Manager of the root's own user folder."""
-        return is_root_manager()
+        return self.rights.rules_all
 
-    @cached_property
+    @property
     def may_manage(self) -> bool:
         """Whether the user may change jobs, and read arguments and tracebacks."""
-        return bool(getSecurityManager().checkPermission(MANAGE_JOBS, self.context))
+        return self.rights.manages
 
     def may_edit(self, owner: str) -> bool:
         """Whether the user may change what belongs to that owner (a site, or '' for the root)."""
-        return self.may_see_all or (self.may_manage and owner == self.own_group)
+        return self.rights.may_edit(owner)
 
     @property
     def user_id(self) -> str:

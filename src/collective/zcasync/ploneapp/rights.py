@@ -3,6 +3,7 @@
 from AccessControl import getSecurityManager
 from Acquisition import aq_inner
 from Acquisition import aq_parent
+from collections.abc import Iterable
 from collective.zcasync import bulk
 from collective.zcasync import jobdetail
 from collective.zcasync.ploneapp import users
@@ -63,6 +64,11 @@ class Rights:
     def may_edit(self, owner: str) -> bool:
         """Whether the user may change what belongs to that owner (a site's group, or '' for the root)."""
         return self.rules_all or (self.manages and owner == self.group)
+
+    def may_edit_all(self, owners: Iterable[str]) -> bool:
+        """Whether the user may change what belongs to each of these owners; not if there are none."""
+        known = set(owners)
+        return bool(known) and all(map(self.may_edit, known))
 
     def sees(self, job: Any) -> bool:
         """Whether the user may know of the job."""

@@ -16,8 +16,7 @@ class Dispatchers(JobsService):
 
     def may_pause(self, row: processes.ProcessRow) -> bool:
         """Whether the user may change all queues that the dispatcher serves."""
-        owners = [self.queues[name].owner for name in row.queues if name in self.queues]
-        return bool(owners) and all(self.rights.may_edit(owner) for owner in owners)
+        return self.rights.may_edit_all(self.queues[name].owner for name in row.queues)
 
     def told(self, row: processes.ProcessRow) -> dict[str, Any]:
         """One dispatcher as JSON; of the jobs that it runs only those that the user may know of."""
