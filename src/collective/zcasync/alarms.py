@@ -226,6 +226,6 @@ def oldest_waiting(queue: Any) -> datetime | None:
             job = row.job
             if is_broken(job) or job._status_id == 3 or job.group in queue.held_groups:
                 continue
-            ready = max(filter(None, (job.put_at, job.not_before())), default=now)
+            ready = job.ready_since() or now
             since = ready if since is None else min(since, ready)
     return since

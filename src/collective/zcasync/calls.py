@@ -288,6 +288,10 @@ class Call(Sparse, Base):
         """When the job (or the rest of its callbacks) may go on, or None for at once."""
         return self.resume_at if self._status_id == 2 else self._begin_after
 
+    def ready_since(self) -> datetime | None:
+        """Since when the job (or the rest of its callbacks) can go on, or from when; None if nobody has put it."""
+        return max(filter(None, (self.put_at, self.not_before())), default=None)
+
     @property
     def held_back(self) -> bool:
         """Whether the job waits for a later time; then it gives up its place in quotas."""

@@ -92,7 +92,7 @@ def _write(slot: Any, minute: int, row: Row) -> None:
 
 def _waited(job: Any) -> int:
     """Milliseconds since the job could have begun."""
-    since = max(filter(None, (job.put_at, job.not_before())), default=None)
+    since = job.ready_since()
     if since is None:
         return 0
     return max(0, (clock.microseconds() - clock.to_microseconds(since)) // 1000)
