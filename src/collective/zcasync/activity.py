@@ -7,6 +7,7 @@ from collective.zcasync.queue import Queues
 from collective.zcasync.series import Row
 from collective.zcasync.series import row_of
 from collective.zcasync.series import this_minute
+from collective.zcasync.series import waiting_in
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -66,10 +67,11 @@ def _spans(source: Any, name: str | None, end: int, minutes: int, number: int) -
     for key, queue in queues.items() if queues is not None else ():
         if name is not None and key != name:
             continue
+        now, waits = this_minute(), waiting_in(queue)
         rows: dict[int, int] = {}
         for slot in queue.slots.values():
-            rows[this_minute()] = row_of(queue, slot).waiting
-            for minute, row, later in _differences(queue, slot):
+            rows.setdefault(now, waits)
+            for minute, row, later in _differences(slot, now, row_of(slot, waits)):
                 rows[minute] = max(rows.get(minute, 0), row.waiting)
                 if begin <= minute < end:
                     _add(sums[(minute - begin) // minutes], row, later)
@@ -78,11 +80,10 @@ def _spans(source: Any, name: str | None, end: int, minutes: int, number: int) -
     return [_span(begin + at * minutes, minutes, sums[at], waiting[at]) for at in range(number)]
 
 
-def _differences(queue: Any, slot: Any) -> Iterator[tuple[int, Row, Row]]:
+def _differences(slot: Any, now: int, newest: Row) -> Iterator[tuple[int, Row, Row]]:
     """(minute, the slot as it began, and as the next one began in which there was a claim, or now)."""
-    now = this_minute()
     rows = [(minute, Row(*row)) for minute, row in (slot.series or {}).items() if minute <= now]
-    for (minute, row), (_minute, later) in pairwise([*rows, (now + 1, row_of(queue, slot))]):
+    for (minute, row), (_minute, later) in pairwise([*rows, (now + 1, newest)]):
         yield minute, row, later
 
 

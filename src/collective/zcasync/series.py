@@ -43,7 +43,7 @@ def begin(queue: Any, slot: Any) -> tuple[int, Row] | None:
     series = slot.series
     if series and minute <= series.maxKey():
         return None
-    return minute, row_of(queue, slot)
+    return minute, row_of(slot, waiting_in(queue))
 
 
 def end(slot: Any, row: tuple[int, Row] | None, given: Iterable[tuple[Any, list[Any]]] = ()) -> None:
@@ -64,19 +64,23 @@ def end(slot: Any, row: tuple[int, Row] | None, given: Iterable[tuple[Any, list[
 
 def close(queue: Any, slot: Any) -> None:
     """Before the slot's dispatcher leaves it, or is taken over: what that changes is of this minute."""
-    row = begin(queue, slot)
-    if row is not None:
-        _write(slot, *row)
+    end(slot, begin(queue, slot))
 
 
-def row_of(queue: Any, slot: Any) -> Row:
-    """How the slot stands now."""
-    counts, dropped, where = slot.counts, slot.dropped, queue.counts()
+def waiting_in(queue: Any) -> int:
+    """Jobs that wait in the whole queue now, also for a quota."""
+    counts = queue.counts()
+    return int(counts["waiting"] + counts["parked"])
+
+
+def row_of(slot: Any, waiting: int) -> Row:
+    """How the slot stands now. ``waiting``: see waiting_in, which asks all slots of the queue."""
+    counts, dropped = slot.counts, slot.dropped
     ended = [counts.get(outcome, 0) + dropped.get(outcome, 0) for outcome in OUTCOMES]
     put = sum(counts.get(kind, 0) for kind in _HELD) + len(slot.running) + len(slot.deferreds) + sum(ended)
     started, waited, longest = slot.tally
     succeeded, failed, cancelled = ended
-    return Row(where["waiting"] + where["parked"], put, started, succeeded, failed, cancelled, waited, longest)
+    return Row(waiting, put, started, succeeded, failed, cancelled, waited, longest)
 
 
 def _write(slot: Any, minute: int, row: Row) -> None:
