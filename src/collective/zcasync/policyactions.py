@@ -100,8 +100,8 @@ def policy_use(queues: Any, name: str, look: int | None = None) -> PolicyUse:
     named = tuple(sorted(task.name for task in tasks.registry.values() if task.policy in wanted))
     number, more = 0, False
     for queue in joblists.all_queues(queues):
-        for jobs in _held(queue, look):
-            looked = [_names(job, wanted) for job in jobs]
+        for jobs in _held(queue):
+            looked = [_names(job, wanted) for job in islice(jobs, look)]
             number += sum(looked)
             more = more or len(looked) == look
     return PolicyUse(named, Count(number, more))
@@ -112,12 +112,8 @@ def _names(job: Any, wanted: set[str | None]) -> bool:
     return not is_broken(job) and job.outcome is None and (job.retry_policy_factory or job.policy) in wanted
 
 
-def _held(queue: Any, look: int) -> Iterator[Iterator[Any]]:
-    """What has not ended, in the ways in which a queue can be read; so many jobs of each at most."""
-    return (islice(jobs, look) for jobs in _places(queue))
-
-
-def _places(queue: Any) -> Iterator[Iterator[Any]]:
+def _held(queue: Any) -> Iterator[Iterator[Any]]:
+    """What has not ended, in the ways in which a queue can be read."""
     yield (job for _key, job in queue.waiting())
     yield (job for _why, job in queue.parked_jobs())
     yield (job for _due, job in queue.later_jobs())

@@ -5,6 +5,9 @@ None of them commits. They check what they are given before they change anything
 
 from collections.abc import Mapping
 from collective.zcasync import clock
+from collective.zcasync.agent import DEFAULT_PREFETCH
+from collective.zcasync.agent import DEFAULT_SIZE
+from collective.zcasync.agent import DEFAULT_WEIGHT
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import QuotaNotFound
@@ -130,7 +133,7 @@ def set_agent(queue: Any, role: str, name: str, owner: str = "", **numbers: Any)
     template = queue.templates.get(role, {}).get(name)
     if template is None:
         queue.owners[f"agent:{role}/{name}"] = owner
-        now = {"size": 3, "weight": 1, "prefetch": 32}
+        now = {"size": DEFAULT_SIZE, "weight": DEFAULT_WEIGHT, "prefetch": DEFAULT_PREFETCH}
     else:
         now = {number: getattr(template, number) for number in AGENT_NUMBERS}
     queue.set_template(role, name, **{**now, **checked})
