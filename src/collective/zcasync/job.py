@@ -215,12 +215,15 @@ class Job(Ending, Call):
     @property
     def stack_asked(self) -> datetime | None:
         """When somebody asked last where the running job is."""
-        return next((value for _name, value in self._letters("ask")), None) if self._status_id < 2 else None
+        return self._letter_to_running("ask")
 
     @property
     def stack(self) -> tuple[datetime, tuple[tuple[str, str, int, str, bool], ...]] | None:
         """When the running job was asked where it is, and where it was; see failuredata.stack_of."""
-        return next((value for _name, value in self._letters("stack")), None) if self._status_id < 2 else None
+        return self._letter_to_running("stack")
+
+    def _letter_to_running(self, kind: str) -> Any:
+        return next((value for _name, value in self._letters(kind)), None) if self._status_id < 2 else None
 
     # Callbacks
 
