@@ -8,7 +8,7 @@ from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICompletedCollection
 from collective.zcasync.interfaces import IJob
-from collective.zcasync.persistence import records_of
+from collective.zcasync.persistence import read_current
 from datetime import datetime
 from persistent import Persistent
 from typing import Any
@@ -98,8 +98,9 @@ class History(Persistent):
 
     def failures(self, group: str | None = None) -> Iterator[tuple[Kind, Tally]]:
         """How often jobs failed in which way, in each period: the same kind may come more than once."""
+        span = () if group is None else _of_group(group)
         for kinds in self.tallies.values() if self.tallies is not None else ():
-            for kind, tally in kinds.items(*(() if group is None else ((group,), (group + "\0",)))):
+            for kind, tally in kinds.items(*span):
                 yield kind, Tally(*tally)
 
     def _period_of(self, outcome: str, ended: datetime) -> Period:
@@ -135,8 +136,7 @@ class History(Persistent):
         if found is None:
             return False
         name, tree, key = found
-        for record in records_of(self.periods):
-            self._p_jar.readCurrent(record)
+        read_current(self.periods)
         del tree[key]
         kinds = self.tallies.get(name) if self.tallies is not None else None
         kind = (job.group, job.task, job.fingerprint)
@@ -157,9 +157,7 @@ class History(Persistent):
         number = 0
         for tree in self.periods[name].values():
             number += len(tree)
-            if self._p_jar is not None:  # else a job that a person deletes just now would be counted twice
-                for record in records_of(tree):
-                    self._p_jar.readCurrent(record)
+            read_current(tree)  # else a job that a person deletes just now would be counted twice
         del self.periods[name]
         if self.tallies is not None:
             self.tallies.pop(name, None)
@@ -194,9 +192,14 @@ class History(Persistent):
                 purged[outcome] = purged.get(outcome, 0) + len(period[group])
                 del period[group]
         for kinds in self.tallies.values() if self.tallies is not None else ():
-            for kind in list(kinds.keys((group,), (group + "\0",))):
+            for kind in list(kinds.keys(*_of_group(group))):
                 del kinds[kind]
         return purged
+
+
+def _of_group(group: str) -> tuple[tuple[str], tuple[str]]:
+    """Between what the kinds of one group stand."""
+    return (group,), (group + "\0",)
 
 
 def begin_of(name: Period) -> tuple[int, int]:

@@ -55,6 +55,13 @@ def records_of(tree: Any) -> Iterator[Any]:
         record = record._firstbucket if record is tree else record._next
 
 
+def read_current(tree: Any) -> None:
+    """Let the present transaction conflict with whoever adds an entry to a stored BTree, or takes one out, before its
+    commit."""
+    for record in records_of(tree):
+        record._p_jar.readCurrent(record)
+
+
 def make_key(when: datetime | None = None, priority: int = 0, put_back: bool = False) -> int:
     """A key for one waiting job: smaller is earlier.
 

@@ -10,7 +10,7 @@ from collective.zcasync.history import OUTCOMES
 from collective.zcasync.history import PERIOD
 from collective.zcasync.jobinfo import End
 from collective.zcasync.lookup import main_of
-from collective.zcasync.persistence import records_of
+from collective.zcasync.persistence import read_current
 from datetime import datetime
 from persistent import Persistent
 from typing import Any
@@ -143,8 +143,7 @@ class Slot(Persistent):
 
         For whoever takes a job from its owner that had not ended: its letters go elsewhere from then on.
         """
-        for record in records_of(self.mailbox):
-            self._p_jar.readCurrent(record)
+        read_current(self.mailbox)
 
     def open_mail(self, oid: bytes) -> list[tuple[str, str, Any]]:
         """Take all letters for a job out: (kind, name, value). For the claim that sweeps it."""
