@@ -83,8 +83,7 @@ class AgentThreadPool:
 
     def _start_for_waiting(self) -> None:
         """Hundreds of queues may have nothing to do: a thread is started when the first job waits for it."""
-        busy = sum(1 for oid in self.jobids.values() if oid is not None)
-        for _number in range(len(self.threads), min(self.size, busy + len(self.waiting))):
+        for _number in range(len(self.threads), min(self.size, len(self.active()) + len(self.waiting))):
             self._start()
 
     def _start(self) -> None:
@@ -113,7 +112,7 @@ class AgentThreadPool:
         """
         horizon, now = max(AHEAD, AHEAD_CLAIMS * claim), time.monotonic()
         with self._changed:
-            began = [self._began[thread] for thread, oid in self.jobids.items() if oid is not None]
+            began = [when for when, _oid in self.active()]
             waiting = self.startable() if self.waiting else 0
         busy = len(began)
         free = self.size - busy - waiting
@@ -133,7 +132,7 @@ class AgentThreadPool:
         if self.prefetch or self.mean is None or self.mean > longest:
             return None
         with self._changed:
-            began = [self._began[thread] for thread, oid in self.jobids.items() if oid is not None]
+            began = [when for when, _oid in self.active()]
             soon = [when for when in began if now - when < longest] + [now] * len(self.waiting)
             free = self.size - len(began) - len(self.waiting)
         return min(soon) + longest if 0 < free < GATHER * len(soon) else None
