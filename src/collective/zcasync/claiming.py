@@ -10,6 +10,7 @@ from collective.zcasync import waiting
 from collective.zcasync.agentclaims import AgentClaims
 from collective.zcasync.agentclaims import Claim
 from collective.zcasync.agentclaims import Given
+from collective.zcasync.entries import Item
 from collective.zcasync.failure import Failure
 from collective.zcasync.jobinfo import End
 from collective.zcasync.laning import Laning
@@ -17,7 +18,6 @@ from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.queue import get_queues
 from collective.zcasync.spilling import SPILL_AT_POLL
 from collective.zcasync.threadpool import AgentThreadPool
-from collective.zcasync.threadpool import Item
 from collective.zcasync.upkeep import STALE_AFTER
 from collective.zcasync.upkeep import Upkeep
 from functools import partial
@@ -198,10 +198,11 @@ class Claimer:
             took = min(time.monotonic() - began, STALE_AFTER / 2)
             self.agents.mean = 0.9 * self.agents.mean + 0.1 * took if self.agents.mean else took
             self.upkeep.stored(name)
-            if not swept:
+            if swept:
+                for report in reports:
+                    self._tokens.pop(report.oid, None)
+            else:
                 self._give_reports(name, reports)
-            for report in reports if swept else ():
-                self._tokens.pop(report.oid, None)
             self.laning.committed()
             for pool in self._pools(name):
                 pool.forget_started()

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from collective.zcasync import clock
+from collective.zcasync.entries import Item
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
 from collective.zcasync.threadpool import AgentThreadPool
-from collective.zcasync.threadpool import Item
 from collective.zcasync.utils import takecount
 from datetime import datetime
 from datetime import timedelta
