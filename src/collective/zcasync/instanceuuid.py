@@ -107,9 +107,12 @@ def _read(file: Path) -> uuid.UUID:
 
 def _boot_id() -> str:
     """What the kernel drew at its start; empty where there is no such thing."""
-    told = os.environ.get("ZCASYNC_BOOT_ID")  # tests play two machines with it
-    if told:
-        return told
+    return os.environ.get("ZCASYNC_BOOT_ID") or _kernel_boot_id()  # tests play two machines with the variable
+
+
+@cache
+def _kernel_boot_id() -> str:
+    """Read once: each put asks whether a dispatcher's process lives, and no process outlives its kernel."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
