@@ -97,8 +97,7 @@ def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
 
 
 def _unserved(queue: Any, stopped: bool) -> Alarm:
-    counts = queue.counts()
-    waits = counts["waiting"] + counts["parked"] + counts["later"]
+    waits = len(queue)
     return Alarm(
         "unserved",
         _(
