@@ -217,20 +217,18 @@ def _fill_quota(connection: Any) -> None:
 def history(here: Here, count: int) -> None:
     """So many finished jobs."""
     with here.connection() as connection:
-        manager = connection.transaction_manager
-        for start in range(0, count, 1000):
-            manager.begin()
-            queue = get_queue(connection)
-            slot = queue.any_slot()
-            for number in range(start, min(start + 1000, count)):
-                job = Job(jobs.noop, "some", number)
-                connection.add(job)
-                job._finish(None, clock.utcnow())
-                slot.history.add(job, "succeeded", job.finished_at)
-            slot.count("succeeded", min(1000, count - start))
-            manager.commit()
-            if start % 20_000 == 0:
-                connection.cacheMinimize()
+        for some in rates.batches(connection, count):
+            slot = get_queue(connection).any_slot()
+            for number in some:
+                file(connection, slot, Job(jobs.noop, "some", number))
+
+
+def file(connection: Any, slot: Any, job: Any, outcome: str = "succeeded", result: Any = None) -> None:
+    """Enter a job into the history as one that has ended just now."""
+    connection.add(job)
+    job._finish(result, clock.utcnow())
+    slot.history.add(job, outcome, job.finished_at)
+    slot.count(outcome, 1)
 
 
 def worker(place: Place, count: int) -> tuple[float, float]:

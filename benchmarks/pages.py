@@ -1,8 +1,9 @@
 """What the panel computes for each page of one site, with many jobs waiting and as many finished, of two sites."""
 
+from benchmarks import growth
 from benchmarks import jobs
+from benchmarks import rates
 from benchmarks.clients import Here
-from benchmarks.growth import Hand
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import activity
@@ -45,23 +46,19 @@ def fill(here: Here, number: int) -> None:
         for group in GROUPS:
             queues.sites[group] = Site(f"/{group}")
         manager.commit()
-        for start in range(0, number, 1000):
-            some = range(start, min(start + 1000, number))
-            manager.begin()
+        for some in rates.batches(connection, number):
             queue = get_queue(connection)
+            slot = queue.any_slot()
             for each in some:
                 queue.put(_job(each))
-                if each % TENTH == 0:
+                if each % TENTH:
+                    growth.file(connection, slot, _job(each))
+                else:
                     later = _job(each // TENTH)
                     later.begin_after = clock.utcnow() + timedelta(days=1)
                     queue.put(later)
-            manager.commit()
-            manager.begin()
-            _file(connection, some, failure)
-            manager.commit()
-            if start % 20_000 == 0:
-                connection.cacheMinimize()
-        hand = Hand(connection)
+                    growth.file(connection, slot, _job(each), "failed", failure)
+        hand = growth.Hand(connection)
         hand.settle()
         hand.leave()
 
@@ -70,18 +67,6 @@ def _job(number: int) -> Any:
     job = Job(jobs.noop, "some", number)
     job.group, job.user = GROUPS[number % len(GROUPS)], f"user{number % USERS}"
     return job
-
-
-def _file(connection: Any, some: range, failure: Failure) -> None:
-    """Jobs that have ended, in the history."""
-    slot = get_queue(connection).any_slot()
-    for each in some:
-        job = _job(each)
-        connection.add(job)
-        outcome = "succeeded" if each % TENTH else "failed"
-        job._finish(failure if outcome == "failed" else None, clock.utcnow())
-        slot.history.add(job, outcome, job.finished_at)
-        slot.count(outcome, 1)
 
 
 class AllTasks:

@@ -97,17 +97,23 @@ def fill(
 ) -> None:
     """Put so many jobs. ``args``: what each gets; without them a text and its number."""
     with here.connection() as connection:
-        manager = connection.transaction_manager
-        for start in range(0, count, 1000):
-            manager.begin()
+        for some in batches(connection, count):
             queue = get_queue(connection)
-            for number in range(start, min(start + 1000, count)):
+            for number in some:
                 job = Job(call, *(args or ("some", number)))
                 job.quota_names = quotas
                 queue.put(job)
-            manager.commit()
-            if start % 20_000 == 0:
-                connection.cacheMinimize()
+
+
+def batches(connection: Any, count: int) -> Iterator[range]:
+    """So many numbers, a thousand in each transaction. What is loaded is forgotten now and then."""
+    manager = connection.transaction_manager
+    for start in range(0, count, 1000):
+        manager.begin()
+        yield range(start, min(start + 1000, count))
+        manager.commit()
+        if start % 20_000 == 0:
+            connection.cacheMinimize()
 
 
 def put_singly(here: Here, count: int) -> Iterator[int]:
