@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from Products.Five.browser import BrowserView
+from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 from urllib.parse import urlencode
 from zExceptions import NotFound
@@ -63,6 +64,7 @@ class Screen(BrowserView):
     """The base of all pages. They show; nothing here changes anything."""
 
     name = ""
+    frame = ViewPageTemplateFile("templates/zmi.pt")
 
     @cached_property
     def queues(self) -> Any:
