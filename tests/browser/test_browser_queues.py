@@ -11,6 +11,7 @@ from plone import api
 from plone.app.testing import SITE_OWNER_NAME
 from plone.app.testing import SITE_OWNER_PASSWORD
 from typing import Any
+from uuid import uuid4
 from visitor import PASSWORD
 from visitor import Visitor
 
@@ -118,6 +119,22 @@ class TestOneQueue:
             contents = admin.press("pause")
             assert "Paused, still running: 1" in " ".join(contents.split())
             go_on.set()
+
+    def test_of_a_dispatcher_that_has_ended_the_list_says_so_however_long_ago_it_was(
+        self, queue: Any, admin: Visitor
+    ) -> None:
+        uuid = uuid4()
+        queue.dispatchers.register(uuid)
+        da = queue.dispatchers[uuid]
+        da.activate()
+        da.activated = clock.utcnow() - timedelta(hours=1)
+        da.ping(da.activated)
+        transaction.commit()
+        assert "No sign of life" in admin.open("@@zcasync-queues")
+        da.deactivate()
+        transaction.commit()
+        contents = admin.open("@@zcasync-queues")
+        assert "Stopped" in contents and "No sign of life" not in contents
 
     def test_the_holder_of_a_quota_from_another_site_is_not_named(
         self, functional: Any, queue: Any, admin: Visitor, siteadmin: Visitor

@@ -45,6 +45,10 @@ STATE_OF_OUTCOME = {"succeeded": FINISHED, "failed": FAILED, "cancelled": CANCEL
 OUTCOME_OF_STATE = {state: outcome for outcome, state in STATE_OF_OUTCOME.items()}
 
 
+#: How a dispatcher fares: at work, told to take no more jobs, on its way out, without a sign of life, gone.
+ACTIVE, PAUSED, LEAVING, SILENT, ENDED = "active", "paused", "leaving", "silent", "ended"
+
+
 @dataclass(frozen=True)
 class JobRow:
     """One line of a list of jobs."""
@@ -167,6 +171,20 @@ class DispatcherRow:
     #: How often its content jobs let a request go first, at its last ping.
     gave_way: int = 0
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs jobs, or ends those that it runs."""
+        return self.activated is not None and not self.dead
+
+    @property
+    def state(self) -> str:
+        """ACTIVE, LEAVING, SILENT or ENDED."""
+        if self.activated is None:
+            return ENDED
+        if self.dead:
+            return SILENT
+        return LEAVING if self.leaving else ACTIVE
+
 
 @dataclass(frozen=True)
 class QueueRow:
@@ -183,4 +201,4 @@ class QueueRow:
     @property
     def served(self) -> bool:
         """Whether a dispatcher that is alive serves it."""
-        return any(one.activated is not None and not one.dead for one in self.dispatchers)
+        return any(one.alive for one in self.dispatchers)

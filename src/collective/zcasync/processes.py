@@ -3,8 +3,13 @@
 from collective.zcasync import joblists
 from collective.zcasync.exceptions import NotHere
 from collective.zcasync.jobdetail import is_broken
+from collective.zcasync.monitorrows import ACTIVE
 from collective.zcasync.monitorrows import DispatcherRow
+from collective.zcasync.monitorrows import ENDED
 from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.monitorrows import LEAVING
+from collective.zcasync.monitorrows import PAUSED
+from collective.zcasync.monitorrows import SILENT
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,8 +20,6 @@ logger = logging.getLogger("collective.zcasync.events")
 
 #: Running jobs that are shown of one process.
 SHOWN = 10
-
-ACTIVE, PAUSED, LEAVING, SILENT, ENDED = "active", "paused", "leaving", "silent", "ended"
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,10 @@ def _row(some: list[Any]) -> ProcessRow:
     jobs = [job for da in active for agent in da.values() for job in agent.jobs()]
     shown = [job for job in jobs if is_broken(job) or job.status != joblists.COMPLETED][:SHOWN]
     error = newest.last_ping.error
+    row = joblists.dispatcher_row(newest)
     return ProcessRow(
-        row=joblists.dispatcher_row(newest),
-        state=_state(newest, active),
+        row=row,
+        state=PAUSED if row.state == ACTIVE and all(map(is_paused, active)) else row.state,
         queues=tuple(da.queue.name for da in active),
         threads=threads if cap is None else min(threads, cap),
         running=len(jobs),
@@ -97,13 +101,3 @@ def _row(some: list[Any]) -> ProcessRow:
         error="" if error is None else error[1],
         error_at=None if error is None else error[0],
     )
-
-
-def _state(newest: Any, active: list[Any]) -> str:
-    if not active:
-        return ENDED
-    if newest.dead:
-        return SILENT
-    if newest.leaving is not None:
-        return LEAVING
-    return PAUSED if all(is_paused(da) for da in active) else ACTIVE

@@ -9,6 +9,7 @@ from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.interfaces import _
+from collective.zcasync.zopeapp.processlines import STATES
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -150,14 +151,7 @@ class QueuesPage(PanelView):
         )
 
     def _dispatcher(self, row: joblists.QueueRow, one: joblists.DispatcherRow) -> DispatcherLine:
-        if one.dead:
-            state, css = _("dispatcher_dead", default="No sign of life"), "text-bg-danger"
-        elif one.leaving:
-            state, css = _("dispatcher_leaving", default="Stopping"), "text-bg-warning"
-        elif one.activated is None:
-            state, css = _("dispatcher_stopped", default="Stopped"), "text-bg-secondary"
-        else:
-            state, css = _("dispatcher_active", default="At work"), "text-bg-success"
+        state, css = STATES[one.state]
         return DispatcherLine(
             uuid=one.uuid,
             queue=self.queue_label(row.name),

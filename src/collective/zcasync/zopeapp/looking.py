@@ -30,7 +30,7 @@ def status(place: Opened) -> Answer:
     rows = joblists.queues(place.connection)
     findings = _findings(place)
     problems = [finding for finding in findings if finding.problem]
-    alive = {one.uuid for row in rows for one in row.dispatchers if one.activated is not None and not one.dead}
+    alive = {one.uuid for row in rows for one in row.dispatchers if one.alive}
     data = {
         "counts": {state: count.number for state, count in counts.items()},
         "queues": [_queue_data(row) for row in rows],
@@ -176,7 +176,7 @@ def dispatchers(place: Opened) -> Answer:
             shown_queue(queue),
             one.uuid,
             f"{one.role} {one.host} {one.pid}".strip(),
-            _life(one),
+            one.state,
             "" if one.last_ping is None else f"{(now - one.last_ping).total_seconds():.0f} s ago",
             one.running,
             one.version,
@@ -185,12 +185,12 @@ def dispatchers(place: Opened) -> Answer:
         )
         for queue, one in found
     ]
-    data = [{"queue": queue, **asdict(one), "state": _life(one)} for queue, one in found]
+    data = [{"queue": queue, **asdict(one), "state": one.state} for queue, one in found]
     columns = ("queue", "dispatcher", "process", "state", "ping", "jobs", "version", "memory", "clock")
     blocks = [Table(columns, rows)] if rows else ["No dispatcher is registered. Start one: zcasync worker."]
-    attention = not any(_life(one) == "active" for _queue, one in found)
+    attention = not any(one.state == "active" for _queue, one in found)
     skewed = any(one.skew is not None and abs(one.skew) > doctor.SKEW for _queue, one in found)
-    return Answer(data, blocks, attention=attention or skewed or any(_life(one) == "silent" for _queue, one in found))
+    return Answer(data, blocks, attention=attention or skewed or any(one.state == "silent" for _queue, one in found))
 
 
 def examine(place: Opened) -> Answer:
@@ -255,14 +255,6 @@ def _findings(place: Opened) -> list[doctor.Finding]:
             )
         )
     return sorted(found, key=lambda finding: not finding.problem)
-
-
-def _life(one: Any) -> str:
-    if one.activated is None:
-        return "ended"
-    if one.dead:
-        return "silent"
-    return "leaving" if one.leaving else "active"
 
 
 def _queue_data(row: joblists.QueueRow) -> dict[str, Any]:
