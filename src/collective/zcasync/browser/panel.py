@@ -9,6 +9,7 @@ from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.queue import get_queues
 from collective.zcasync.readable import span_text
+from collective.zcasync.zopeapp.processlines import Moment
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
@@ -58,14 +59,6 @@ class Link:
     label: str
     current: bool = False
     count: str = ""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A time for people, and exactly."""
-
-    text: str
-    iso: str
 
 
 @dataclass(frozen=True)

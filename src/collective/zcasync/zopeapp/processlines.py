@@ -1,11 +1,17 @@
 """The dispatchers and workers in words: what a page shows of each, for pages of Zope and of Plone."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import processes
 from collective.zcasync.doctor import SKEW
 from collective.zcasync.interfaces import _
+from collective.zcasync.monitorrows import ACTIVE
+from collective.zcasync.monitorrows import ENDED
 from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.monitorrows import LEAVING
+from collective.zcasync.monitorrows import PAUSED
+from collective.zcasync.monitorrows import SILENT
 from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,17 +24,25 @@ body_template = ViewPageTemplateFile("templates/dispatchers.pt")
 
 #: Label and style of each state; the styles are of Bootstrap 5 and 4.
 STATES = {
-    processes.ACTIVE: (_("dispatcher_active", default="At work"), "text-bg-success badge-success"),
-    processes.PAUSED: (_("dispatcher_paused", default="Takes no more jobs"), "text-bg-warning badge-warning"),
-    processes.LEAVING: (_("dispatcher_leaving", default="Stopping"), "text-bg-warning badge-warning"),
-    processes.SILENT: (_("dispatcher_dead", default="No sign of life"), "text-bg-danger badge-danger"),
-    processes.ENDED: (_("dispatcher_stopped", default="Stopped"), "text-bg-secondary badge-secondary"),
+    ACTIVE: (_("dispatcher_active", default="At work"), "text-bg-success badge-success"),
+    PAUSED: (_("dispatcher_paused", default="Takes no more jobs"), "text-bg-warning badge-warning"),
+    LEAVING: (_("dispatcher_leaving", default="Stopping"), "text-bg-warning badge-warning"),
+    SILENT: (_("dispatcher_dead", default="No sign of life"), "text-bg-danger badge-danger"),
+    ENDED: (_("dispatcher_stopped", default="Stopped"), "text-bg-secondary badge-secondary"),
 }
 
 ROLES = {
     "embedded": _("role_embedded", default="In a Zope server"),
     "worker": _("role_worker", default="Worker"),
 }
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time for people, and exactly."""
+
+    text: str
+    iso: str
 
 
 @dataclass(frozen=True)
@@ -67,15 +81,15 @@ class Line:
 
 
 class ProcessLines:
-    """Makes the lines. ``translate``: gives a message in the reader's language. ``moment``: a time for the reader, with
-    ``text`` and ``iso``; None for None. ``job_url``: of a job's page, or an empty text. ``may_pause``: whether the
-    reader may, for the queues of these names."""
+    """Makes the lines. ``translate``: gives a message in the reader's language. ``moment``: a time for the reader; None
+    for None. ``job_url``: of a job's page, or an empty text. ``may_pause``: whether the reader may, for the queues of
+    these names."""
 
     def __init__(
         self,
         queues: Any,
         translate: Callable[[Any], str],
-        moment: Callable[[datetime | None], Any],
+        moment: Callable[[datetime | None], Moment | None],
         job_url: Callable[[JobRow], str],
         may_pause: Callable[[tuple[str, ...]], bool],
     ) -> None:
@@ -94,69 +108,59 @@ class ProcessLines:
         row = one.row
         role = self.translate(ROLES[row.role]) if row.role in ROLES else row.role
         place = " · ".join(text for text in (row.host, f"pid {row.pid}" if row.pid else "") if text)
-        alive = one.state in (processes.ACTIVE, processes.PAUSED)
+        alive = one.state in (ACTIVE, PAUSED)
         return Line(
             uuid=row.uuid,
             title=": ".join(text for text in (role, place) if text) or row.uuid,
             state=self.translate(label),
             css=css,
-            facts=[fact for fact in self._facts(one) if fact.text],
+            facts=list(self._facts(one)),
             doing=[self._doing(job) for job in one.jobs],
             more=one.running - len(one.jobs),
             may_pause=alive and self.may_pause(one.queues),
-            paused=one.state == processes.PAUSED,
+            paused=one.state == PAUSED,
         )
 
-    def _facts(self, one: processes.ProcessRow) -> list[Fact]:
+    def _facts(self, one: processes.ProcessRow) -> Iterator[Fact]:
+        """What is known of it."""
         row = one.row
         since, ping, failed = self.moment(row.activated), self.moment(row.last_ping), self.moment(one.error_at)
-        skewed = row.skew is not None and abs(row.skew) > SKEW
-        gave_way = _(
-            "gave_way_times",
-            default="${count} times to requests that conflicted with its jobs",
-            mapping={"count": row.gave_way},
-        )
-        return [
-            self._fact(_("fact_since", default="Since"), since.text, since.iso) if since else Fact("", ""),
-            self._fact(_("fact_ping", default="Last ping"), self._ago(row.last_ping), ping.iso, one.state == "silent")
-            if ping
-            else Fact("", ""),
-            self._fact(
-                _("fact_threads", default="Job threads"),
-                self.translate(
-                    _(
-                        "threads_busy",
-                        default="${running} of ${threads} busy",
-                        mapping={"running": min(one.running, one.threads), "threads": one.threads},
-                    )
-                )
-                if one.queues
-                else "",
-            ),
-            self._fact(_("fact_queues", default="Queues"), ", ".join(map(self._queue_label, one.queues))),
-            self._fact(_("fact_version", default="Version"), row.version),
-            self._fact(_("fact_memory", default="Memory"), f"{row.memory / 2**20:.0f} MB" if row.memory else ""),
-            self._fact(
-                _("fact_clock", default="Clock"),
-                "" if row.skew is None else f"{row.skew:+.1f} s" if skewed else self._right,
-                bad=skewed,
-            ),
-            self._fact(_("fact_gave_way", default="Gave way"), self.translate(gave_way) if row.gave_way else ""),
-            self._fact(_("fact_error", default="Last error"), one.error, failed.iso if failed else "", bad=True),
-        ]
+        if since is not None:
+            yield self._fact(_("fact_since", default="Since"), since.text, since.iso)
+        if ping is not None:
+            ago = span_text(max(0.0, (clock.utcnow() - row.last_ping).total_seconds()))
+            text = self.translate(_("time_ago", default="${span} ago", mapping={"span": ago}))
+            yield self._fact(_("fact_ping", default="Last ping"), text, ping.iso, bad=one.state == SILENT)
+        if one.queues:
+            busy = _(
+                "threads_busy",
+                default="${running} of ${threads} busy",
+                mapping={"running": min(one.running, one.threads), "threads": one.threads},
+            )
+            yield self._fact(_("fact_threads", default="Job threads"), self.translate(busy))
+            yield self._fact(_("fact_queues", default="Queues"), ", ".join(map(self._queue_label, one.queues)))
+        if row.version:
+            yield self._fact(_("fact_version", default="Version"), row.version)
+        if row.memory:
+            yield self._fact(_("fact_memory", default="Memory"), f"{row.memory / 2**20:.0f} MB")
+        if row.skew is not None:
+            skewed = abs(row.skew) > SKEW
+            text = f"{row.skew:+.1f} s" if skewed else self.translate(_("clock_right", default="right"))
+            yield self._fact(_("fact_clock", default="Clock"), text, bad=skewed)
+        if row.gave_way:
+            gave_way = _(
+                "gave_way_times",
+                default="${count} times to requests that conflicted with its jobs",
+                mapping={"count": row.gave_way},
+            )
+            yield self._fact(_("fact_gave_way", default="Gave way"), self.translate(gave_way))
+        if one.error:
+            yield self._fact(
+                _("fact_error", default="Last error"), one.error, "" if failed is None else failed.iso, bad=True
+            )
 
     def _fact(self, label: Any, text: str, iso: str = "", bad: bool = False) -> Fact:
         return Fact(self.translate(label), text, iso, bad)
-
-    @property
-    def _right(self) -> str:
-        return self.translate(_("clock_right", default="right"))
-
-    def _ago(self, when: datetime | None) -> str:
-        if when is None:
-            return ""
-        seconds = max(0.0, (clock.utcnow() - when).total_seconds())
-        return self.translate(_("time_ago", default="${span} ago", mapping={"span": span_text(seconds)}))
 
     def _queue_label(self, name: str) -> str:
         return name or self.translate(_("default_queue", default="Default queue"))

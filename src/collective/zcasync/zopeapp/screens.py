@@ -9,6 +9,7 @@ from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp import overview
 from collective.zcasync.zopeapp import processlines
 from collective.zcasync.zopeapp.connection import of_content
+from collective.zcasync.zopeapp.processlines import Moment
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -37,14 +38,6 @@ class Link:
     url: str
     label: str
     current: bool = False
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A time for people, and exactly."""
-
-    text: str
-    iso: str
 
 
 @dataclass(frozen=True)
