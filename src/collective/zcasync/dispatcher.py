@@ -226,10 +226,6 @@ class Dispatcher(ClaimThread):
         """A job thread is free, or will be: look for jobs."""
         self._wake.set()
 
-    def tell_job(self, oid: bytes, subject: tuple[str, str], value: Any) -> None:
-        """Write a letter to a job; it returns at once. See Mail."""
-        self.mail.post(oid, *subject, value)
-
     def hangs(self, running: RunningJob) -> None:
         """A job is overdue for so long that its thread is lost. Called from the mail's thread."""
         logger.critical(

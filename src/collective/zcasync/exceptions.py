@@ -1,7 +1,5 @@
 """Every error of the package, under one root; each says what to do next."""
 
-from transaction.interfaces import TransientError
-
 
 class ZCAsyncError(Exception):
     """The root of all errors of this package."""
@@ -127,10 +125,6 @@ class UserGone(ZCAsyncError, LookupError):
 
 class ReassignedError(ZCAsyncError):
     """The job has another owner now; the attempt that finds this out leaves everything alone."""
-
-
-class ClaimConflict(ZCAsyncError, TransientError):
-    """Two claims met; the later one begins again."""
 
 
 class StopRequested(BaseException):
