@@ -146,9 +146,8 @@ class Queue(Puts):
         """End a waiting job with a Failure of CancelledError; ask a running one to stop.
 
         Answers "cancelled", "stopping" or "finished". ``callbacks``: whether those of the job run. ``by``: who asked,
-        for the timeline. Writes the job's
-        record and an inbox; the claim that finds it there takes the old entry out of the trees, which callers never
-        write. A job that was set aside leaves the quarantine by it.
+        for the timeline. Writes the job's record and an inbox; the claim that finds it there takes the old entry out
+        of the trees, which callers never write. A job that was set aside leaves the quarantine by it.
         """
         if job._status_id >= 2:
             return "finished"
