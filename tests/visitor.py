@@ -35,6 +35,11 @@ class Visitor:
         transaction.begin()
         return self.status
 
+    def token(self) -> str:
+        """That of our forms, from a page that all have who are logged in."""
+        self.open("@@personal-information")
+        return str(self.browser.getControl(name="_authenticator", index=0).value)
+
     @property
     def status(self) -> int:
         return int(self.browser.headers["Status"].split()[0])

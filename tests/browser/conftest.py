@@ -1,6 +1,8 @@
-"""A site with the demo's form: for requests without a browser, and behind a web server for a real one."""
+"""A site with people and the demo's form: for requests without a browser, and behind a web server for a real one."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.testing import FIXTURE
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from layers import layer_fixtures
@@ -10,9 +12,15 @@ from playwright.sync_api import Page
 from playwright.sync_api import sync_playwright
 from plone.app.testing import FunctionalTesting
 from plone.app.testing import PloneSandboxLayer
+from plone.app.testing import setRoles
+from plone.app.testing import SITE_OWNER_NAME
+from plone.app.testing import SITE_OWNER_PASSWORD
+from plone.app.testing import TEST_USER_ID
 from plone.testing import zope
 from screens import Screen
 from typing import Any
+from visitor import PASSWORD
+from visitor import Visitor
 
 import collective.zcasync.demo
 import os
@@ -30,6 +38,16 @@ FLAGS = (
 #: Milliseconds that a page or an element may take: ten times of what they need here.
 PATIENCE = 20_000
 
+#: People of the site, by name, with their role. Reviewers may view jobs there, and no more.
+USERS = {
+    "member": "Member",
+    "jane": "Member",
+    "john": "Member",
+    "viewer": "Reviewer",
+    "siteadmin": "Site Administrator",
+    "manager": "Manager",
+}
+
 
 class PanelsLayer(PloneSandboxLayer):
     """The product, and the demo's form."""
@@ -45,6 +63,45 @@ PANELS_FUNCTIONAL = FunctionalTesting(bases=(PANELS,), name="zcasync:PanelsFunct
 PANELS_ACCEPTANCE = FunctionalTesting(bases=(PANELS, zope.WSGI_SERVER_FIXTURE), name="zcasync:PanelsAcceptance")
 
 globals().update(layer_fixtures(((PANELS_FUNCTIONAL, "functional"), (PANELS_ACCEPTANCE, "acceptance"))))
+
+
+@pytest.fixture
+def portal(functional: Any) -> Any:
+    """The site with these people; the test itself is a Manager there."""
+    portal = functional["portal"]
+    setRoles(portal, TEST_USER_ID, ["Manager"])
+    for name, role in USERS.items():
+        portal.acl_users.userFolderAddUser(name, PASSWORD, ["Member", role], [])
+    portal.manage_permission(VIEW_JOBS, ["Manager", "Site Administrator", "Reviewer"])
+    transaction.commit()
+    return portal
+
+
+@pytest.fixture
+def visit(functional: Any, portal: Any) -> Callable[[str], Visitor]:
+    """The browser of one of them, by name; without a name a stranger's."""
+    return lambda name: Visitor(functional, name)
+
+
+@pytest.fixture
+def jane(visit: Callable[[str], Visitor]) -> Visitor:
+    return visit("jane")
+
+
+@pytest.fixture
+def viewer(visit: Callable[[str], Visitor]) -> Visitor:
+    return visit("viewer")
+
+
+@pytest.fixture
+def siteadmin(visit: Callable[[str], Visitor]) -> Visitor:
+    return visit("siteadmin")
+
+
+@pytest.fixture
+def admin(functional: Any, portal: Any) -> Visitor:
+    """A Manager of the Zope root."""
+    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,6 @@ from collective.zcasync.testing import run_jobs
 from plone import api
 from plone.app.contentrules.api import assign_rule
 from plone.app.contentrules.rule import Rule
-from plone.app.testing import setRoles
-from plone.app.testing import SITE_OWNER_NAME
-from plone.app.testing import SITE_OWNER_PASSWORD
 from plone.app.testing import TEST_USER_ID
 from plone.contentrules.engine.interfaces import IRuleStorage
 from typing import Any
@@ -35,9 +32,7 @@ def unruly(page: Any) -> None:
 
 
 @pytest.fixture
-def portal(functional: Any) -> Any:
-    portal = functional["portal"]
-    setRoles(portal, TEST_USER_ID, ["Manager"])
+def portal(portal: Any) -> Any:
     rule = Rule()
     rule.title = "Stamp"
     rule.event = IObjectAddedEvent
@@ -45,11 +40,6 @@ def portal(functional: Any) -> Any:
     assign_rule(portal, "stamp")
     transaction.commit()
     return portal
-
-
-@pytest.fixture
-def admin(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
 
 
 @pytest.fixture

@@ -6,23 +6,16 @@ from collective.zcasync import joblists
 from collective.zcasync import joblog
 from collective.zcasync.agent import Agent
 from collective.zcasync.job import Job
-from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import task
 from collective.zcasync.testing import run_jobs
-from plone.app.testing import setRoles
-from plone.app.testing import TEST_USER_ID
 from typing import Any
-from visitor import PASSWORD
 from visitor import Visitor
 
 import logging
 import pytest
 import transaction
 import uuid
-
-#: People of the site, by name, with their role. Reviewers may view jobs here, and no more.
-USERS = {"member": "Member", "viewer": "Reviewer", "siteadmin": "Site Administrator"}
 
 EVIL = "<script>alert(1)</script>"
 
@@ -37,27 +30,6 @@ def paint(colour: str, layers: int = 1, token: str = "", tools: list[str] | None
 @task(title="Paint any thing")
 def paint_thing(thing: Any, brush: Job) -> None:
     raise ValueError("no brush")
-
-
-@pytest.fixture
-def portal(functional: Any) -> Any:
-    portal = functional["portal"]
-    setRoles(portal, TEST_USER_ID, ["Manager"])
-    for name, role in USERS.items():
-        portal.acl_users.userFolderAddUser(name, PASSWORD, ["Member", role], [])
-    portal.manage_permission(VIEW_JOBS, ["Manager", "Site Administrator", "Reviewer"])
-    transaction.commit()
-    return portal
-
-
-@pytest.fixture
-def siteadmin(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "siteadmin")
-
-
-@pytest.fixture
-def viewer(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "viewer")
 
 
 def failed(portal: Any, *args: Any, **kwargs: Any) -> Any:
@@ -155,10 +127,8 @@ class TestStack:
         transaction.commit()
         page = page_of(viewer, job)
         assert "zcasync-stack" not in page
-        viewer.open("@@personal-information")
-        token = viewer.browser.getControl(name="_authenticator", index=0).value
         before = job.stack_asked
-        assert viewer.post("@@zcasync-job", id=job.id, ask="1", _authenticator=token) == 403
+        assert viewer.post("@@zcasync-job", id=job.id, ask="1", _authenticator=viewer.token()) == 403
         assert job.stack_asked == before
 
     def test_a_job_that_has_ended_cannot_be_asked(self, portal: Any, siteadmin: Visitor) -> None:
@@ -213,9 +183,9 @@ class TestRetryWithOtherArguments:
         assert "cannot be retried with other arguments" in siteadmin.open(f"@@zcasync-job-retry?id={id}")
 
     @pytest.mark.parametrize("name", ["", "member", "viewer"])
-    def test_others_than_managers_do_not_get_there(self, functional: Any, portal: Any, name: str) -> None:
+    def test_others_than_managers_do_not_get_there(self, portal: Any, visit: Any, name: str) -> None:
         job = failed(portal)
-        visitor = Visitor(functional, name)
+        visitor = visit(name)
         visitor.open(f"@@zcasync-job-retry?id={job.id}")
         assert "login" in visitor.browser.url or "insufficient" in visitor.browser.url
         assert "Retry with other arguments" not in page_of(visitor, job)

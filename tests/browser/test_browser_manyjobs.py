@@ -6,7 +6,6 @@ from collective.zcasync import jobdetail
 from collective.zcasync import joblists
 from collective.zcasync.browser import jobs as listing
 from collective.zcasync.browser.jobverbs import VERBS
-from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Site
@@ -14,20 +13,12 @@ from collective.zcasync.tasks import task
 from collective.zcasync.testing import run_jobs
 from datetime import timedelta
 from plone import api
-from plone.app.testing import setRoles
-from plone.app.testing import SITE_OWNER_NAME
-from plone.app.testing import SITE_OWNER_PASSWORD
-from plone.app.testing import TEST_USER_ID
 from typing import Any
 from urllib.parse import quote
-from visitor import PASSWORD
 from visitor import Visitor
 
 import pytest
 import transaction
-
-#: People of the site, by name, with their role. Reviewers may view jobs here, and no more.
-USERS = {"member": "Member", "viewer": "Reviewer", "siteadmin": "Site Administrator"}
 
 CHANGE = "@@zcasync-jobs-change"
 
@@ -40,33 +31,6 @@ def feed(name: str) -> str:
 @task(title="Wash an animal")
 def wash(name: str) -> None:
     raise KeyError(name)
-
-
-@pytest.fixture
-def portal(functional: Any) -> Any:
-    portal = functional["portal"]
-    setRoles(portal, TEST_USER_ID, ["Manager"])
-    for name, role in USERS.items():
-        portal.acl_users.userFolderAddUser(name, PASSWORD, ["Member", role], [])
-    portal.manage_permission(VIEW_JOBS, ["Manager", "Site Administrator", "Reviewer"])
-    transaction.commit()
-    return portal
-
-
-@pytest.fixture
-def siteadmin(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "siteadmin")
-
-
-@pytest.fixture
-def viewer(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "viewer")
-
-
-@pytest.fixture
-def admin(functional: Any, portal: Any) -> Visitor:
-    """A Manager of the Zope root."""
-    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
 
 
 def put(task: Any, *names: str, **options: Any) -> list[Any]:
@@ -317,13 +281,9 @@ class TestChange:
 
 
 class TestRefused:
-    def token(self, visitor: Visitor) -> str:
-        visitor.open("@@personal-information")
-        return str(visitor.browser.getControl(name="_authenticator", index=0).value)
-
     def say(self, visitor: Visitor, *ids: str, **fields: str) -> str:
         """What the page says to a form that was made up, with a good token."""
-        data = [("_authenticator", self.token(visitor)), *fields.items(), *(("ids:list", id) for id in ids)]
+        data = [("_authenticator", visitor.token()), *fields.items(), *(("ids:list", id) for id in ids)]
         visitor.browser.post(f"{visitor.site}/{CHANGE}", "&".join(f"{name}={quote(value)}" for name, value in data))
         transaction.begin()
         return visitor.contents

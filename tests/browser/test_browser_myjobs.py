@@ -14,7 +14,6 @@ from collective.zcasync.testing import run_jobs
 from plone import api
 from plone.namedfile.file import NamedBlobFile
 from typing import Any
-from visitor import PASSWORD
 from visitor import Visitor
 
 import json
@@ -64,22 +63,8 @@ def count() -> None:
 
 
 @pytest.fixture
-def portal(functional: Any) -> Any:
-    portal = functional["portal"]
-    for name in ("jane", "john"):
-        portal.acl_users.userFolderAddUser(name, PASSWORD, ["Member"], [])
-    transaction.commit()
-    return portal
-
-
-@pytest.fixture
-def jane(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "jane")
-
-
-@pytest.fixture
-def john(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "john")
+def john(visit: Any) -> Visitor:
+    return visit("john")
 
 
 def put(task: Any, *args: Any, user: str = "jane") -> Any:
@@ -112,8 +97,8 @@ class TestWhatOneSees:
         assert "Work behind the scenes" not in contents
         assert "Prepare a report" not in john.open(PAGE)
 
-    def test_strangers_are_asked_to_log_in(self, functional: Any, portal: Any) -> None:
-        stranger = Visitor(functional, "")
+    def test_strangers_are_asked_to_log_in(self, visit: Any) -> None:
+        stranger = visit("")
         for page in (PAGE, "@@zcasync-my-news", "@@zcasync-my-result?id=1"):
             stranger.open(page)
             assert "login" in stranger.browser.url, page
@@ -221,8 +206,7 @@ class TestButtons:
     def test_nobody_acts_on_the_jobs_of_others(self, portal: Any, jane: Visitor, john: Visitor) -> None:
         job, ended = put(prepare), put(fail_visibly)
         put(prepare, user="john")
-        john.open(PAGE)
-        token = john.browser.getControl(name="_authenticator", index=0).value
+        token = john.token()
         for verb in ("cancel", "dismiss"):
             for id in (job.id, ended.id, "nonsense", "ffffffffffffffff"):
                 assert john.post(PAGE, **{verb: id, "_authenticator": token}) == 200
@@ -246,18 +230,16 @@ class TestNote:
         assert news(jane) == {"ended": [job.id], "active": 0}
         assert news(john) == {"ended": [], "active": 0}
 
-    def test_it_stands_hidden_in_the_toolbar_of_those_who_have_one(
-        self, functional: Any, portal: Any, jane: Visitor
-    ) -> None:
-        assert 'id="zcasync-note"' not in Visitor(functional, "").open("")
+    def test_it_stands_hidden_in_the_toolbar_of_those_who_have_one(self, visit: Any, jane: Visitor) -> None:
+        assert 'id="zcasync-note"' not in visit("").open("")
         api.user.grant_roles(username="jane", roles=["Editor"])
         transaction.commit()
         note = jane.open("").partition('id="zcasync-note"')[2]
         assert "@@zcasync-my-news" in note and "hidden" in note
 
-    def test_the_users_menu_leads_to_the_page(self, functional: Any, jane: Visitor) -> None:
+    def test_the_users_menu_leads_to_the_page(self, visit: Any, jane: Visitor) -> None:
         assert "@@zcasync-my-jobs" in jane.open("")
-        assert "@@zcasync-my-jobs" not in Visitor(functional, "").open("")
+        assert "@@zcasync-my-jobs" not in visit("").open("")
 
     def test_the_script_is_served_from_the_site_itself(self, jane: Visitor) -> None:
         assert b"zcasync-note" in jane.open("++resource++zcasync/myjobs.js")

@@ -3,7 +3,6 @@
 from collective.zcasync import api as jobs
 from collective.zcasync import clock
 from collective.zcasync import joblists
-from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Site
@@ -12,13 +11,8 @@ from collective.zcasync.tasks import task
 from collective.zcasync.testing import run_jobs
 from datetime import timedelta
 from plone import api
-from plone.app.testing import setRoles
-from plone.app.testing import SITE_OWNER_NAME
-from plone.app.testing import SITE_OWNER_PASSWORD
-from plone.app.testing import TEST_USER_ID
 from typing import Any
 from urllib.parse import quote
-from visitor import PASSWORD
 from visitor import Visitor
 from zoneinfo import ZoneInfo
 from zope.component.hooks import site as local_site
@@ -37,9 +31,6 @@ MANAGED = (
     "@@zcasync-queue-settings?name=",
 )
 
-#: People of the site, by name, with their role. Reviewers may view jobs here, and no more.
-USERS = {"member": "Member", "viewer": "Reviewer", "siteadmin": "Site Administrator", "manager": "Manager"}
-
 
 @task(title="Greet somebody")
 def greet(who: str, token: str = "") -> str:
@@ -54,28 +45,6 @@ def fail(reason: str) -> None:
 @task(title="Look at a page")
 def look(page: Any) -> str:
     return str(page.Title())
-
-
-@pytest.fixture
-def portal(functional: Any) -> Any:
-    portal = functional["portal"]
-    setRoles(portal, TEST_USER_ID, ["Manager"])
-    for name, role in USERS.items():
-        portal.acl_users.userFolderAddUser(name, PASSWORD, ["Member", role], [])
-    portal.manage_permission(VIEW_JOBS, ["Manager", "Site Administrator", "Reviewer"])
-    transaction.commit()
-    return portal
-
-
-@pytest.fixture
-def visit(functional: Any, portal: Any) -> Any:
-    return lambda name: Visitor(functional, name)
-
-
-@pytest.fixture
-def admin(functional: Any, portal: Any) -> Visitor:
-    """A Manager of the Zope root."""
-    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
 
 
 def put(task: Any, *args: Any, **kwargs: Any) -> Any:
@@ -123,9 +92,7 @@ class TestRights:
     def test_the_form_of_a_page_that_one_may_only_view_does_nothing(self, visit: Any) -> None:
         job = put(greet, "you")
         viewer = visit("viewer")
-        viewer.open("@@personal-information")
-        token = viewer.browser.getControl(name="_authenticator", index=0).value
-        assert viewer.post("@@zcasync-job", id=job.id, cancel="1", _authenticator=token) == 403
+        assert viewer.post("@@zcasync-job", id=job.id, cancel="1", _authenticator=viewer.token()) == 403
         assert job.outcome is None
 
     def test_a_post_without_its_token_is_refused(self, admin: Visitor, portal: Any) -> None:

@@ -6,8 +6,6 @@ from collective.zcasync.ploneapp.shipped import shipped_policies
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import task
 from plone import api
-from plone.app.testing import SITE_OWNER_NAME
-from plone.app.testing import SITE_OWNER_PASSWORD
 from typing import Any
 from visitor import Visitor
 from zope.interface import Invalid
@@ -26,12 +24,6 @@ def be_picky() -> None:
 @pytest.fixture
 def policies(functional: Any) -> Any:
     return get_queues(functional["portal"]._p_jar).policies
-
-
-@pytest.fixture
-def admin(functional: Any) -> Visitor:
-    transaction.commit()
-    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
 
 
 def fill(visitor: Visitor, **values: str) -> None:

@@ -1,18 +1,14 @@
 """The pages of queues through the publisher: how they fare, quotas, agents, settings, and the switches for all jobs."""
 
 from collective.zcasync import clock
-from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import task
 from datetime import timedelta
 from plone import api
-from plone.app.testing import SITE_OWNER_NAME
-from plone.app.testing import SITE_OWNER_PASSWORD
 from typing import Any
 from uuid import uuid4
-from visitor import PASSWORD
 from visitor import Visitor
 
 import logging
@@ -40,16 +36,6 @@ def only_little(job: Any) -> bool:
 
 
 @pytest.fixture
-def portal(functional: Any) -> Any:
-    portal = functional["portal"]
-    for name, role in (("siteadmin", "Site Administrator"), ("viewer", "Reviewer")):
-        portal.acl_users.userFolderAddUser(name, PASSWORD, ["Member", role], [])
-    portal.manage_permission(VIEW_JOBS, ["Manager", "Site Administrator", "Reviewer"])
-    transaction.commit()
-    return portal
-
-
-@pytest.fixture
 def queue(portal: Any) -> Any:
     """The default queue, which belongs to the root with all that is in it."""
     queue = get_queues(portal._p_jar)[""]
@@ -59,31 +45,10 @@ def queue(portal: Any) -> Any:
     return queue
 
 
-@pytest.fixture
-def admin(functional: Any, portal: Any) -> Visitor:
-    """A Manager of the Zope root."""
-    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
-
-
-@pytest.fixture
-def siteadmin(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "siteadmin")
-
-
-@pytest.fixture
-def viewer(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, "viewer")
-
-
 def put(task: Any, **options: Any) -> Any:
     job = task.options(**options).put()
     transaction.commit()
     return job
-
-
-def token(visitor: Visitor) -> str:
-    visitor.open("@@personal-information")
-    return str(visitor.browser.getControl(name="_authenticator", index=0).value)
 
 
 class TestOneQueue:
@@ -137,7 +102,7 @@ class TestOneQueue:
         assert "Stopped" in contents and "No sign of life" not in contents
 
     def test_the_holder_of_a_quota_from_another_site_is_not_named(
-        self, functional: Any, queue: Any, admin: Visitor, siteadmin: Visitor
+        self, queue: Any, admin: Visitor, siteadmin: Visitor
     ) -> None:
         queue.quotas.create("one", 1)
         job = put(do_little, quotas=("one",))
@@ -190,7 +155,7 @@ class TestQuotasAndAgents:
         assert "mailing" not in queue.quotas
 
     def test_an_agent_is_added_resized_and_removed(self, queue: Any, admin: Visitor) -> None:
-        fields = {"role": "worker", "agent": "mail", "size": "2", "agent_set": "1", "_authenticator": token(admin)}
+        fields = {"role": "worker", "agent": "mail", "size": "2", "agent_set": "1", "_authenticator": admin.token()}
         assert admin.post("@@zcasync-queue?name=", **fields) == 200
         assert "The agent worker/mail was saved" in admin.contents
         assert admin.post("@@zcasync-queue?name=", **{**fields, "size": "7", "weight": "3"}) == 200
@@ -214,7 +179,7 @@ class TestQuotasAndAgents:
     def test_a_wrong_value_is_refused_in_words(
         self, queue: Any, admin: Visitor, fields: dict[str, str], said: str
     ) -> None:
-        assert admin.post("@@zcasync-queue?name=", **fields, _authenticator=token(admin)) == 200
+        assert admin.post("@@zcasync-queue?name=", **fields, _authenticator=admin.token()) == 200
         assert said in admin.contents
         assert list(queue.quotas) == []
 
@@ -313,7 +278,7 @@ class TestRights:
             assert "only a Manager of the Zope root" in contents
             for name in ("pause", "quota_set", "agent_set", "remove"):
                 assert f'name="{name}"' not in contents
-            key = token(visitor)
+            key = visitor.token()
             forms: tuple[dict[str, str], ...] = (
                 {"pause": "1"},
                 {"quota": "one", "size": "3", "quota_set": "1"},
@@ -326,7 +291,7 @@ class TestRights:
             for fields in forms:
                 assert visitor.post("@@zcasync-queue?name=", **fields, _authenticator=key) == 403, fields
             assert visitor.post("@@zcasync-queues", pause_all="1", _authenticator=key) == 403
-        assert viewer.post("@@zcasync-queues", pause_site="1", _authenticator=token(viewer)) == 403
+        assert viewer.post("@@zcasync-queues", pause_site="1", _authenticator=viewer.token()) == 403
         assert siteadmin.post("@@zcasync-queue-settings?name=") == 403
         transaction.begin()
         assert not queue.paused and queue.quotas["one"].size == 1 and list(queue.quotas) == ["one"]
@@ -338,7 +303,7 @@ class TestRights:
         queue.quotas.create("ours", 1)
         queue.owners["quota:ours"] = group_of(portal)
         transaction.commit()
-        fields = {"quota": "ours", "size": "4", "quota_set": "1", "_authenticator": token(siteadmin)}
+        fields = {"quota": "ours", "size": "4", "quota_set": "1", "_authenticator": siteadmin.token()}
         assert siteadmin.post("@@zcasync-queue?name=", **fields) == 200
         assert queue.quotas["ours"].size == 4
 

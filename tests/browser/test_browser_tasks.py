@@ -5,11 +5,8 @@ from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import Task
 from datetime import date
 from datetime import datetime
-from plone.app.testing import SITE_OWNER_NAME
-from plone.app.testing import SITE_OWNER_PASSWORD
 from typing import Any
 from typing import Literal
-from visitor import PASSWORD
 from visitor import Visitor
 
 import pytest
@@ -45,7 +42,7 @@ def clean() -> None:
 
 
 @pytest.fixture
-def site(functional: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def portal(portal: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A site whose only tasks are those of this test."""
     monkeypatch.setattr(tasks, "registry", {})
     for module in ("browser.tasks", "browser.task", "browser.myjobs"):
@@ -53,25 +50,12 @@ def site(functional: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     tasks.register(Task(send, name="send", title="Send <things>", permission="View", visible=True))
     tasks.register(Task(clean, name="clean", title="Clean up"))
     tasks.register(Task(take_object, name="take", title="Take an object"))
-    portal = functional["portal"]
-    portal.acl_users.userFolderAddUser("jane", PASSWORD, ["Member"], [])
-    transaction.commit()
     return portal
 
 
-@pytest.fixture
-def jane(functional: Any, site: Any) -> Visitor:
-    return Visitor(functional, "jane")
-
-
-@pytest.fixture
-def admin(functional: Any, site: Any) -> Visitor:
-    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
-
-
-def waiting(site: Any) -> list[Any]:
+def waiting(portal: Any) -> list[Any]:
     transaction.begin()
-    return [job for _key, job in get_queues(site._p_jar)[""].waiting()]
+    return [job for _key, job in get_queues(portal._p_jar)[""].waiting()]
 
 
 def start(visitor: Visitor, **values: str) -> str:
@@ -90,8 +74,8 @@ class TestList:
         assert "Clean up" in contents
         assert "Take an object" not in contents  # no form can say what it needs
 
-    def test_strangers_are_asked_to_log_in(self, functional: Any, site: Any) -> None:
-        stranger = Visitor(functional, "")
+    def test_strangers_are_asked_to_log_in(self, visit: Any) -> None:
+        stranger = visit("")
         for page in (LIST, "@@zcasync-task?name=send"):
             stranger.open(page)
             assert "login" in stranger.browser.url
@@ -117,12 +101,12 @@ class TestForm:
         assert control(name="form.widgets.password").type == "password"
         assert "&quot;array&quot;" in contents or '"array"' in contents
 
-    def test_the_job_is_put_as_the_user_with_values_of_the_right_types(self, site: Any, jane: Visitor) -> None:
+    def test_the_job_is_put_as_the_user_with_values_of_the_right_types(self, portal: Any, jane: Visitor) -> None:
         contents = start(
             jane, to="you", copies="3", tags='["a", "b"]', on="2026-12-31", at="2026-12-31T18:00", password="p"
         )
         assert "The job was put" in contents and "zcasync-my-jobs" in jane.browser.url
-        (job,) = waiting(site)
+        (job,) = waiting(portal)
         values = dict(job.kwargs)
         moment = values.pop("at")
         assert moment.tzinfo is not None and moment.isoformat().startswith("2026-12-31T18:00")
@@ -138,9 +122,9 @@ class TestForm:
         }
         assert job.user.endswith(":jane")
 
-    def test_what_is_left_empty_is_left_to_the_function(self, site: Any, jane: Visitor) -> None:
+    def test_what_is_left_empty_is_left_to_the_function(self, portal: Any, jane: Visitor) -> None:
         start(jane, to="you", copies="")
-        (job,) = waiting(site)
+        (job,) = waiting(portal)
         assert "copies" not in job.kwargs and "on" not in job.kwargs and "tags" not in job.kwargs
 
     @pytest.mark.parametrize(
@@ -155,28 +139,28 @@ class TestForm:
         ],
     )
     def test_what_does_not_fit_is_told_at_its_field_and_nothing_is_put(
-        self, site: Any, jane: Visitor, name: str, value: str, said: str
+        self, portal: Any, jane: Visitor, name: str, value: str, said: str
     ) -> None:
         contents = start(jane, **{"to": "you", name: value})
         assert said in contents
         assert "The job was put" not in contents
-        assert waiting(site) == []
+        assert waiting(portal) == []
 
     @pytest.mark.parametrize("name", ["clean", "take", "nonsense", "os:system", ""])
     def test_a_task_that_one_may_not_start_is_as_one_that_is_not_there(
-        self, site: Any, jane: Visitor, name: str
+        self, portal: Any, jane: Visitor, name: str
     ) -> None:
         assert "no task of that name" in jane.open(f"@@zcasync-task?name={name}")
         jane.post(f"@@zcasync-task?name={name}", **{"form.buttons.start": "Start"})
-        assert waiting(site) == []
+        assert waiting(portal) == []
 
-    def test_neither_a_get_nor_a_post_without_its_token_puts_anything(self, site: Any, jane: Visitor) -> None:
+    def test_neither_a_get_nor_a_post_without_its_token_puts_anything(self, portal: Any, jane: Visitor) -> None:
         jane.open("@@zcasync-task?name=send&form.widgets.to=you&form.buttons.start=Start")
         assert jane.post("@@zcasync-task?name=send", **{"form.widgets.to": "you", "form.buttons.start": "x"}) == 403
-        assert waiting(site) == []
+        assert waiting(portal) == []
 
-    def test_a_manager_is_led_to_the_job(self, admin: Visitor, site: Any) -> None:
+    def test_a_manager_is_led_to_the_job(self, admin: Visitor, portal: Any) -> None:
         admin.open("@@zcasync-task?name=clean")
         assert "The job was put" in admin.press("form.buttons.start")
-        (job,) = waiting(site)
+        (job,) = waiting(portal)
         assert f"@@zcasync-job?id={job.id}" in admin.browser.url

@@ -4,8 +4,6 @@ from collective.zcasync.browser.whomay import roles_of
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import MANAGE_OWN_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
-from plone.app.testing import SITE_OWNER_NAME
-from plone.app.testing import SITE_OWNER_PASSWORD
 from typing import Any
 from visitor import PASSWORD
 from visitor import Visitor
@@ -23,11 +21,6 @@ def portal(functional: Any) -> Any:
         portal.acl_users.userFolderAddUser(name, PASSWORD, roles, [])
     transaction.commit()
     return portal
-
-
-@pytest.fixture
-def admin(functional: Any, portal: Any) -> Visitor:
-    return Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD)
 
 
 def test_a_role_is_given_a_permission_and_its_people_see_the_jobs(functional: Any, portal: Any, admin: Visitor) -> None:
