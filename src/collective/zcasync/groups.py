@@ -183,9 +183,9 @@ class Group:
             run.running.leave()
             self.alone.append(item)
             return True
-        item.info.begin(job)
         tracelog.info("starting %r in thread %s, with %d before it", job, threading.get_ident(), len(self.runs))
-        self.runs.append((item, run))
+        self.runs.append((item, run))  # from now on it is left again whatever comes
+        item.info.begin(job)
         self.guard.members.append((job, item.token))
         local.job, local.running = job, run.running
         run.take_up()
