@@ -25,13 +25,13 @@ from collective.zcasync.browser.jobverbs import buttons
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.browser.tasks import startable
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import frames_of
+from collective.zcasync.readable import span_text
 from collective.zcasync.tasks import registry
 from datetime import timedelta
 from functools import cached_property
@@ -155,7 +155,7 @@ class JobPage(PanelView):
         before = None
         for event in self.detail.timeline:
             text = user_name(event.text) if event.what == "put" else event.text
-            after = "" if before is None else f"+ {seconds_text((event.when - before).total_seconds())}"
+            after = "" if before is None else f"+ {span_text((event.when - before).total_seconds())}"
             lines.append(EventLine(EVENTS.get(event.what, event.what), self.moment(event.when), text, after))
             before = event.when
         return lines

@@ -17,10 +17,10 @@ from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import number_or_more
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import LISTS
 from collective.zcasync.monitorrows import OUTCOME_OF_STATE
+from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from functools import cached_property
 from plone.base.batch import Batch
@@ -371,7 +371,7 @@ def duration(row: joblists.JobRow) -> str:
     if row.started is None:
         return ""
     end = row.ended or clock.utcnow()
-    return seconds_text(max(0.0, (end - row.started).total_seconds()))
+    return span_text(max(0.0, (end - row.started).total_seconds()))
 
 
 def user_name(user: str) -> str:

@@ -8,7 +8,6 @@ from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.queue import get_queues
-from collective.zcasync.readable import span_text
 from collective.zcasync.zopeapp.processlines import Moment
 from dataclasses import dataclass
 from dataclasses import replace
@@ -47,8 +46,6 @@ HOME = "zcasync-overview"
 
 #: The configlet's own name, shown above every page.
 TITLE = _("panel_title", default="Background jobs")
-
-seconds_text = span_text
 
 
 @dataclass(frozen=True)

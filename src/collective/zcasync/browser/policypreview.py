@@ -5,11 +5,11 @@ from collective.zcasync import clock
 from collective.zcasync import policyactions
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.configuredpolicy import check_numbers
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
+from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
@@ -72,9 +72,9 @@ class Preview(PanelView):
             found.append(
                 Attempt(
                     failures + 1,
-                    seconds_text(seconds),
-                    f"{seconds_text(shortest)} – {seconds_text(longest)}" if spread else "",
-                    seconds_text(after.total_seconds()),
+                    span_text(seconds),
+                    f"{span_text(shortest)} – {span_text(longest)}" if spread else "",
+                    span_text(after.total_seconds()),
                     self._moment(now, now + after),
                 )
             )

@@ -11,7 +11,6 @@ from collective.zcasync.alarms import oldest_waiting
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.browser.queues import COLUMNS
 from collective.zcasync.browser.queuesettings import number_texts
 from collective.zcasync.exceptions import InUse
@@ -20,6 +19,7 @@ from collective.zcasync.exceptions import QuotaNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.readable import loaded
+from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -136,7 +136,7 @@ class QueuePage(PanelView):
     def oldest(self) -> str:
         """For how long the oldest waiting job has waited."""
         since = oldest_waiting(self.queue)
-        return "" if since is None else seconds_text(max(0.0, (clock.utcnow() - since).total_seconds()))
+        return "" if since is None else span_text(max(0.0, (clock.utcnow() - since).total_seconds()))
 
     @cached_property
     def spans(self) -> list[tuple[Any, Span]]:
@@ -150,7 +150,7 @@ class QueuePage(PanelView):
         """How long jobs have waited, on average and at most."""
         if span.latency is None or span.longest is None:
             return "–"
-        return f"{seconds_text(span.latency)} / {seconds_text(span.longest)}"
+        return f"{span_text(span.latency)} / {span_text(span.longest)}"
 
     @property
     def settings(self) -> list[tuple[Any, str]]:

@@ -7,8 +7,8 @@ from collective.zcasync import queueactions
 from collective.zcasync.alarms import oldest_waiting
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.browser.panel import seconds_text
 from collective.zcasync.interfaces import _
+from collective.zcasync.readable import span_text
 from collective.zcasync.zopeapp.processlines import STATES
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,7 +137,7 @@ class QueuesPage(PanelView):
 
     def _oldest(self, row: joblists.QueueRow) -> str:
         since = oldest_waiting(self.queues[row.name])
-        return "" if since is None else seconds_text(max(0.0, (clock.utcnow() - since).total_seconds()))
+        return "" if since is None else span_text(max(0.0, (clock.utcnow() - since).total_seconds()))
 
     def _problem(self, row: joblists.QueueRow) -> str:
         if row.served or not (row.counts["waiting"] + row.counts["parked"] + row.counts["later"]):
