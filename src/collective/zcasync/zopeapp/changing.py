@@ -14,7 +14,7 @@ from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import get_settings
 from collective.zcasync.zopeapp.database import get_database
-from collective.zcasync.zopeapp.looking import group_at
+from collective.zcasync.zopeapp.looking import meant
 from collective.zcasync.zopeapp.looking import named_queue
 from collective.zcasync.zopeapp.opening import Opened
 from collective.zcasync.zopeapp.worker import zope_started
@@ -52,9 +52,8 @@ def cancel_all(
     task: str | None = None,
 ) -> Answer:
     """Cancel all jobs that match."""
-    done = bulk.cancel_all(
-        place.connection, tuple(states) or bulk.CANCELLABLE[:2], by=ME, **_matching(place, queue, site, task)
-    )
+    which: bulk.Which = {"task": task, "by": ME, **meant(place, queue, site)}
+    done = bulk.cancel_all(place.connection, tuple(states) or bulk.CANCELLABLE[:2], **which)
     return _many(done, {"cancelled": "cancelled", "stopping": "asked to stop"})
 
 
@@ -66,9 +65,8 @@ def retry_all(
     task: str | None = None,
 ) -> Answer:
     """Put all jobs that match once more."""
-    done = bulk.retry_all(
-        place.connection, tuple(states) or bulk.RETRIABLE[:1], by=ME, **_matching(place, queue, site, task)
-    )
+    which: bulk.Which = {"task": task, "by": ME, **meant(place, queue, site)}
+    done = bulk.retry_all(place.connection, tuple(states) or bulk.RETRIABLE[:1], **which)
     return _many(done, {"retried": "put again", "refused": "could not be put again"})
 
 
@@ -136,14 +134,6 @@ def _each(place: Opened, ids: Iterable[str], verb: Callable[[Any], Any]) -> dict
         connection, lambda: {id: verb(joblists.find(connection, id)) for id in wanted}
     )
     return found
-
-
-def _matching(place: Opened, queue: str | None, site: str | None, task: str | None) -> dict[str, Any]:
-    return {
-        "queue": None if queue is None else named_queue(place, queue).name,
-        "group": None if site is None else group_at(place, site),
-        "task": task,
-    }
 
 
 def _many(done: Counter[str], words: dict[str, str]) -> Answer:

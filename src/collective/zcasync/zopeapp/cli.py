@@ -125,8 +125,7 @@ def _add_looking(add: Callable[..., ArgumentParser]) -> None:
         metavar="STATE",
         help=f"{', '.join(joblists.LISTS)} (those that have not ended)",
     )
-    jobs.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
-    jobs.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
+    _add_place(jobs)
     jobs.add_argument("--start", type=_number, default=0, metavar="N", help="leave out the first N (0)")
     jobs.add_argument("--limit", type=_number, default=50, metavar="N", help="list N of each state at most (50)")
     for name, help in SEARCHED.items():
@@ -137,9 +136,7 @@ def _add_looking(add: Callable[..., ArgumentParser]) -> None:
     jobs.add_argument("--skip", type=_number, default=0, metavar="N", help="do not look at the first N entries (0)")
     job = look("job", "tell all about one job", looking.job, "id")
     job.add_argument("id", metavar="ID", help="the job's id, as lists and logs show it")
-    failures = look("failures", "count failed jobs by what they failed with", looking.failures, "queue", "site")
-    failures.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
-    failures.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
+    _add_place(look("failures", "count failed jobs by what they failed with", looking.failures, "queue", "site"))
     traceback = look("traceback", "show the traceback of a failed job", looking.traceback, "id", "detail")
     traceback.add_argument("id", metavar="ID", help="the job's id")
     traceback.add_argument("--detail", choices=monitordb.DETAILS, default="default", help="how much (default)")
@@ -165,8 +162,7 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
         made = change(name, help, command, "states", "queue", "site", "task")
         told = f"{', '.join(states)} ({' and '.join(states[:usual])})"
         made.add_argument("states", nargs="*", type=_state, metavar="STATE", help=told)
-        made.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
-        made.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
+        _add_place(made)
         made.add_argument("--task", metavar="PATTERN", help="only of tasks with such a name; it may have * and ? in it")
 
     def of_queues(name: str, help: str, command: Callable[..., Answer]) -> None:
@@ -189,6 +185,11 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
     run = _with_json(add("run", "run one waiting job in the foreground", _run, log_level=logging.INFO))
     run.add_argument("id", metavar="ID", help="the job's id")
     run.add_argument("--pdb", action="store_true", help="open the debugger where the job's code raises an error")
+
+
+def _add_place(parser: ArgumentParser) -> None:
+    parser.add_argument("--queue", metavar="NAME", help="only of this queue; 'default' is the one without a name")
+    parser.add_argument("--site", metavar="PATH", help="only of the site with this path, for example /Plone")
 
 
 def _with_json(parser: ArgumentParser) -> ArgumentParser:

@@ -69,16 +69,9 @@ def jobs(
         until=None if until is None else clock.utcnow() - interval(until),
         **{name: text for name, text in texts.items() if text is not None},
     )
-    options: dict[str, Any] = {
-        "group": None if site is None else group_at(place, site),
-        "queue": None if queue is None else named_queue(place, queue).name,
-        "search": search,
-        "oldest": oldest,
-    }
-    pages = {
-        state: joblists.jobs(place.connection, state, start=start, skip=skip, limit=limit, **options)
-        for state in wanted
-    }
+    options: dict[str, Any] = {"search": search, "oldest": oldest, "start": start, "skip": skip, "limit": limit}
+    options |= meant(place, queue, site)
+    pages = {state: joblists.jobs(place.connection, state, **options) for state in wanted}
     data = {
         state: {"jobs": [asdict(row) for row in page.rows], "more": page.more}
         | ({} if page.complete else {"complete": False, "next": page.next})
@@ -211,16 +204,20 @@ def examine(place: Opened) -> Answer:
 
 def failures(place: Opened, queue: str | None = None, site: str | None = None) -> Answer:
     """How many jobs failed in which way, those of the latest first."""
-    rows = joblists.failures(
-        place.connection,
-        None if site is None else group_at(place, site),
-        None if queue is None else named_queue(place, queue).name,
-    )
+    rows = joblists.failures(place.connection, **meant(place, queue, site))
     table = Table(
         ("jobs", "task", "cause", "first", "last"),
         [(row.number, row.task, row.cause, row.first, row.last) for row in rows],
     )
     return Answer([asdict(row) for row in rows], [table] if rows else ["No failed jobs are kept."])
+
+
+def meant(place: Opened, queue: str | None, site: str | None) -> dict[str, str | None]:
+    """Name of the queue and group of the site that people have named; None: any. QueueNotFound, see ``named_queue``."""
+    return {
+        "queue": None if queue is None else named_queue(place, queue).name,
+        "group": None if site is None else group_at(place, site),
+    }
 
 
 def group_at(place: Opened, path: str) -> str:
