@@ -116,12 +116,9 @@ class JobsChange(Jobs):
     def hidden(self) -> list[tuple[str, str]]:
         """What the form of the question carries on."""
         assert self.verb is not None
-        fields = {"state": self.state, "verb": self.verb.name, **self.filter.query}
-        fields |= {
-            name: self.filter.text(name) for name in ("everything", "job", "all_sites", "oldest", "skip", "b_start")
-        }
+        asked = [(name, self.filter.text(name)) for name in ("everything", "job") if self.filter.text(name)]
         ids = [] if self.everything else [("ids:list", id) for id in self.ids]
-        return [*((name, value) for name, value in fields.items() if value), ("sure", "1"), *ids]
+        return [*self.carried(), ("verb", self.verb.name), *asked, ("sure", "1"), *ids]
 
     def _problem(self) -> Any:
         """Why nothing can be done, or None."""
