@@ -20,8 +20,8 @@ from collective.zcasync.browser.jobs import duration
 from collective.zcasync.browser.jobs import user_name
 from collective.zcasync.browser.jobtexts import BADGES
 from collective.zcasync.browser.jobtexts import PLAIN_BADGE
-from collective.zcasync.browser.jobverbs import Button
-from collective.zcasync.browser.jobverbs import buttons
+from collective.zcasync.browser.jobverbs import Verb
+from collective.zcasync.browser.jobverbs import verbs_of
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
@@ -238,12 +238,12 @@ class JobPage(PanelView):
             buttons.append(Action("discard", _("button_discard", default="Discard"), "btn-danger"))
         return buttons
 
-    def more_actions(self) -> list[Button]:
+    def more_actions(self) -> list[Verb]:
         """What the page about many jobs does for this one."""
         if not self.may_manage:
             return []
         here = ("retry", "release", "cancel", "delete" if self.detail.can_discard else "")
-        return [button for button in buttons(self.row.state) if button.name not in here]
+        return [verb for verb in verbs_of(self.row.state) if verb.name not in here]
 
     @property
     def may_discard(self) -> bool:

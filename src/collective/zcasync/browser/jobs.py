@@ -9,8 +9,8 @@ from collective.zcasync.browser.jobtexts import CURRENT_BADGE
 from collective.zcasync.browser.jobtexts import EMPTY_TEXTS
 from collective.zcasync.browser.jobtexts import PLAIN_BADGE
 from collective.zcasync.browser.jobtexts import TIME_LABELS
-from collective.zcasync.browser.jobverbs import buttons
-from collective.zcasync.browser.jobverbs import VERBS
+from collective.zcasync.browser.jobverbs import Verb
+from collective.zcasync.browser.jobverbs import verbs_of
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.links import task_title
 from collective.zcasync.browser.panel import Link
@@ -238,9 +238,9 @@ class Jobs(PanelView):
         ]
 
     @property
-    def verbs(self) -> list[Any]:
-        """The buttons for the jobs of this list."""
-        return buttons(self.state) if self.may_manage else []
+    def verbs(self) -> list[Verb]:
+        """What can be done with the jobs of this list, each with its button."""
+        return verbs_of(self.state) if self.may_manage else []
 
     def carried(self) -> list[tuple[str, str]]:
         """What the form with the buttons carries on: which list this is, and where in it one is."""
@@ -251,7 +251,7 @@ class Jobs(PanelView):
     @property
     def all_label(self) -> str:
         """Label of the choice of all jobs that match, also on other pages; empty where there is none."""
-        if not any(self.state in VERBS[button.name].all_of for button in self.verbs):
+        if not any(self.state in verb.all_of for verb in self.verbs):
             return ""
         if self.filter.active:
             return self.translate(_("all_found", default="All jobs that match this search, also those not shown"))

@@ -32,16 +32,7 @@ class Verb:
     def all_of(self) -> tuple[str, ...]:
         """The lists of which it can be done with all jobs at once."""
         many = manyjobs.VERBS.get(self.name, ())
-        return tuple(name for name in self.lists if name in many or _state(name) in many)
-
-
-@dataclass(frozen=True)
-class Button:
-    """A button of a list."""
-
-    name: str
-    label: Any
-    css: str
+        return tuple(name for name in self.lists if _state(name) in many)
 
 
 VERBS = {
@@ -110,9 +101,9 @@ VERBS = {
 HARMLESS = ("retry", "release", "run")
 
 
-def buttons(state: str) -> list[Button]:
-    """The buttons of one list."""
-    return [Button(verb.name, verb.label, verb.css) for verb in VERBS.values() if state in verb.lists]
+def verbs_of(name: str) -> list[Verb]:
+    """What is offered in one list, each with its button."""
+    return [verb for verb in VERBS.values() if name in verb.lists]
 
 
 def do(name: str, job: Any, by: str, value: Any = None) -> Any:
