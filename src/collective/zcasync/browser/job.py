@@ -70,13 +70,12 @@ class JobPage(PanelView):
         if self.queues is None:
             return None
         try:
-            found = joblists.find(self.queues, str(self.request.form.get("id", "")))
+            found = self.visible_job(str(self.request.form.get("id", "")))
         except JobNotFound:
             return None
         if not jobdetail.is_broken(found) and found.outcome is not None and found.parent is None:
             return None  # it was deleted
-        mine = jobdetail.group_of(found) == self.own_group
-        return found if mine or self.may_see_all else None
+        return found
 
     @property
     def found(self) -> bool:

@@ -1,5 +1,6 @@
 """What somebody looks for in the list of jobs, as it stands in the address of the page."""
 
+from collective.zcasync.browser.panel import Panel
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobsearch import LONGEST
@@ -39,7 +40,7 @@ class Field:
 class Filter:
     """The search of one request; ``problems`` tells what of it could not be understood, and is left out."""
 
-    def __init__(self, view: Any) -> None:
+    def __init__(self, view: Panel) -> None:
         self.view = view
         self.form = view.request.form
         self.problems: list[str] = []
@@ -111,8 +112,7 @@ class Filter:
         if not text:
             return None
         try:
-            found = datetime.fromisoformat(text)
-            return found if found.tzinfo is not None else found.replace(tzinfo=self.view.zone)
+            return self.view.local_time(text)
         except ValueError:
             self._complain(text)
             return None

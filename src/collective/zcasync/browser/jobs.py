@@ -95,11 +95,6 @@ class Jobs(PanelView):
             return asked
         return self._liveliest()
 
-    @property
-    def installed(self) -> bool:
-        """Whether the database has queues."""
-        return self.queues is not None
-
     @cached_property
     def counts(self) -> dict[str, joblists.Count]:
         """How many jobs are in each state."""

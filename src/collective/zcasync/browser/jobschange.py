@@ -1,7 +1,5 @@
 """What the buttons of the list of jobs do: with the jobs that were ticked at once, with all that match in a job."""
 
-from collective.zcasync import jobdetail
-from collective.zcasync import joblists
 from collective.zcasync.browser.jobs import Jobs
 from collective.zcasync.browser.jobverbs import do
 from collective.zcasync.browser.jobverbs import HARMLESS
@@ -15,7 +13,6 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.persistence import PRIORITIES
 from dataclasses import asdict
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 from zExceptions import Forbidden
@@ -142,8 +139,7 @@ class JobsChange(Jobs):
         """What was given: a time in the reader's zone, or a priority; ValueError for anything else."""
         assert self.verb is not None
         if self.verb.wants == "time":
-            found = datetime.fromisoformat(self.typed)
-            return found if found.tzinfo is not None else found.replace(tzinfo=self.zone)
+            return self.local_time(self.typed)
         if self.verb.wants == "priority":
             if int(self.typed) not in PRIORITIES:
                 raise ValueError(self.typed)
@@ -156,7 +152,7 @@ class JobsChange(Jobs):
         value, done, errors, gone, last = self._value(), 0, [], 0, None
         for id in self.ids:
             try:
-                last = do(self.verb.name, self._job(id), self.user_id, value)
+                last = do(self.verb.name, self.visible_job(id), self.user_id, value)
                 done += 1
             except JobNotFound:
                 gone += 1
@@ -200,10 +196,3 @@ class JobsChange(Jobs):
             _("said_many_put", default="A job does that now, one job after the other. This page shows how far it is.")
         )
         return self.url_of_job(job.id)
-
-    def _job(self, id: str) -> Any:
-        """A job that the user may change; JobNotFound for any other."""
-        found = joblists.find(self.queues, id)
-        if jobdetail.group_of(found) != self.own_group and not self.may_see_all:
-            raise JobNotFound(id)
-        return found

@@ -1,7 +1,9 @@
 """What the pages of Site Setup → Background jobs have in common: navigation, rights, times, links."""
 
 from collective.zcasync import clock
+from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
+from collective.zcasync.joblists import find
 from collective.zcasync.joblists import JobRow
 from collective.zcasync.joblists import RUNNING
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
@@ -120,6 +122,11 @@ class Panel:
         """The queues of the site's database, or None where nothing is installed."""
         return get_queues(self.context._p_jar)
 
+    @property
+    def installed(self) -> bool:
+        """Whether the database has queues."""
+        return self.queues is not None
+
     @cached_property
     def rights(self) -> Rights:
         """What the user may do."""
@@ -150,6 +157,14 @@ class Panel:
         """Whether the user may change jobs, and read arguments and tracebacks."""
         return self.rights.manages
 
+    def visible_job(self, id: str) -> Any:
+        """The stored job of that id, if the user may know of it; JobNotFound if there is none, or it is another
+        site's."""
+        found = find(self.queues, id)
+        if not self.rights.is_in_reach(found):
+            raise JobNotFound(id)
+        return found
+
     def may_edit(self, owner: str) -> bool:
         """Whether the user may change what belongs to that owner (a site, or '' for the root)."""
         return self.rights.may_edit(owner)
@@ -170,6 +185,11 @@ class Panel:
             except (TypeError, ValueError, ZoneInfoNotFoundError):
                 continue
         return clock.UTC
+
+    def local_time(self, text: str) -> datetime:
+        """The time that was typed, in the reader's zone if it names none; ValueError for anything else."""
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo is not None else found.replace(tzinfo=self.zone)
 
     def moment(self, when: datetime | None) -> Moment | None:
         """A time in the reader's locale and zone, with the exact one."""

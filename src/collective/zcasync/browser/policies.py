@@ -52,11 +52,6 @@ class Policies(PanelView):
     )
 
     @property
-    def installed(self) -> bool:
-        """Whether the database has queues."""
-        return self.queues is not None
-
-    @property
     def add_url(self) -> str:
         """URL of the form for a new policy."""
         return self.page_url("zcasync-policy-add")

@@ -203,7 +203,7 @@ class QueuePage(PanelView):
         )
 
     def _is_ours(self, job: Any) -> bool:
-        return not is_broken(job) and (self.may_see_all or job.group == self.own_group)
+        return not is_broken(job) and self.rights.is_in_reach(job)
 
     def _holder(self, job: Any) -> Link:
         return Link(self.url_of_job(job.id, job.group), self.translate(job.title or job.task))

@@ -77,11 +77,6 @@ class QueuesPage(PanelView):
         return self.index()
 
     @property
-    def installed(self) -> bool:
-        """Whether the database has queues."""
-        return self.queues is not None
-
-    @property
     def columns(self) -> list[Any]:
         """Headings of the columns with counts."""
         return [label for _key, label, _state in COLUMNS]
