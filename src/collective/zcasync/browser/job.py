@@ -142,8 +142,8 @@ class JobPage(PanelView):
             Fact(_("fact_priority", default="Priority"), str(detail.priority) if detail.priority else ""),
             Fact(_("fact_attempts", default="Attempts"), str(row.attempts) if row.attempts else ""),
             Fact(_("fact_duration", default="Duration"), duration(row)),
-            Fact(_("fact_retry_of", default="Retry of"), detail.retry_of, self._job_url(detail.retry_of)),
-            Fact(_("fact_retried_as", default="Retried as"), detail.retried_as, self._job_url(detail.retried_as)),
+            Fact(_("fact_retry_of", default="Retry of"), detail.retry_of, self.url_of_job(detail.retry_of)),
+            Fact(_("fact_retried_as", default="Retried as"), detail.retried_as, self.url_of_job(detail.retried_as)),
         ]
         return [fact for fact in facts if fact.text]
 
@@ -177,7 +177,7 @@ class JobPage(PanelView):
         """What stands above and below this job."""
         return [
             BranchLine(
-                self._job_url(one.id),
+                self.url_of_job(one.id),
                 one.title,
                 KINDS[one.kind],
                 OUTCOMES.get(one.outcome or one.status, one.status),
@@ -219,7 +219,7 @@ class JobPage(PanelView):
         may = task is not None and self.detail.can_retry and not self.detail.can_discard
         if not may or not startable(self.context, task):
             return ""
-        return self._job_url(self.row.id).replace("@@zcasync-job?", "@@zcasync-job-retry?")
+        return self.url_of_job(self.row.id, page="zcasync-job-retry")
 
     @property
     def actions(self) -> list[Action]:
@@ -260,36 +260,33 @@ class JobPage(PanelView):
         form = self.request.form
         verb = next((name for name in ("cancel", "retry", "discard", "ask") if name in form), "")
         try:
-            url = getattr(self, f"_{verb}")() if verb else self._job_url(self.row.id)
+            url = getattr(self, f"_{verb}")() if verb else self.url_of_job(self.row.id)
         except BadStatusError as error:
             self.say(str(error), "error")
-            url = self._job_url(self.row.id)
+            url = self.url_of_job(self.row.id)
         return self.request.response.redirect(url)
 
     def _cancel(self) -> str:
         answer = actions.cancel(self._job, self.user_id)
         self.say(CANCEL_ANSWERS[answer], "warning" if answer == "finished" else "info")
-        return self._job_url(self.row.id)
+        return self.url_of_job(self.row.id)
 
     def _retry(self) -> str:
         again = actions.retry(self._job, self.user_id)
         self.say(_("said_retried", default="The job was put again. This is its new run."))
-        return self._job_url(again.id)
+        return self.url_of_job(again.id)
 
     def _ask(self) -> str:
         actions.ask_stack(self._job, self.user_id)
-        return self._job_url(self.row.id) + "#zcasync-stack"
+        return self.url_of_job(self.row.id) + "#zcasync-stack"
 
     def _discard(self) -> str:
         if not self.request.form.get("sure"):
             self.say(_("said_unsure", default="Nothing was removed: tick the box beside Discard first."), "warning")
-            return self._job_url(self.row.id)
+            return self.url_of_job(self.row.id)
         actions.discard(self._job, self.user_id)
         self.say(_("said_discarded", default="The job was discarded."))
         return self.page_url("zcasync-jobs")
-
-    def _job_url(self, id: str) -> str:
-        return self.url_of_job(id) if id else ""
 
     def _queue_text(self) -> str:
         queue = joblists.queue_of(self._job)

@@ -63,7 +63,7 @@ class RetryForm(StartForm):
     @property
     def back_url(self) -> str:
         """Where one came from: the job."""
-        return self.page._job_url(self.page.row.id)
+        return self.page.url_of_job(self.page.row.id)
 
     def put(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Put the new job in place of the old one."""

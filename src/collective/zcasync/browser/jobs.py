@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from plone.base.batch import Batch
 from typing import Any
-from urllib.parse import urlencode
 
 #: Jobs on one page.
 PAGE_SIZE = 50
@@ -137,7 +136,7 @@ class Jobs(PanelView):
     def scope_url(self) -> str:
         """URL of this tab for all sites, or back to this site only."""
         query = {"state": self.state} if self.all_sites else {"state": self.state, "all_sites": 1}
-        return self.page_url("zcasync-jobs") + "?" + urlencode(query)
+        return self.page_url("zcasync-jobs", **query)
 
     @property
     def scope_label(self) -> str:
@@ -163,8 +162,7 @@ class Jobs(PanelView):
         """URL of this list with other options."""
         if self.all_sites:
             options.setdefault("all_sites", 1)
-        query = urlencode({name: value for name, value in options.items() if value})
-        return self.page_url("zcasync-jobs") + (f"?{query}" if query else "")
+        return self.page_url("zcasync-jobs", **{name: value for name, value in options.items() if value})
 
     def view_url(self, **options: Any) -> str:
         """URL of this very list, in this order, with this search; or with other options."""

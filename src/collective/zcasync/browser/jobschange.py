@@ -169,11 +169,11 @@ class JobsChange(Jobs):
             more = {"number": len(errors) - MOST_ERRORS}
             said = _("said_more_errors", default="And ${number} more that could not be changed.", mapping=more)
             self.say(said, "warning")
-        if done and self.filter.text("job") and self.verb.name == "delete":
-            return self.list_url(state=self.state)
-        if done and self.filter.text("job") and self.verb.name == "retry":
-            self.request.form["ids"] = [last.id]
-            self.__dict__.pop("ids")
+        if done and self.filter.text("job"):
+            if self.verb.name == "delete":
+                return self.list_url(state=self.state)
+            if self.verb.name == "retry":
+                return self.url_of_job(last.id)
         return self.back_url
 
     def _put(self) -> str:

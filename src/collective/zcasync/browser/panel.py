@@ -88,10 +88,11 @@ class Panel:
         """URL of one of the panel's pages. ``query``: what it is asked for."""
         return f"{self.site_url}/@@{page}" + (f"?{urlencode(query)}" if query else "")
 
-    def url_of_job(self, id: str, group: str | None = None) -> str:
-        """URL of the page of one job. ``group``: its site; None: one of those whose jobs are shown."""
+    def url_of_job(self, id: str, group: str | None = None, page: str = "zcasync-job") -> str:
+        """URL of the page of one job; empty without an id. ``group``: its site; None: one of those whose jobs are
+        shown."""
         elsewhere = self.all_sites if group is None else group != self.own_group
-        return self.page_url("zcasync-job", id=id, **({"all_sites": 1} if elsewhere else {}))
+        return self.page_url(page, id=id, **({"all_sites": 1} if elsewhere else {})) if id else ""
 
     def navigation(self) -> list[Link]:
         """Links to the pages that the user may see."""
