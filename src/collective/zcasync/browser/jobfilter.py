@@ -38,12 +38,16 @@ class Field:
 
 
 class Filter:
-    """The search of one request; ``problems`` tells what of it could not be understood, and is left out."""
+    """The search of one request.
+
+    ``search``: what the engine is asked for. ``problems``: what of it could not be understood, and is left out.
+    """
 
     def __init__(self, view: Panel) -> None:
         self.view = view
         self.form = view.request.form
         self.problems: list[str] = []
+        self.search = self._search()
 
     def text(self, name: str) -> str:
         """One field as it was typed; tampered ones are empty."""
@@ -80,9 +84,7 @@ class Filter:
         name = "" if name == "default" else name
         return name if self.view.installed and name in self.view.queues else None
 
-    @cached_property
-    def search(self) -> Search:
-        """What the engine is asked for."""
+    def _search(self) -> Search:
         found: dict[str, Any] = {name: self.text(name)[:LONGEST] for name in (*FIELDS, "cause")}
         found["object"] = self._path(found["object"])
         for name in TIMES:

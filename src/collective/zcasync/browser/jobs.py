@@ -107,7 +107,6 @@ class Jobs(PanelView):
     @property
     def problems(self) -> list[str]:
         """What of the search could not be understood."""
-        assert self.filter.search is not None
         return self.filter.problems
 
     def tabs(self) -> "list[Tab]":
