@@ -1,6 +1,5 @@
 """The page about one job: what it is, what happened to it, and what can be done with it."""
 
-from AccessControl import getSecurityManager
 from collective.zcasync import actions
 from collective.zcasync import clock
 from collective.zcasync import jobdetail
@@ -25,7 +24,6 @@ from collective.zcasync.browser.jobverbs import verbs_of
 from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.browser.tasks import startable
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
@@ -217,7 +215,7 @@ class JobPage(PanelView):
         """Where the job can be retried with other arguments; empty where its task does not allow that."""
         task = registry.get(self._job._task) if self.may_manage and not self.row.broken else None
         may = task is not None and self.detail.can_retry and not self.detail.can_discard
-        if not may or not startable(self.context, task):
+        if not may or not self.rights.is_offered(task):
             return ""
         return self.url_of_job(self.row.id, page="zcasync-job-retry")
 
@@ -301,7 +299,7 @@ class JobPage(PanelView):
     def _user_url(self) -> str:
         """Where the user's properties are, for those who may see them."""
         name = user_name(self.row.user)
-        may = getSecurityManager().checkPermission("Plone Site Setup: Users and Groups", self.context)
+        may = self.rights.may("Plone Site Setup: Users and Groups")
         if not may or not name or api.user.get(userid=name) is None:
             return ""
         return self.page_url("user-information", userid=name)

@@ -7,7 +7,6 @@ from collective.zcasync.browser.job import JobPage
 from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.browser.task import StartForm
 from collective.zcasync.browser.taskfields import Json
-from collective.zcasync.browser.tasks import startable
 from collective.zcasync.browser.tasks import StartPage
 from collective.zcasync.interfaces import _
 from collective.zcasync.readable import is_secret
@@ -38,10 +37,7 @@ class RetryForm(StartForm):
     @cached_property
     def task(self) -> Task | None:
         """The task of the job, if the user may retry it with other arguments."""
-        if not self.page.found or not self.page.change_url:
-            return None
-        found = registry[self.page._job._task]
-        return found if startable(self.context, found) else None
+        return registry[self.page._job._task] if self.page.found and self.page.change_url else None
 
     def getContent(self) -> dict[str, Any]:
         """The arguments of the job by name, as the fields show them; without secrets, and what no form can show."""

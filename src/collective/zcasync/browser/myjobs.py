@@ -13,7 +13,6 @@ from collective.zcasync.browser.note import SCRIPT
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import Step
-from collective.zcasync.browser.tasks import startable
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
@@ -24,7 +23,6 @@ from collective.zcasync.ownjobs import OwnJob
 from collective.zcasync.ownjobs import OwnJobs
 from collective.zcasync.ploneapp import desk
 from collective.zcasync.ploneapp import ownmail
-from collective.zcasync.ploneapp.users import person
 from collective.zcasync.tasks import registry
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,7 +66,7 @@ class OwnJobsView(PanelView):
     @cached_property
     def user(self) -> str:
         """The person, as jobs name it; an empty text for one whose jobs nobody could tell from others'."""
-        return person(self.context, api.user.get_current()) or ""
+        return self.rights.user or ""
 
     @cached_property
     def owner(self) -> Owner:
@@ -126,7 +124,7 @@ class MyJobs(OwnJobsView):
     @property
     def tasks_url(self) -> str:
         """URL of the page for starting tasks; empty if there is none that the person may start."""
-        may = any(startable(self.context, task) for task in registry.values())
+        may = any(map(self.rights.is_offered, registry.values()))
         return self.page_url("zcasync-tasks") if may else ""
 
     @property

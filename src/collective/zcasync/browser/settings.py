@@ -1,6 +1,5 @@
 """The settings that a site has for its jobs: registry records, in a form of their own."""
 
-from AccessControl import getSecurityManager
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.browser.whomay import CHANGE_PERMISSIONS
@@ -36,4 +35,4 @@ class SettingsPage(PanelFormWrapper):
     @property
     def may_change_permissions(self) -> bool:
         """Whether the user may say who may do what."""
-        return bool(getSecurityManager().checkPermission(CHANGE_PERMISSIONS, self.context))
+        return self.rights.may(CHANGE_PERMISSIONS)

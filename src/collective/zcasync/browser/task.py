@@ -6,7 +6,6 @@ from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.browser.taskfields import fields_of
 from collective.zcasync.browser.taskfields import json_value
 from collective.zcasync.browser.tasks import paragraphs
-from collective.zcasync.browser.tasks import startable
 from collective.zcasync.browser.tasks import StartPage
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.interfaces import _
@@ -37,7 +36,7 @@ class StartForm(StartPage, PanelForm, form.Form):
     def task(self) -> Task | None:
         """The task, if there is one of that name that the user may start."""
         found = registry.get(str(self.request.form.get("name", "")))
-        return found if found is not None and startable(self.context, found) else None
+        return found if found is not None and self.rights.is_offered(found) else None
 
     @property
     def label(self) -> Any:

@@ -1,19 +1,14 @@
 """Start a task: the registered ones that the user may start."""
 
-from collective.zcasync import taskarguments
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Panel
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
-from collective.zcasync.ploneapp.permissions import VIEW_JOBS
-from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.tasks import registry
 from collective.zcasync.tasks import Task
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
-from plone import api
-from typing import Any
 
 import inspect
 
@@ -36,7 +31,7 @@ class StartPage(Panel):
     @cached_property
     def sees_panel(self) -> bool:
         """Whether the user may see the panel's other pages."""
-        return bool(api.user.has_permission(VIEW_JOBS, obj=self.context))
+        return self.rights.views
 
     def navigation(self) -> list[Link]:
         """See Panel."""
@@ -67,17 +62,12 @@ class Tasks(StartPage, PanelView):
     @cached_property
     def lines(self) -> list[TaskLine]:
         """The tasks that the user may start, by title."""
-        found = [self._line(task) for task in registry.values() if startable(self.context, task)]
+        found = [self._line(task) for task in registry.values() if self.rights.is_offered(task)]
         return sorted(found, key=lambda line: (line.title.lower(), line.name))
 
     def _line(self, task: Task) -> TaskLine:
         url = self.page_url("zcasync-task", name=task.name)
         return TaskLine(task.name, self.translate(task.title), paragraphs(task)[0], url)
-
-
-def startable(site: Any, task: Task) -> bool:
-    """Whether the user may start the task, and a form can say all that it needs."""
-    return Rights(site).may_start(task) and taskarguments.startable(task)
 
 
 def paragraphs(task: Task) -> list[str]:

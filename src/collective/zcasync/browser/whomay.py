@@ -1,6 +1,5 @@
 """Who may do what with jobs: the roles that have the permissions, in a form."""
 
-from AccessControl import getSecurityManager
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.interfaces import _
@@ -77,7 +76,7 @@ class WhoMayForm(PanelForm, form.EditForm):
 
     def update(self) -> None:
         """Forbidden for those who may not change permissions."""
-        if not getSecurityManager().checkPermission(CHANGE_PERMISSIONS, self.context):
+        if not self.rights.may(CHANGE_PERMISSIONS):
             raise Forbidden("Only those who may change permissions in this site can do this.")
         super().update()
 

@@ -6,6 +6,7 @@ from Acquisition import aq_parent
 from collections.abc import Iterable
 from collective.zcasync import bulk
 from collective.zcasync import jobdetail
+from collective.zcasync import taskarguments
 from collective.zcasync.ploneapp import users
 from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
 from collective.zcasync.ploneapp.permissions import MANAGE_OWN_JOBS
@@ -89,6 +90,10 @@ class Rights:
     def may_start(self, task: Task) -> bool:
         """Whether the user may start the task from the web: by its own permission, else by that of managers."""
         return task.name not in INTERNAL and self.user is not None and self.may(permission_of(task))
+
+    def is_offered(self, task: Task) -> bool:
+        """Whether the user may start the task, and all that it needs can be given from outside."""
+        return self.may_start(task) and taskarguments.startable(task)
 
 
 def permission_of(task: Task) -> str:

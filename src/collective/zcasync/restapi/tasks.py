@@ -18,15 +18,11 @@ class Tasks(JobsService):
     name = "@background-tasks"
     most = 1
 
-    def may_be_started(self, task: tasks.Task) -> bool:
-        """Whether the user may start the task, and JSON can say what it needs."""
-        return self.rights.may_start(task) and taskarguments.startable(task)
-
     def named(self) -> tasks.Task:
         """The task that the path names; TaskNotFound if the user may start none of that name."""
         (name,) = self.path
         task = tasks.registry.get(name)
-        if task is None or not self.may_be_started(task):
+        if task is None or not self.rights.is_offered(task):
             raise TaskNotFound(f"There is no task {name!r} that you may start; {self.url()} lists those that you may.")
         return task
 
@@ -48,7 +44,7 @@ class TasksGet(Tasks):
         """See Service."""
         if self.path:
             return self.told(self.named())
-        found = filter(self.may_be_started, tasks.registry.values())
+        found = filter(self.rights.is_offered, tasks.registry.values())
         items = [self.told(task) for task in sorted(found, key=lambda task: task.name)]
         return {"@id": self.url(), "items": items, "items_total": len(items)}
 
