@@ -48,6 +48,11 @@ class Search:
         return self != NOTHING
 
     @property
+    def given(self) -> dict[str, Any]:
+        """What is looked for, by field; a Search of these is the same."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @property
     def span(self) -> Span:
         """When the jobs ended, as the history is asked."""
         return (self.since, self.until) if self.since or self.until else ALWAYS

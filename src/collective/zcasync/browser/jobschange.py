@@ -12,7 +12,6 @@ from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.interfaces import _
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.persistence import PRIORITIES
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 from zExceptions import Forbidden
@@ -180,12 +179,11 @@ class JobsChange(Jobs):
         """Put a job that changes all that match; the address of its page."""
         assert self.verb is not None
         states, fields = states_of(self.state)
-        given = {name: value for name, value in asdict(self.filter.search).items() if value} | fields
         count = self.counts[self.state]
         job = change_jobs.put(
             self.verb.name,
             states,
-            search=given,
+            search=self.filter.search.given | fields,
             value=self._value(),
             total=None if self.filter.active or count.more else count.number,
             queue=self.filter.queue,

@@ -16,7 +16,6 @@ from collective.zcasync.restapi.jobs import search_of
 from collective.zcasync.restapi.jobs import TEXTS
 from collective.zcasync.restapi.service import check_choice
 from collective.zcasync.restapi.service import moment_of
-from dataclasses import asdict
 from typing import Any
 from zExceptions import BadRequest
 
@@ -199,7 +198,7 @@ class JobsPost(JobActions):
         job = change_jobs.put(
             verb,
             (state,),
-            search={name: value for name, value in asdict(search).items() if value},
+            search=search.given,
             value=self.value(action),
             queue=None if "queue" not in meant else self.queue(meant["queue"]).name,
             group=self.group(meant.get("all_sites", False)),
