@@ -17,7 +17,7 @@ from collective.zcasync.browser.jobparts import LogRow
 from collective.zcasync.browser.jobparts import OUTCOMES
 from collective.zcasync.browser.jobs import duration
 from collective.zcasync.browser.jobs import user_name
-from collective.zcasync.browser.jobtexts import BADGES
+from collective.zcasync.browser.jobtexts import badge_of
 from collective.zcasync.browser.jobtexts import PLAIN_BADGE
 from collective.zcasync.browser.jobverbs import Verb
 from collective.zcasync.browser.jobverbs import verbs_of
@@ -106,7 +106,7 @@ class JobPage(PanelView):
     @property
     def badge(self) -> str:
         """Class of the state's badge."""
-        return "text-bg-success" if self.row.state == joblists.FINISHED else BADGES.get(self.row.state, PLAIN_BADGE)
+        return badge_of(self.row.state)
 
     @property
     def reason(self) -> str:
@@ -179,7 +179,7 @@ class JobPage(PanelView):
                 one.title,
                 KINDS[one.kind],
                 OUTCOMES.get(one.outcome or one.status, one.status),
-                BADGES.get(joblists.FAILED, "") if one.error else PLAIN_BADGE,
+                badge_of(joblists.FAILED) if one.error else PLAIN_BADGE,
                 f"margin-inline-start: {one.depth * 1.5}rem",
                 one.error if self.may_manage else "",
             )

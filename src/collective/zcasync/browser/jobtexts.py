@@ -74,3 +74,8 @@ PLAIN_BADGE = "text-bg-secondary"
 
 #: Class of the badge in the open tab, which is coloured itself.
 CURRENT_BADGE = "text-bg-light"
+
+
+def badge_of(state: str) -> str:
+    """Class of the badge of one job: what has ended well is told apart, which in a tab would be but a number."""
+    return "text-bg-success" if state == joblists.FINISHED else BADGES.get(state, PLAIN_BADGE)

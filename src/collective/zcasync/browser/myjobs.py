@@ -3,9 +3,8 @@
 from collective.zcasync import actions
 from collective.zcasync import clock
 from collective.zcasync import joblists
-from collective.zcasync.browser.jobs import BADGES
 from collective.zcasync.browser.jobs import duration
-from collective.zcasync.browser.jobs import PLAIN_BADGE
+from collective.zcasync.browser.jobtexts import badge_of
 from collective.zcasync.browser.myresults import download
 from collective.zcasync.browser.myresults import Outcome
 from collective.zcasync.browser.myresults import outcome_of
@@ -159,7 +158,7 @@ class MyJobs(OwnJobsView):
             id=row.id,
             title=self.translate(row.title or row.task),
             state=self.translate(joblists.STATES[row.state]),
-            badge=BADGES.get(row.state, PLAIN_BADGE),
+            badge=badge_of(row.state),
             time=self.moment(row.due if row.state == joblists.SCHEDULED else row.started or row.put_at),
             duration=duration(row) if row.state == joblists.RUNNING else "",
             place=self._place(one),
@@ -173,7 +172,7 @@ class MyJobs(OwnJobsView):
             id=row.id,
             title=self.translate(row.title or row.task),
             state=self.translate(joblists.STATES[row.state]),
-            badge="text-bg-success" if row.state == joblists.FINISHED else BADGES.get(row.state, PLAIN_BADGE),
+            badge=badge_of(row.state),
             time=self.moment(row.ended),
             duration=duration(row),
             error=row.error if row.state == joblists.FAILED else "",
