@@ -16,7 +16,6 @@ from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.ownjobs import AHEAD
-from collective.zcasync.ownjobs import own_jobs
 from collective.zcasync.ownjobs import Owner
 from collective.zcasync.ownjobs import OwnJob
 from collective.zcasync.ownjobs import OwnJobs
@@ -70,17 +69,14 @@ class OwnJobsView(PanelView):
     @cached_property
     def owner(self) -> Owner:
         """Whose jobs, and of which tasks."""
-        visible = frozenset(name for name, task in registry.items() if task.visible)
-        return Owner(self.own_group, self.user, visible)
+        return desk.owner(self.own_group, self.user)
 
     @cached_property
     def found(self) -> OwnJobs:
         """The own jobs; ended ones without those that were dismissed."""
         if self.queues is None or not self.user:
             return OwnJobs()
-        found = own_jobs(self.queues, self.owner)
-        dismissed = set(desk.look_at(self.context, self.user).dismissed)
-        return OwnJobs(found.active, tuple(one for one in found.ended if one.row.id not in dismissed), found.complete)
+        return desk.jobs_on(self.context, self.queues, self.owner)
 
     def own_job(self, id: Any) -> Any:
         """The stored job of that id if it is the person's own, else None."""

@@ -3,6 +3,11 @@
 from BTrees.OOBTree import OOBTree
 from collections.abc import Iterable
 from collective.zcasync.ownjobs import LOOK
+from collective.zcasync.ownjobs import own_jobs
+from collective.zcasync.ownjobs import Owner
+from collective.zcasync.ownjobs import OwnJobs
+from collective.zcasync.tasks import registry
+from dataclasses import replace
 from persistent import Persistent
 from typing import Any
 from zope.annotation.interfaces import IAnnotations
@@ -45,6 +50,18 @@ def take(site: Any, user: str) -> Desk:
         desks[user] = Desk()
     found: Desk = desks[user]
     return found
+
+
+def owner(group: str, user: str) -> Owner:
+    """A person, and the tasks whose jobs people are to see. ``group``: the site; ``user``: as jobs name it."""
+    return Owner(group, user, frozenset(name for name, task in registry.items() if task.visible))
+
+
+def jobs_on(site: Any, queues: Any, owner: Owner) -> OwnJobs:
+    """The person's jobs; of the ended ones those that were not dismissed."""
+    found = own_jobs(queues, owner)
+    dismissed = set(look_at(site, owner.user).dismissed)
+    return replace(found, ended=tuple(one for one in found.ended if one.row.id not in dismissed))
 
 
 def clear_all(site: Any) -> None:

@@ -3,13 +3,10 @@
 from collective.zcasync import jobdetail
 from collective.zcasync import joblists
 from collective.zcasync import jobtree
-from collective.zcasync import tasks
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.jobsearch import Search
 from collective.zcasync.jsonvalues import is_json
 from collective.zcasync.jsonvalues import SHOWN
-from collective.zcasync.ownjobs import own_jobs
-from collective.zcasync.ownjobs import Owner
 from collective.zcasync.ploneapp import desk
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
@@ -98,11 +95,9 @@ class JobsGet(Jobs):
     def _own(self) -> dict[str, Any]:
         """The user's jobs, of tasks that people are to see, as *My jobs* shows them."""
         self.demand(self.rights.owns, "see the jobs of this site")
-        visible = frozenset(name for name, task in tasks.registry.items() if task.visible)
-        found = own_jobs(self.queues, Owner(self.rights.group, self.rights.user or "", visible))
-        dismissed = set(desk.look_at(self.context, self.rights.user or "").dismissed)
-        ended = (one for one in found.ended if one.row.id not in dismissed)
-        items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *ended)]
+        owner = desk.owner(self.rights.group, self.rights.user or "")
+        found = desk.jobs_on(self.context, self.queues, owner)
+        items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *found.ended)]
         return {"@id": f"{self.url()}?own=1", "items": items, "items_total": len(items), "complete": found.complete}
 
     def _list(self) -> dict[str, Any]:
