@@ -25,6 +25,7 @@ class DispatchersPage(PanelView):
         default="The processes that run jobs: dispatchers in Zope servers, and workers. All sites share them.",
     )
     body = body_template
+    script = REFRESH
 
     def __call__(self) -> Any:
         if self.request.method == "POST":
@@ -57,11 +58,6 @@ class DispatchersPage(PanelView):
     def authenticator(self) -> str:
         """The hidden field that shows a form to be ours."""
         return str(getMultiAdapter((self.context, self.request), name="authenticator").authenticator())
-
-    @property
-    def script_url(self) -> str:
-        """URL of the script that keeps the page fresh."""
-        return f"{self.site_url}/{REFRESH}"
 
     def _act(self) -> Any:
         """Stop or start the dispatcher that was named."""

@@ -93,6 +93,7 @@ class MyJobs(OwnJobsView):
     """The page. See the module."""
 
     section = "zcasync-my-jobs"
+    script = SCRIPT
     label = _("my_jobs", default="My jobs")
     description = _(
         "my_jobs_description",
@@ -110,11 +111,6 @@ class MyJobs(OwnJobsView):
     def url(self) -> str:
         """URL of this page, and of its forms."""
         return self.page_url("zcasync-my-jobs")
-
-    @property
-    def script_url(self) -> str:
-        """URL of the script that keeps the page fresh."""
-        return f"{self.site_url}/{SCRIPT}"
 
     @property
     def tasks_url(self) -> str:

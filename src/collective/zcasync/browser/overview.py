@@ -22,6 +22,7 @@ class OverviewPage(PanelView):
         " which all sites share.",
     )
     body = body_template
+    script = REFRESH
 
     @cached_property
     def overview(self) -> Overview:
@@ -43,8 +44,3 @@ class OverviewPage(PanelView):
         if not self.may_see_all or self.queues is None or len(self.queues.sites) < 2:
             return ""
         return f"{self.context.getPhysicalRoot().absolute_url()}/@@zcasync-overview"
-
-    @property
-    def script_url(self) -> str:
-        """URL of the script that keeps the page fresh."""
-        return f"{self.site_url}/{REFRESH}"

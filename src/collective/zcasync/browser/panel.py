@@ -79,10 +79,18 @@ class Panel:
     section = ""
     description = ""
 
+    #: The page's script, below the site's URL.
+    script = ""
+
     @property
     def site_url(self) -> str:
         """URL of the site."""
         return str(self.context.absolute_url())
+
+    @property
+    def script_url(self) -> str:
+        """URL of the page's script."""
+        return f"{self.site_url}/{self.script}"
 
     def page_url(self, page: str, /, **query: Any) -> str:
         """URL of one of the panel's pages. ``query``: what it is asked for."""

@@ -290,16 +290,12 @@ class PolicyPage(PanelFormWrapper):
 
     form = PolicyForm
     index = ViewPageTemplateFile("templates/policy.pt")
+    script = "++resource++zcasync/policy.js"
 
     @property
     def preview_url(self) -> str:
         """URL that the script asks for another preview."""
         return self.page_url("zcasync-policy-preview")
-
-    @property
-    def script_url(self) -> str:
-        """URL of the script that keeps the preview up to date."""
-        return f"{self.site_url}/++resource++zcasync/policy.js"
 
     @property
     def preview(self) -> Any:
