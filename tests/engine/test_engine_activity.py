@@ -1,5 +1,7 @@
 """What happened in the last 24 hours: counted with claims, by minute, and read in spans."""
 
+from BTrees.OOBTree import OOBTree
+from BTrees.OOBTree import OOBucket
 from collections.abc import Iterator
 from collective.zcasync import activity
 from collective.zcasync import clock
@@ -198,3 +200,19 @@ def test_a_dispatcher_counts_what_it_claims_and_files(queue: Any, dispatch: Any)
             break
         again.wait(0.05)
     assert numbers(span) == (5, 5, 5, 0) and span.latency is not None
+
+
+def test_the_last_hour_reads_nothing_of_the_hours_before(queue: Any, agent: Agent) -> None:
+    now, row = series.this_minute(), series.row_of(agent.slot, 0)
+    agent.slot.series = OOBTree({minute: tuple(row) for minute in range(now - series.KEPT, now + 1)})
+    transaction.commit()
+    jar = queue._p_jar
+
+    def read() -> int:
+        return sum(isinstance(record, OOBucket) for _oid, record in jar._cache.lru_items())
+
+    jar.cacheMinimize()
+    activity.last_hour(jar)
+    hour = read()
+    activity.last_day(jar)
+    assert hour * 5 < read()

@@ -1,5 +1,6 @@
 """What has happened in queues lately, in spans of time: read from the rows that the slots keep; see series."""
 
+from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync.queue import get_queues
@@ -71,7 +72,7 @@ def _spans(source: Any, name: str | None, end: int, minutes: int, number: int) -
         rows: dict[int, int] = {}
         for slot in queue.slots.values():
             rows.setdefault(now, waits)
-            for minute, row, later in _differences(slot, now, row_of(slot, waits)):
+            for minute, row, later in _differences(slot, begin, now, row_of(slot, waits)):
                 rows[minute] = max(rows.get(minute, 0), row.waiting)
                 if begin <= minute < end:
                     _add(sums[(minute - begin) // minutes], row, later)
@@ -80,9 +81,14 @@ def _spans(source: Any, name: str | None, end: int, minutes: int, number: int) -
     return [_span(begin + at * minutes, minutes, sums[at], waiting[at]) for at in range(number)]
 
 
-def _differences(slot: Any, now: int, newest: Row) -> Iterator[tuple[int, Row, Row]]:
-    """(minute, the slot as it began, and as the next one began in which there was a claim, or now)."""
-    rows = [(minute, Row(*row)) for minute, row in (slot.series or {}).items() if minute <= now]
+def _differences(slot: Any, begin: int, now: int, newest: Row) -> Iterator[tuple[int, Row, Row]]:
+    """(minute, the slot as it began, and as the next one began in which there was a claim, or now).
+
+    From the last row before ``begin`` on, which tells how the slot stood until the next one.
+    """
+    series = slot.series or OOBTree()
+    first = series.maxKey(begin) if series and series.minKey() <= begin else None
+    rows = [(minute, Row(*row)) for minute, row in series.items(first, now)]
     for (minute, row), (_minute, later) in pairwise([*rows, (now + 1, newest)]):
         yield minute, row, later
 
