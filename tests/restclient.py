@@ -25,6 +25,11 @@ class Answer(NamedTuple):
         return str(self.json["message"])
 
 
+def basic(user: str, password: str) -> str:
+    """The header Authorization with a name and a password."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 class RestClient:
     """One person's client. Each answer is read in a transaction that begins after it."""
 
@@ -33,8 +38,7 @@ class RestClient:
         self.url = url
         self.headers = {"Accept": "application/json", "Host": "nohost"}
         if user is not None:
-            credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
-            self.headers["Authorization"] = f"Basic {credentials}"
+            self.headers["Authorization"] = basic(user, password)
 
     def __call__(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask for ``path`` below the site, or for a whole URL. ``body``: JSON, or bytes as they are."""

@@ -1,13 +1,19 @@
-"""Tasks that REST's tests start, and jobs as they need them."""
+"""Tasks that tests of REST and of rights start, and jobs, queues and policies as they need them."""
 
 from collections.abc import Callable
 from collective.zcasync import claims
+from collective.zcasync import policyactions
+from collective.zcasync import queueactions
+from collective.zcasync import tasks
+from collective.zcasync.ploneapp.sites import group_of
+from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import Task
 from collective.zcasync.testing import run_jobs
 from plone.app.testing import login
 from typing import Any
 
 import logging
+import pytest
 import threading
 import transaction
 
@@ -57,6 +63,12 @@ def wait() -> str:
     return "done"
 
 
+def register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have them known while a test runs."""
+    for name, known in TASKS.items():
+        monkeypatch.setitem(tasks.registry, name, known)
+
+
 def after(result: str) -> str:
     """A callback."""
     return result
@@ -94,3 +106,18 @@ def set_aside(portal: Any, user: str = "admin") -> Any:
     claims.Taker(queue, queue.any_slot()).set_aside(queue._find(job), "its process died")
     transaction.commit()
     return job
+
+
+def prepare(site: Any) -> None:
+    """A queue and a policy of the site, ``mine``, and one of each of the root, ``shared``; none that is ``new``."""
+    queues = get_queues(site._p_jar)
+    for name, owner in (("mine", group_of(site)), ("shared", "")):
+        if name not in queues:
+            queueactions.create_queue(site._p_jar, name, owner)
+        if name not in queues.policies:
+            policyactions.create_policy(queues, name, owner)
+    if "new" in queues:
+        queueactions.remove_queue(queues["new"])
+    if "new" in queues.policies:
+        policyactions.remove_policy(queues, "new")
+    transaction.commit()

@@ -1,11 +1,6 @@
 """Each page and each of its buttons, asked by people in each role; and what was sent by a form that is not ours."""
 
 from collections.abc import Callable
-from collective.zcasync import policyactions
-from collective.zcasync import queueactions
-from collective.zcasync import tasks
-from collective.zcasync.ploneapp.sites import group_of
-from collective.zcasync.queue import get_queues
 from pathlib import Path
 from plone.app.testing import login
 from plone.app.testing import logout
@@ -14,8 +9,10 @@ from plone.app.testing import SITE_OWNER_PASSWORD
 from plone.protect.authenticator import createToken
 from plone.testing import zope
 from plone.testing.zope import Browser
+from restclient import basic
 from restjobs import failed
 from restjobs import greet
+from restjobs import prepare
 from restjobs import put_as
 from restjobs import set_aside
 from typing import Any
@@ -23,7 +20,6 @@ from urllib.parse import urlencode
 from visitor import PASSWORD
 from xml.etree import ElementTree
 
-import base64
 import collective.zcasync
 import pytest
 import restjobs
@@ -119,8 +115,7 @@ ELSEWHERE = {"zcasync.StartTask"}
 
 @pytest.fixture(autouse=True)
 def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, task in restjobs.TASKS.items():
-        monkeypatch.setitem(tasks.registry, name, task)
+    restjobs.register(monkeypatch)
 
 
 @pytest.fixture
@@ -131,17 +126,6 @@ def site(functional: Any) -> Any:
         portal.acl_users.userFolderAddUser(name, PASSWORD, roles, [])
     prepare(portal)
     return portal
-
-
-def prepare(site: Any) -> None:
-    """Make what is missing, and remove what somebody has made."""
-    queues = get_queues(site._p_jar)
-    for name, owner in (("mine", group_of(site)), ("shared", "")):
-        if name not in queues:
-            queueactions.create_queue(site._p_jar, name, owner)
-        if name not in queues.policies:
-            policyactions.create_policy(queues, name, owner)
-    transaction.commit()
 
 
 Ask = Callable[..., str]
@@ -166,7 +150,7 @@ def ask(functional: Any, site: Any) -> Ask:
         headers = {"Host": "nohost"}
         if who is not None:
             name, password = (SITE_OWNER_NAME, SITE_OWNER_PASSWORD) if who == "root" else (who, PASSWORD)
-            headers["Authorization"] = f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
+            headers["Authorization"] = basic(name, password)
         if body is not None and genuine:
             body += f"&_authenticator={token_of(functional, who)}"
         method = "GET" if body is None else "POST"

@@ -1,6 +1,5 @@
 """A site with the product and plone.restapi, people in several roles, and a client for each of them."""
 
-from collective.zcasync import tasks
 from collective.zcasync.ploneapp.testing import FIXTURE
 from collective.zcasync.queue import get_queues
 from layers import layer_fixtures
@@ -51,8 +50,7 @@ globals().update(layer_fixtures(((REST_FUNCTIONAL, "functional"),)))
 
 @pytest.fixture(autouse=True)
 def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, task in restjobs.TASKS.items():
-        monkeypatch.setitem(tasks.registry, name, task)
+    restjobs.register(monkeypatch)
 
 
 @pytest.fixture

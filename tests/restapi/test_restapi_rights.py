@@ -1,12 +1,9 @@
 """Each URL and verb, asked by people in each role."""
 
-from collective.zcasync import policyactions
-from collective.zcasync import queueactions
-from collective.zcasync.ploneapp.sites import group_of
-from collective.zcasync.queue import get_queues
 from pathlib import Path
 from restjobs import failed
 from restjobs import greet
+from restjobs import prepare
 from restjobs import put_as
 from restjobs import set_aside
 from typing import Any
@@ -16,7 +13,6 @@ import collective.zcasync.restapi
 import json
 import pytest
 import re
-import transaction
 
 #: Who asks, in the order of the columns below.
 WHO = (None, "member", "editor", "admin", "manager", "root")
@@ -87,21 +83,6 @@ def site(portal: Any, queues: Any) -> Any:
     """A site that has a queue and a policy of its own, and shares one of each with all sites."""
     prepare(portal)
     return portal
-
-
-def prepare(site: Any) -> None:
-    """Make what is missing, and remove what somebody has made."""
-    queues = get_queues(site._p_jar)
-    for name, owner in (("mine", group_of(site)), ("shared", "")):
-        if name not in queues:
-            queueactions.create_queue(site._p_jar, name, owner)
-        if name not in queues.policies:
-            policyactions.create_policy(queues, name, owner)
-    if "new" in queues:
-        queueactions.remove_queue(queues["new"])
-    if "new" in queues.policies:
-        policyactions.remove_policy(queues, "new")
-    transaction.commit()
 
 
 @pytest.mark.parametrize(("method", "path", "body", "statuses"), ALLOWED, ids=[f"{one[0]} {one[1]}" for one in ALLOWED])
