@@ -274,6 +274,16 @@ class Queues(Base):
         queue.name = ""
         del self._queues[name]
 
+    def site_path(self, group: str) -> str:
+        """Path of the site whose jobs are of that group; the group itself where no such site is known."""
+        site = self.sites.get(group)
+        return group if site is None else str(site.path)
+
+    def is_site_paused(self, group: str) -> bool:
+        """Whether a person has paused all jobs of that site."""
+        site = self.sites.get(group)
+        return site is not None and bool(site.paused)
+
 
 def install(
     connection: Any, names: tuple[str, ...] = ("",), factory: Callable[[Any, str], Any] | None = None

@@ -352,10 +352,7 @@ class Jobs(PanelView):
 
     def site_name(self, group: str) -> str:
         """Path of the site of a job; empty where all jobs are of this site."""
-        if not self.all_sites or not group:
-            return ""
-        site = self.queues.sites.get(group)
-        return str(site.path) if site is not None else group
+        return str(self.queues.site_path(group)) if self.all_sites and group else ""
 
 
 def duration(row: joblists.JobRow) -> str:

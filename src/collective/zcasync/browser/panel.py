@@ -220,8 +220,7 @@ class Panel:
         if kind == "quota":
             return self.translate(_("detail_quota", default="Waits for the quota ${name}", mapping={"name": name}))
         if kind == "group":
-            site = self.queues.sites.get(name)
-            if site is not None and site.paused:
+            if self.queues.is_site_paused(name):
                 return self.translate(_("detail_site_paused", default="Paused with all jobs of its site"))
             return self.translate(_("detail_held", default="Held until the add-on is installed again in its site"))
         return row.detail

@@ -118,8 +118,7 @@ class QueuesPage(PanelView):
     @property
     def site_paused(self) -> bool:
         """Whether a person has paused all jobs of this site."""
-        site = self.queues.sites.get(self.own_group) if self.installed else None
-        return site is not None and bool(site.paused)
+        return self.installed and bool(self.queues.is_site_paused(self.own_group))
 
     @property
     def all_paused(self) -> bool:

@@ -213,8 +213,8 @@ class Import:
             "%s was made by site %s and is named by site %s too: it belongs to the root now, and only a Zope manager"
             " changes it",
             what,
-            self._site(owner),
-            self._site(self.group),
+            self.queues.site_path(owner),
+            self.queues.site_path(self.group),
         )
         return False
 
@@ -228,10 +228,6 @@ class Import:
                 what,
             )
         return mine
-
-    def _site(self, group: str) -> str:
-        site = self.queues.sites.get(group)
-        return site.path if site is not None else group
 
 
 def _merged(rules: Iterable[Any], nodes: Iterable[profilexml.RuleNode]) -> list[Any]:

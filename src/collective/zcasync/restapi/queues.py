@@ -32,12 +32,11 @@ class Queues(JobsService):
     def all(self) -> dict[str, Any]:
         """All queues, and whether the site's jobs are paused in them."""
         rows = joblists.queues(self.queues)
-        site = self.queues.sites.get(self.rights.group)
         return {
             "@id": self.url(),
             "items": [self.told(row) for row in rows],
             "items_total": len(rows),
-            "site_paused": site is not None and site.paused,
+            "site_paused": self.queues.is_site_paused(self.rights.group),
         }
 
     def named(self) -> Any:

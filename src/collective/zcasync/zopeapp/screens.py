@@ -107,8 +107,7 @@ class Screen(BrowserView):
 
     def site_path(self, group: str) -> str:
         """Path of the site with the jobs of that group; the group itself if it is unknown."""
-        known = self.queues.sites.get(group)
-        return group if known is None else str(known.path)
+        return str(self.queues.site_path(group))
 
 
 class OverviewScreen(Screen):
