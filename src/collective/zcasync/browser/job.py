@@ -145,7 +145,7 @@ class JobPage(PanelView):
         ]
         return [fact for fact in facts if fact.text]
 
-    @property
+    @cached_property
     def events(self) -> list[EventLine]:
         """The timeline, oldest first."""
         lines = []
@@ -219,7 +219,7 @@ class JobPage(PanelView):
             return ""
         return self.url_of_job(self.row.id, page="zcasync-job-retry")
 
-    @property
+    @cached_property
     def actions(self) -> list[Action]:
         """The buttons, for those who may press them."""
         if not self.may_manage:

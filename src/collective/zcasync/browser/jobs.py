@@ -229,7 +229,7 @@ class Jobs(PanelView):
             for row in found
         ]
 
-    @property
+    @cached_property
     def verbs(self) -> list[Verb]:
         """What can be done with the jobs of this list, each with its button."""
         return verbs_of(self.state) if self.may_manage else []
