@@ -84,6 +84,7 @@ __all__ = (
     "jobs",
     "list_counts",
     "queue_of",
+    "queue_row",
     "queues",
     "row",
     "state_of",
@@ -102,7 +103,7 @@ ERROR_LIMIT = 300
 
 def queues(source: Any) -> tuple[QueueRow, ...]:
     """All queues, the default one first. ``source``: a ZODB connection, or the Queues themselves."""
-    return tuple(_queue_row(queue) for _name, queue in selected(source, None))
+    return tuple(queue_row(queue) for _name, queue in selected(source, None))
 
 
 def all_queues(source: Any) -> list[Any]:
@@ -258,7 +259,8 @@ def state_of(job: Any) -> str:
 # Rows
 
 
-def _queue_row(queue: Any) -> QueueRow:
+def queue_row(queue: Any) -> QueueRow:
+    """One stored queue."""
     return QueueRow(
         name=queue.name,
         counts=queue.counts(),

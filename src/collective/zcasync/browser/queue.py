@@ -3,15 +3,14 @@
 from collective.zcasync import actions
 from collective.zcasync import activity
 from collective.zcasync import callables
-from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync import queueactions
 from collective.zcasync.activity import Span
-from collective.zcasync.alarms import oldest_waiting
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.queues import COLUMNS
+from collective.zcasync.browser.queues import oldest_text
 from collective.zcasync.browser.queuesettings import number_texts
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
@@ -105,7 +104,7 @@ class QueuePage(PanelView):
     @cached_property
     def row(self) -> joblists.QueueRow:
         """The queue as data."""
-        return next(row for row in joblists.queues(self.queues) if row.name == self.name)
+        return joblists.queue_row(self.queue)
 
     @cached_property
     def editable(self) -> bool:
@@ -135,8 +134,7 @@ class QueuePage(PanelView):
     @cached_property
     def oldest(self) -> str:
         """For how long the oldest waiting job has waited."""
-        since = oldest_waiting(self.queue)
-        return "" if since is None else span_text(max(0.0, (clock.utcnow() - since).total_seconds()))
+        return oldest_text(self.queue)
 
     @cached_property
     def spans(self) -> list[tuple[Any, Span]]:

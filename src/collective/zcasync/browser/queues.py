@@ -98,7 +98,7 @@ class QueuesPage(PanelView):
                 problem=self._problem(row),
                 may_pause=self.may_edit(row.owner),
                 url=self.page_url("zcasync-queue", name=row.name),
-                oldest=self._oldest(row),
+                oldest=oldest_text(self.queues[row.name]),
                 draining=row.counts["running"] if row.paused else 0,
                 row=row,
             )
@@ -128,10 +128,6 @@ class QueuesPage(PanelView):
     def list_url(self) -> str:
         """URL that the forms of this page are sent to."""
         return self.page_url("zcasync-queues")
-
-    def _oldest(self, row: joblists.QueueRow) -> str:
-        since = oldest_waiting(self.queues[row.name])
-        return "" if since is None else span_text(max(0.0, (clock.utcnow() - since).total_seconds()))
 
     def _problem(self, row: joblists.QueueRow) -> str:
         if row.served or not (row.counts["waiting"] + row.counts["parked"] + row.counts["later"]):
@@ -211,3 +207,9 @@ class QueuesPage(PanelView):
             actions.resume_queue(queue)
             self.log(f"resumed queue {name!r}")
             self.say(_("queue_resumed", default="The queue is at work again."))
+
+
+def oldest_text(queue: Any) -> str:
+    """For how long the oldest waiting job of a queue has waited; an empty text if none waits."""
+    since = oldest_waiting(queue)
+    return "" if since is None else span_text(max(0.0, (clock.utcnow() - since).total_seconds()))

@@ -19,23 +19,18 @@ class Queues(JobsService):
     name = "@background-queues"
     most = 1
 
-    def told(self, row: joblists.QueueRow) -> dict[str, Any]:
+    def told(self, queue: Any) -> dict[str, Any]:
         """One queue as JSON."""
-        name = row.name or DEFAULT_QUEUE
-        may_edit = self.rights.may_edit(row.owner)
-        return data.queue_line(row, self.url(name), self.rights.group, may_edit, self.queues[row.name])
-
-    def told_of(self, queue: Any) -> dict[str, Any]:
-        """A stored queue as JSON."""
-        return next(self.told(row) for row in joblists.queues(self.queues) if row.name == queue.name)
+        url, may_edit = self.url(queue.name or DEFAULT_QUEUE), self.rights.may_edit(queue.owner)
+        return data.queue_line(joblists.queue_row(queue), url, self.rights.group, may_edit, queue)
 
     def all(self) -> dict[str, Any]:
         """All queues, and whether the site's jobs are paused in them."""
-        rows = joblists.queues(self.queues)
+        items = [self.told(queue) for queue in joblists.all_queues(self.queues)]
         return {
             "@id": self.url(),
-            "items": [self.told(row) for row in rows],
-            "items_total": len(rows),
+            "items": items,
+            "items_total": len(items),
             "site_paused": self.queues.is_site_paused(self.rights.group),
         }
 
@@ -58,7 +53,7 @@ class QueuesGet(Queues):
     def reply(self) -> Any:
         """See Service."""
         if self.path:
-            return self.told_of(self.named())
+            return self.told(self.named())
         return self.all()
 
 
@@ -77,7 +72,7 @@ class QueuesPost(Queues):
         numbers = self.given(*queueactions.QUEUE_NUMBERS)
         queue = queueactions.create_queue(self.connection, name, self.rights.group, **numbers)
         self.made(self.url(name))
-        return self.told_of(queue)
+        return self.told(queue)
 
 
 class QueuesPatch(Queues):
@@ -102,7 +97,7 @@ class QueuesPatch(Queues):
             self._agent(queue, agent)
         if paused is not None and paused != queue.paused:
             (actions.pause_queue if paused else actions.resume_queue)(queue)
-        return self.told_of(queue)
+        return self.told(queue)
 
     def _switch(self) -> None:
         """One switch for everything of the site, or of all sites."""
