@@ -16,7 +16,6 @@ from collective.zcasync.browser.jobparts import KINDS
 from collective.zcasync.browser.jobparts import LogRow
 from collective.zcasync.browser.jobparts import OUTCOMES
 from collective.zcasync.browser.jobs import duration
-from collective.zcasync.browser.jobs import user_name
 from collective.zcasync.browser.jobtexts import badge_of
 from collective.zcasync.browser.jobtexts import PLAIN_BADGE
 from collective.zcasync.browser.jobverbs import Verb
@@ -29,6 +28,7 @@ from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import frames_of
+from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.readable import span_text
 from collective.zcasync.tasks import registry
 from datetime import timedelta
@@ -130,7 +130,7 @@ class JobPage(PanelView):
         facts = [
             Fact(_("fact_id", default="Id"), row.id),
             Fact(_("fact_task", default="Task"), row.task),
-            Fact(_("fact_user", default="User"), user_name(row.user), self._user_url()),
+            Fact(_("fact_user", default="User"), id_in(row.user), self._user_url()),
             self._object_fact(),
             Fact(_("fact_queue", default="Queue"), self._queue_text(), self.page_url("zcasync-queues")),
             self._dispatcher_fact(),
@@ -151,7 +151,7 @@ class JobPage(PanelView):
         lines = []
         before = None
         for event in self.detail.timeline:
-            text = user_name(event.text) if event.what == "put" else event.text
+            text = id_in(event.text) if event.what == "put" else event.text
             after = "" if before is None else f"+ {span_text((event.when - before).total_seconds())}"
             lines.append(EventLine(EVENTS.get(event.what, event.what), self.moment(event.when), text, after))
             before = event.when
@@ -298,7 +298,7 @@ class JobPage(PanelView):
 
     def _user_url(self) -> str:
         """Where the user's properties are, for those who may see them."""
-        name = user_name(self.row.user)
+        name = id_in(self.row.user)
         may = self.rights.may("Plone Site Setup: Users and Groups")
         if not may or not name or api.user.get(userid=name) is None:
             return ""

@@ -20,6 +20,7 @@ from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import LISTS
 from collective.zcasync.monitorrows import OUTCOME_OF_STATE
+from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from functools import cached_property
@@ -327,13 +328,13 @@ class Jobs(PanelView):
 
     def _line(self, row: joblists.JobRow, links: ObjectLinks) -> Line:
         time = self.moment(row.time)
-        told = (f"{self.translate(self.time_label)} {time.text}" if time else "", user_name(row.user))
+        told = (f"{self.translate(self.time_label)} {time.text}" if time else "", id_in(row.user))
         return Line(
             id=row.id,
             url=self.url_of_job(row.id),
             title=row.title or row.task,
             error=row.error,
-            user=user_name(row.user),
+            user=id_in(row.user),
             time=time,
             duration=duration(row),
             summary=" · ".join(text for text in told if text),
@@ -361,8 +362,3 @@ def duration(row: joblists.JobRow) -> str:
         return ""
     end = row.ended or clock.utcnow()
     return span_text(max(0.0, (end - row.started).total_seconds()))
-
-
-def user_name(user: str) -> str:
-    """The id of a user without the path of the folder that it comes from."""
-    return user.rpartition(":")[2]

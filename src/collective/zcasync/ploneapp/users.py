@@ -79,6 +79,11 @@ def person(site: Any, user: Any) -> str | None:
     return f"{path_of(folder)}:{user_id}"
 
 
+def id_in(name: str) -> str:
+    """The id of a user from the text for it, without the path of the folder that it comes from."""
+    return name.rpartition(":")[2]
+
+
 def _look_up(site: Any, name: str) -> str | None:
     """The text for a user id, or for "path:id", looked for in the site and then in the root."""
     if site is None:

@@ -12,6 +12,7 @@ from collective.zcasync.monitorrows import Count
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import QueueRow
 from collective.zcasync.monitorrows import STATES
+from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.processes import ProcessRow
 from collective.zcasync.zopeapp.config import shown_queue
 from dataclasses import asdict
@@ -41,7 +42,7 @@ def job_line(row: JobRow, translate: Translate, url: str, queue: str | None = No
         "state_title": translate(STATES[row.state]),
         "task": row.task,
         "title": row.title or row.task,
-        "user": row.user.rpartition(":")[2],
+        "user": id_in(row.user),
         "queue": shown_queue(row.queue if queue is None else queue),
         "put": moment(row.put_at),
         "due": moment(row.due),
@@ -76,7 +77,7 @@ def job_facts(detail: JobDetail, translate: Translate) -> dict[str, Any]:
                 "when": moment(event.when),
                 "what": event.what,
                 "title": translate(EVENTS.get(event.what, event.what)),
-                "text": event.text.rpartition(":")[2] if event.what == "put" else event.text,
+                "text": id_in(event.text) if event.what == "put" else event.text,
             }
             for event in detail.timeline
         ],

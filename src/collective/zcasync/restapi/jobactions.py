@@ -10,6 +10,7 @@ from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.manyjobs import VERBS
 from collective.zcasync.ploneapp import desk
+from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi.jobs import Jobs
 from collective.zcasync.restapi.jobs import search_of
@@ -39,7 +40,7 @@ class JobActions(Jobs):
     @property
     def by(self) -> str:
         """Who asks, for log and timeline."""
-        return (self.rights.user or "").rpartition(":")[2]
+        return id_in(self.rights.user or "")
 
     def verb(self, action: str) -> Any:
         """The method for an action."""
