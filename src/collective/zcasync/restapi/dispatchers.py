@@ -44,8 +44,7 @@ class DispatchersGet(Dispatchers):
         """See Service."""
         if self.path:
             return self.told(self.named())
-        items = [self.told(row) for row in processes.processes(self.queues)]
-        return {"@id": self.url(), "items": items, "items_total": len(items)}
+        return self.listed(map(self.told, processes.processes(self.queues)))
 
 
 class DispatchersPatch(Dispatchers):

@@ -70,8 +70,7 @@ class PoliciesGet(Policies):
     def reply(self) -> Any:
         """See Service."""
         if not self.path:
-            items = [self.told(policy) for policy in self.queues.policies.values()]
-            return {"@id": self.url(), "items": items, "items_total": len(items)}
+            return self.listed(map(self.told, self.queues.policies.values()))
         policy = self.named()
         use = policyactions.policy_use(self.queues, policy.name)
         return {

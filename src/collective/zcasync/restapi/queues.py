@@ -26,11 +26,8 @@ class Queues(JobsService):
 
     def all(self) -> dict[str, Any]:
         """All queues, and whether the site's jobs are paused in them."""
-        items = [self.told(queue) for queue in joblists.all_queues(self.queues)]
         return {
-            "@id": self.url(),
-            "items": items,
-            "items_total": len(items),
+            **self.listed(map(self.told, joblists.all_queues(self.queues))),
             "site_paused": self.queues.is_site_paused(self.rights.group),
         }
 

@@ -206,6 +206,11 @@ class JobsService(Service):
 
     # What is answered
 
+    def listed(self, items: Iterable[Any]) -> dict[str, Any]:
+        """A list that is told whole."""
+        found = list(items)
+        return {"@id": self.url(), "items": found, "items_total": len(found)}
+
     def made(self, url: str) -> None:
         """Answer with 201: what was asked for is there now."""
         self._answer_at(201, url)

@@ -45,8 +45,7 @@ class TasksGet(Tasks):
         if self.path:
             return self.told(self.named())
         found = filter(self.rights.is_offered, tasks.registry.values())
-        items = [self.told(task) for task in sorted(found, key=lambda task: task.name)]
-        return {"@id": self.url(), "items": items, "items_total": len(items)}
+        return self.listed(map(self.told, sorted(found, key=lambda task: task.name)))
 
 
 class TasksPost(Tasks):
