@@ -14,9 +14,9 @@ from math import sin
 from playwright.sync_api import expect
 from plone.app.testing import SITE_OWNER_NAME
 from plone.app.testing import SITE_OWNER_PASSWORD
-from plone.testing.zope import Browser
 from screens import Screen
 from typing import Any
+from visitor import Visitor
 
 import pytest
 import transaction
@@ -28,11 +28,7 @@ def greet(who: str) -> str:
 
 
 def open_page(layer: Any, page: str = "@@zcasync-overview") -> str:
-    browser = Browser(layer["app"])
-    browser.handleErrors = False
-    browser.addHeader("Authorization", f"Basic {SITE_OWNER_NAME}:{SITE_OWNER_PASSWORD}")
-    browser.open(f"{layer['portal'].absolute_url()}/{page}")
-    return " ".join(str(browser.contents).split())
+    return " ".join(Visitor(layer, SITE_OWNER_NAME, SITE_OWNER_PASSWORD).open(page).split())
 
 
 def a_day(slot: Any) -> None:
