@@ -3,7 +3,6 @@
 from collective.zcasync import local
 from pathlib import Path
 from typing import Any
-from ZODB.POSException import ConflictError
 
 import os
 import signal
@@ -59,11 +58,6 @@ def count_and_tell(path: str) -> int:
 def write_and_die(path: str) -> None:
     write(path)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def write_and_conflict(path: str) -> None:
-    write(path)
-    raise ConflictError()
 
 
 def lines(path: Any) -> list[str]:
