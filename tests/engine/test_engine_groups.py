@@ -797,7 +797,7 @@ def test_jobs_that_a_process_shared_a_transaction_for_when_it_died_run_once(queu
     waiting_ahead(first, queue, jobs)
     enginejobs.released["a"].set()
     assert enginejobs.started["b"].wait(LONG)
-    first.dispatcher.crash()  # with three done, and nothing committed
+    first.crash()  # with three done, and nothing committed
     enginejobs.started["b"].clear()
 
     second = dispatch(threads=1)
