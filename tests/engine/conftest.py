@@ -21,6 +21,7 @@ from zope.component import getGlobalSiteManager
 import enginejobs
 import gc
 import pytest
+import threading
 import transaction
 import ZEO
 import ZODB
@@ -54,6 +55,10 @@ def fresh_jobs() -> Iterator[None]:
     yield
     for event in enginejobs.released.values():
         event.set()
+    # Threads that stopped dispatchers have left to their jobs log what they meet: not in the middle of the next test.
+    for thread in threading.enumerate():
+        if thread.name.startswith("zcasync-main"):
+            thread.join(12)
 
 
 @pytest.fixture(autouse=True)

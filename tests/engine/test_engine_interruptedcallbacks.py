@@ -34,10 +34,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for event in enginejobs.released.values():
         event.set()
-    # Threads that stopped dispatchers have left to their jobs log what they meet: not in the middle of the next test.
-    for thread in threading.enumerate():
-        if thread.name.startswith("zcasync-main"):
-            thread.join(12)
 
 
 class Again(RetryCommonForever):
