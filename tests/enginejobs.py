@@ -35,6 +35,12 @@ def fresh() -> None:
         released[name] = threading.Event()
 
 
+def release_all() -> None:
+    """Let all jobs go on that wait."""
+    for event in released.values():
+        event.set()
+
+
 def make_agent(queue: Any) -> Agent:
     """An agent of a dispatcher without threads, for claims by hand."""
     queue.dispatchers.register(name := uuid4())

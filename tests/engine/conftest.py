@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import claiming
+from collective.zcasync import clock
 from collective.zcasync import dispatcher
 from collective.zcasync import notify
 from collective.zcasync.interfaces import IConnectionSource
@@ -53,12 +54,18 @@ def fresh_jobs() -> Iterator[None]:
     """Jobs of the tests before are forgotten, and none waits for this test when it is over."""
     enginejobs.fresh()
     yield
-    for event in enginejobs.released.values():
-        event.set()
+    enginejobs.release_all()
     # Threads that stopped dispatchers have left to their jobs log what they meet: not in the middle of the next test.
     for thread in threading.enumerate():
         if thread.name.startswith("zcasync-main"):
             thread.join(12)
+
+
+@pytest.fixture(autouse=True)
+def the_clock_goes_on() -> Iterator[None]:
+    """After a test that has set it."""
+    yield
+    clock.set_now(None)
 
 
 @pytest.fixture(autouse=True)

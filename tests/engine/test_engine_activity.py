@@ -2,7 +2,6 @@
 
 from BTrees.OOBTree import OOBTree
 from BTrees.OOBTree import OOBucket
-from collections.abc import Iterator
 from collective.zcasync import activity
 from collective.zcasync import clock
 from collective.zcasync import series
@@ -25,10 +24,8 @@ NOON = datetime(2026, 5, 4, 12, 0, 10, tzinfo=clock.UTC)
 
 
 @pytest.fixture(autouse=True)
-def noon() -> Iterator[None]:
+def noon() -> None:
     clock.set_now(NOON)
-    yield
-    clock.set_now(None)
 
 
 @pytest.fixture

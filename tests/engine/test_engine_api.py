@@ -46,7 +46,6 @@ def put_another() -> str:
 
 @pytest.fixture(autouse=True)
 def source(connection: Any) -> Iterator[None]:
-    enginejobs.fresh()
     zope.component.provideUtility(lambda: connection, IConnectionSource)
     yield
     zope.component.getGlobalSiteManager().unregisterUtility(provided=IConnectionSource)

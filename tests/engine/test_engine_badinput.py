@@ -31,11 +31,6 @@ import transaction
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 def _set(name: str, value: Any) -> Callable[[Any, Any], None]:
     return lambda queue, job: setattr(job, name, value)
 

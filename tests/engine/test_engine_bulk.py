@@ -36,14 +36,10 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten jobs in a transaction, which looks at forty entries."""
     monkeypatch.setattr(bulk, "BATCH", 10)
     monkeypatch.setattr(bulk, "LOOK", 40)
-    enginejobs.fresh()
-    yield
-    for name in enginejobs.released:
-        enginejobs.released[name].set()
 
 
 def put(queue: Any, count: int, call: Any = enginejobs.note, group: str = "", **options: Any) -> list[Any]:

@@ -20,11 +20,6 @@ import pytest
 import transaction
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 def _put(queue: Any, job: Job) -> Job:
     queue.put(job)
     transaction.commit()

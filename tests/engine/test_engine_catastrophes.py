@@ -5,7 +5,6 @@ test_engine_membership. Policies with errors: test_engine_policies. Callbacks: t
 choosers that fail, databases that are away while a job is loaded: test_engine_regressions.
 """
 
-from collections.abc import Iterator
 from collective.zcasync import execution
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
@@ -40,12 +39,8 @@ import transaction
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    enginejobs.fresh()
+def unlocked() -> None:
     locked.clear()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 @pytest.fixture

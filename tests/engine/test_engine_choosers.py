@@ -1,6 +1,5 @@
 """What agents take: by filter, by chooser, by a _choose of their own, in queues that are long, paused or shared."""
 
-from collections.abc import Iterator
 from collective.zcasync import execution
 from collective.zcasync import places
 from collective.zcasync.agent import Agent
@@ -28,13 +27,6 @@ from uuid import uuid4
 import enginejobs
 import pytest
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    set_now(None)
 
 
 def odd(job: Any) -> bool:

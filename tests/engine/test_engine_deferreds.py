@@ -1,6 +1,5 @@
 """Jobs that return a Deferred, and jobs that await some: ``async def``."""
 
-from collections.abc import Iterator
 from collective.zcasync import api
 from collective.zcasync import callbackruns
 from collective.zcasync import deferreds
@@ -34,12 +33,8 @@ made: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
+def none_made() -> None:
     made.clear()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 def fire(running: Any, value: Any, index: int = -1) -> None:

@@ -1,6 +1,5 @@
 """Registration, pings, life and death of dispatchers, and their agents."""
 
-from collections.abc import Iterator
 from collective.zcasync import dispatcher
 from collective.zcasync.agent import addMainAgentActivationHandler
 from collective.zcasync.agent import Agent
@@ -32,13 +31,6 @@ import pytest
 import threading
 import transaction
 import zope.event
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    set_now(None)
 
 
 def _registered(queue: Any) -> DispatcherAgents:

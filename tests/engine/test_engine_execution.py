@@ -29,11 +29,6 @@ import urllib.error
 import urllib.request
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 def test_a_put_job_runs_after_the_commit_and_keeps_its_result(queue: Any, dispatch: Any) -> None:
     dispatch()
     job = queue.put(Job(enginejobs.add, 1, 2))

@@ -1,6 +1,5 @@
 """Who gets a thread first: no site, priority or queue keeps the others from theirs."""
 
-from collections.abc import Iterator
 from collective.zcasync import places
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
@@ -11,7 +10,6 @@ from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from typing import Any
 
-import enginejobs
 import pytest
 import threading
 import transaction
@@ -28,12 +26,9 @@ first = threading.Event()
 
 
 @pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
+def none_has_run() -> None:
     order.clear()
     first.clear()
-    yield
-    set_now(None)
 
 
 def run_for(site: str) -> None:

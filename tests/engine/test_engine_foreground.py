@@ -14,11 +14,6 @@ import threading
 import transaction
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 def put(queue: Any, *call: Any) -> Any:
     job = queue.put(Job(*call))
     transaction.commit()

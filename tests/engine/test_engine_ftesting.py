@@ -29,10 +29,8 @@ import transaction
 @pytest.fixture(autouse=True)
 def torn_down(db: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(subscribers.VETO, raising=False)
-    enginejobs.fresh()
     yield
-    for event in enginejobs.released.values():
-        event.set()
+    enginejobs.release_all()
     ftesting.tearDown()
 
 

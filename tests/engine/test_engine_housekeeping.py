@@ -2,7 +2,6 @@
 
 from BTrees.LOBTree import LOBTree
 from collections.abc import Callable
-from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import history
 from collective.zcasync import upkeep
@@ -33,13 +32,10 @@ SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
-def small_periods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_periods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten jobs fill a period."""
     monkeypatch.setattr("collective.zcasync.slot.PERIOD", 10)
-    enginejobs.fresh()
     set_now(NOON)
-    yield
-    set_now(None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Callbacks that were running when their dispatcher ended: each one's policy says what becomes of it."""
 
-from collections.abc import Iterator
 from collective.zcasync import callbackruns
 from collective.zcasync import decisions
 from collective.zcasync.clock import utcnow
@@ -27,13 +26,9 @@ broken = threading.Event()
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    enginejobs.fresh()
+def unbroken(monkeypatch: pytest.MonkeyPatch) -> None:
     broken.clear()
     monkeypatch.setattr(decisions, "POLICY_TROUBLE", timedelta(seconds=1.5))
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 class Again(RetryCommonForever):

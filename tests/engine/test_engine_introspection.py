@@ -36,13 +36,8 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
 KEYS = set("agent,call,completed,failed,poll id,queue,quota names,reassigned,result,started,thread".split(","))
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 @pytest.fixture
-def frozen() -> Iterator[Callable[[float], datetime]]:
+def frozen() -> Callable[[float], datetime]:
     """Sets the clock to noon, and from then on to so many seconds after it."""
 
     def at(seconds: float) -> datetime:
@@ -50,8 +45,7 @@ def frozen() -> Iterator[Callable[[float], datetime]]:
         return clock.utcnow()
 
     at(0)
-    yield at
-    clock.set_now(None)
+    return at
 
 
 class NoReactor:

@@ -77,7 +77,6 @@ class TenantContext:
 
 @pytest.fixture
 def context() -> Iterator[TenantContext]:
-    enginejobs.fresh()
     registry, context = getGlobalSiteManager(), TenantContext()
     registry.registerUtility(context)
     yield context

@@ -42,11 +42,6 @@ import urllib.parse
 import zope.event
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 @pytest.fixture
 def told() -> Iterator[list[Any]]:
     """The events of the test."""

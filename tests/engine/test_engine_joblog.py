@@ -28,12 +28,8 @@ logger = logging.getLogger("application")
 
 
 @pytest.fixture(autouse=True)
-def fresh_jobs(caplog: pytest.LogCaptureFixture) -> Any:
-    enginejobs.fresh()
-    with caplog.at_level(logging.INFO, "application"):
-        yield
-    for name in enginejobs.released:
-        enginejobs.released[name].set()
+def all_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "application")
 
 
 def put(queue: Any, call: Any, *args: Any, **attributes: Any) -> Any:

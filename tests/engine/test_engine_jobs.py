@@ -1,6 +1,5 @@
 """What a job is by itself: its call, its options, its hooks, its words, and how it is called directly."""
 
-from collections.abc import Iterator
 from collective.zcasync import interfaces
 from collective.zcasync import local
 from collective.zcasync.claims import Taker
@@ -56,13 +55,6 @@ import pytest
 import re
 import time
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    set_now(None)
 
 
 @implementer(IQueue)

@@ -277,7 +277,6 @@ def test_jobs_of_one_lane_never_conflict_though_two_dispatchers_are_there(queue:
 
 
 def test_what_others_move_into_a_lane_wakes_its_holder_without_a_poll(queue: Any, dispatch: Any) -> None:
-    enginejobs.fresh()
     running = [dispatch(poll_interval=1000) for _number in range(2)]
     first = queue.put(Job(enginejobs.wait, "a"))
     first.lane = "content"
@@ -297,7 +296,6 @@ def test_what_others_move_into_a_lane_wakes_its_holder_without_a_poll(queue: Any
 
 
 def test_other_jobs_of_the_site_use_the_threads_of_both_while_a_lane_is_busy(queue: Any, dispatch: Any) -> None:
-    enginejobs.fresh()
     for _number in range(2):
         dispatch(threads=2, poll_interval=1000)
     content = put_counting(queue, 20, "content")
@@ -418,7 +416,6 @@ def raise_once(error: Any) -> None:
 
 @pytest.mark.parametrize(("what", "told"), [(None, "ConflictError"), ("object", "enginejobs.Counter")])
 def test_the_class_that_collided_is_noted_for_the_panels(what: Any, told: str, queue: Any) -> None:
-    enginejobs.fresh()
     agent, neighbours = enginejobs.make_agent(queue), Neighbours(3)
     job = queue.put(Job(raise_once, what))
     transaction.commit()

@@ -1,6 +1,5 @@
 """Callbacks that come, wait or are resumed outside of the job's own run: none is lost, none runs twice."""
 
-from collections.abc import Iterator
 from collective.zcasync import callbackruns
 from collective.zcasync import direct
 from collective.zcasync import sweeping
@@ -29,13 +28,6 @@ import logging
 import pytest
 import threading
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    set_now(None)
 
 
 class Later(NeverRetry):

@@ -30,11 +30,6 @@ LONG = 20
 ANNOTATIONS, CALLBACKS, TELLERS = 700, 300, 2
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 def put(queue: Any, call: Any, *args: Any) -> Any:
     job = queue.put(Job(call, *args))
     transaction.commit()

@@ -34,11 +34,6 @@ DEBUG, INFO, WARNING, ERROR, CRITICAL = (
 )
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 class Set:
     """What a story has at hand: a queue, its database, and dispatchers."""
 

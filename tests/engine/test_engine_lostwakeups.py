@@ -78,8 +78,7 @@ def test_without_any_wake_up_the_poll_finds_all(queue: Any, dispatch: Any) -> No
         with attempt:
             queue.quotas.resize("one", 2)
     assert enginejobs.started["b"].wait(LONG)
-    for event in enginejobs.released.values():
-        event.set()
+    enginejobs.release_all()
     wait_until(queue, lambda: queue.counts()["succeeded"] == 403, LONG, "that all have run")
 
 
@@ -143,8 +142,7 @@ def test_nobody_stays_asleep_when_a_zeo_server_was_restarted(zeo: ZEOProcess) ->
     assert enginejobs.started["b"].wait(LONG)
     put_by(other, "c")
     assert enginejobs.started["c"].wait(LONG)
-    for event in enginejobs.released.values():
-        event.set()
+    enginejobs.release_all()
     running.stop()
 
 
@@ -180,6 +178,5 @@ def test_nobody_stays_asleep_when_postgresql_was_restarted(told: bool, monkeypat
         for name in "bc":
             put_by(another(), name)
             assert enginejobs.started[name].wait(LONG)
-        for event in enginejobs.released.values():
-            event.set()
+        enginejobs.release_all()
         running.stop()

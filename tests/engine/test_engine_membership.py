@@ -39,15 +39,6 @@ import transaction
 import zope.event
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    set_now(None)
-    for event in enginejobs.released.values():
-        event.set()
-
-
 @pytest.fixture
 def listen() -> Iterator[Callable[[Callable[[Any], None]], None]]:
     listeners: list[Any] = []

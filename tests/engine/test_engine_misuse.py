@@ -38,7 +38,6 @@ MB = 1024 * 1024
 
 @pytest.fixture(autouse=True)
 def source(connection: Any) -> Iterator[None]:
-    enginejobs.fresh()
     zope.component.provideUtility(lambda: connection, IConnectionSource)
     yield
     zope.component.getGlobalSiteManager().unregisterUtility(provided=IConnectionSource)

@@ -612,7 +612,6 @@ def put_inner(name: str) -> Job:
 
 
 def test_a_job_that_waits_for_another_is_active_and_told_with_it_everywhere(queue: Any, dispatch: Any) -> None:
-    enginejobs.fresh()
     dispatcher = dispatch().dispatcher
     outer = queue.put(Job(put_inner, "a"))
     transaction.commit()

@@ -32,11 +32,6 @@ NEVER = 120
 OURS = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'zcasync: {}'"
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 @pytest.fixture
 def server(postgres: PostgresServer) -> PostgresServer:
     return postgres

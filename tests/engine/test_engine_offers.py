@@ -1,6 +1,5 @@
 """What a queue offers in which order, who takes it, and how many at once."""
 
-from collections.abc import Iterator
 from collective.zcasync import claims
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
@@ -40,11 +39,8 @@ import transaction
 
 
 @pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
+def none_runs() -> None:
     running.clear()
-    yield
-    set_now(None)
 
 
 running: list[int] = []

@@ -27,8 +27,7 @@ import transaction
 
 
 @pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
+def three_is_forgotten() -> Iterator[None]:
     yield
     getGlobalSiteManager().unregisterAdapter(Three, (Interface,), IRetryPolicy)
 

@@ -7,13 +7,7 @@ from collective.zcasync.testing import wait_until
 from typing import Any
 
 import enginejobs
-import pytest
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    enginejobs.fresh()
 
 
 def test_a_callback_with_a_late_callback_of_its_own_is_in_no_history(queue: Any, dispatch: Any) -> None:

@@ -36,10 +36,9 @@ def connection() -> Iterator[Any]:
 
 
 @pytest.fixture
-def noon() -> Iterator[datetime]:
+def noon() -> datetime:
     clock.set_now(NOON)
-    yield NOON
-    clock.set_now(None)
+    return NOON
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Policies at work: what follows their answers, their errors, and the kinds of interruption."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import decisions
 from collective.zcasync import interruptions
@@ -43,13 +42,10 @@ hooked: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    enginejobs.fresh()
+def fresh_answers() -> None:
     answers.clear()
     hooked.clear()
     broken.clear()
-    yield
-    clock.set_now(None)
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def requests() -> Iterator[Watched]:
-    enginejobs.fresh()
     yield Watched()
 
 

@@ -17,11 +17,6 @@ import pytest
 import transaction
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 def is_small(result: Any) -> bool:
     enginejobs.calls.append("small?")
     return result < 10

@@ -39,7 +39,6 @@ def greet(self: str, task: str = "", items: str = "") -> str:
 
 @pytest.fixture(autouse=True)
 def source(connection: Any) -> Iterator[None]:
-    enginejobs.fresh()
     zope.component.provideUtility(lambda: connection, IConnectionSource)
     yield
     zope.component.getGlobalSiteManager().unregisterUtility(provided=IConnectionSource)

@@ -1,6 +1,5 @@
 """Putting, waiting, taking: the queue's structures, quotas, and what is set aside."""
 
-from collections.abc import Iterator
 from collective.zcasync import actions
 from collective.zcasync import places
 from collective.zcasync.agent import Agent
@@ -41,13 +40,6 @@ import importlib
 import pytest
 import sys
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    set_now(None)
 
 
 @pytest.fixture
@@ -265,8 +257,7 @@ def test_a_quota_that_is_removed_or_resized_lets_its_jobs_go(queue: Any, dispatc
     queue.quotas.remove("one")
     transaction.commit()
     assert enginejobs.started["c"].wait(6)
-    for event in enginejobs.released.values():
-        event.set()
+    enginejobs.release_all()
     assert [wait_for_result(job) for job in jobs] == ["a", "b", "c"]
 
 

@@ -1,7 +1,6 @@
 """Defects that were there once: each has a test that fails without its fix."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collective.zcasync import claims
 from collective.zcasync import instanceuuid
 from collective.zcasync import places
@@ -34,13 +33,6 @@ import logging
 import pytest
 import threading
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    set_now(None)
 
 
 def _put(queue: Any, job: Job) -> Job:
@@ -552,8 +544,7 @@ def test_a_template_that_is_made_larger_needs_no_poll(queue: Any, dispatch: Any)
     transaction.commit()
 
     assert enginejobs.started["b"].wait(6)
-    for event in enginejobs.released.values():
-        event.set()
+    enginejobs.release_all()
 
 
 def test_trouble_with_a_sibling_does_not_end_the_pings(

@@ -62,8 +62,6 @@ class Job:
 @pytest.fixture(autouse=True)
 def noon():
     clock.set_now(NOON)
-    yield
-    clock.set_now(None)
 
 
 @pytest.fixture

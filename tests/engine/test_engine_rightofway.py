@@ -65,7 +65,6 @@ def written(db: Any) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def running(dispatch: Callable[..., Any]) -> Any:
-    enginejobs.fresh()
     return dispatch().dispatcher
 
 

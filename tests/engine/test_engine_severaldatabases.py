@@ -28,11 +28,6 @@ SHARDS = ("jobs0", "jobs1", "jobs2")
 PAGES = [f"page-{number}" for number in range(30)]
 
 
-@pytest.fixture(autouse=True)
-def fresh_jobs() -> None:
-    enginejobs.fresh()
-
-
 @pytest.fixture(params=["filestorage", "zeo"])
 def application(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """name -> database, of one application; on ZEO each has a server of its own."""

@@ -1,6 +1,5 @@
 """The job threads of a process that its agents want more of than there may be."""
 
-from collections.abc import Iterator
 from collective.zcasync import local
 from collective.zcasync.agent import Agent
 from collective.zcasync.job import Job
@@ -25,13 +24,9 @@ lock = threading.Lock()
 
 
 @pytest.fixture(autouse=True)
-def fresh_jobs() -> Iterator[None]:
-    enginejobs.fresh()
+def none_is_busy() -> None:
     busy.clear()
     peaks.clear()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 def occupy(name: str) -> str:

@@ -1,6 +1,5 @@
 """Jobs under which processes died twice run alone, in a worker if there is one; after a third death they are held."""
 
-from collections.abc import Iterator
 from collective.zcasync import actions
 from collective.zcasync import solitude
 from collective.zcasync.agent import Agent
@@ -21,14 +20,6 @@ from uuid import uuid4
 import enginejobs
 import pytest
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 def _put(queue: Any, job: Job, deaths: int = 0, **options: Any) -> Job:

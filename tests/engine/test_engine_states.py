@@ -1,7 +1,6 @@
 """A job takes every step of the table of transitions, and no other."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collective.zcasync import execution
 from collective.zcasync import local
 from collective.zcasync import states
@@ -84,10 +83,9 @@ class World:
 
 
 @pytest.fixture
-def world(queue: Any) -> Iterator[World]:
+def world(queue: Any) -> World:
     seen.clear()
-    yield World(queue)
-    set_now(None)
+    return World(queue)
 
 
 # One function for each step: it returns the status before and after.

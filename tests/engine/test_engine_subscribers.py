@@ -513,7 +513,6 @@ class HomeMadeReactor:
 
 
 def test_a_reactor_made_at_home_drives_a_dispatcher(db: Any, queue: Any) -> None:
-    enginejobs.fresh()
     home_made = HomeMadeReactor()
     dispatcher = Dispatcher(db, home_made, poll_interval=0.1)
     thread = threading.Thread(target=home_made.run)

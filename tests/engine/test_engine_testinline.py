@@ -25,7 +25,6 @@ import transaction
 
 @pytest.fixture
 def inline(db: Any) -> Iterator[None]:
-    enginejobs.fresh()
     with inline_jobs(db):
         yield
 
@@ -138,7 +137,6 @@ def test_jobs_of_other_databases_are_left_alone(inline: None, queue: Any) -> Non
 
 
 def test_what_surrounds_the_jobs_is_entered_around_those_of_a_commit(db: Any, queue: Any) -> None:
-    enginejobs.fresh()
     with inline_jobs(db, surroundings):
         queue.put(Job(enginejobs.note, 1))
         queue.put(Job(enginejobs.note, 2))

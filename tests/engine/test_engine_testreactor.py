@@ -30,7 +30,6 @@ def reactor() -> Iterator[Reactor]:
 
 @pytest.fixture
 def dispatcher(db: Any, reactor: Reactor) -> Iterator[Dispatcher]:
-    enginejobs.fresh()
     dispatcher = Dispatcher(db, reactor)
     dispatcher.activate()
     yield dispatcher

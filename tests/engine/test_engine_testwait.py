@@ -1,7 +1,6 @@
 """The helpers that wait for a dispatcher, and what they say when it does not come."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import dispatcher as dispatchers
 from collective.zcasync import testing
@@ -21,14 +20,6 @@ import re
 import sys
 import threading
 import transaction
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    enginejobs.fresh()
-    yield
-    for event in enginejobs.released.values():
-        event.set()
 
 
 def committed(job: Any) -> Any:
