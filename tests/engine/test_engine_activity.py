@@ -10,13 +10,13 @@ from collective.zcasync import upkeep
 from collective.zcasync.agent import Agent
 from collective.zcasync.job import Job
 from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testing import wait_until
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
 
 import enginejobs
 import pytest
-import threading
 import transaction
 import ZODB.serialize
 
@@ -189,13 +189,8 @@ def test_a_dispatcher_counts_what_it_claims_and_files(queue: Any, dispatch: Any)
     transaction.commit()
     for job in jobs:
         wait_for_result(job)
-    again = threading.Event()
-    for _try in range(200):
-        transaction.begin()
-        span = activity.last_hour(queue._p_jar)
-        if span.succeeded == 5:
-            break
-        again.wait(0.05)
+    wait_until(queue, lambda: activity.last_hour(queue._p_jar).succeeded == 5, what="the count of all")
+    span = activity.last_hour(queue._p_jar)
     assert numbers(span) == (5, 5, 5, 0) and span.latency is not None
 
 
