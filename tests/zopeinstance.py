@@ -136,10 +136,14 @@ class Instance:
         """Serve it with runwsgi."""
         return self.start("runwsgi", self.zope_ini, **options)
 
+    def address(self, server: ServerProcess) -> str:
+        """Where a server of this instance answers requests."""
+        return server.wait_for(r"(?:Serving on|Listening at:) (http://127\.0\.0\.1:\d+)")[1]
+
     def put(self, server: ServerProcess, task: str, argument: str | Path) -> str:
         """Put a task through a request to a server of this instance; returns the job's id."""
-        address = server.wait_for(r"(?:Serving on|Listening at:) (http://127\.0\.0\.1:\d+)")[1]
-        with urlopen(f"{address}/put?{urlencode({'task': task, 'argument': argument})}", timeout=PATIENCE) as answer:
+        query = urlencode({"task": task, "argument": argument})
+        with urlopen(f"{self.address(server)}/put?{query}", timeout=PATIENCE) as answer:
             return answer.read().decode().removeprefix("put ")
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from serverprocess import ServerProcess
 from urllib.error import HTTPError
 from urllib.request import Request
 from urllib.request import urlopen
@@ -10,15 +11,19 @@ from zopeinstance import Instance
 
 import pytest
 
-ADDRESS = r"(?:Serving on|Listening at:) (http://127\.0\.0\.1:\d+)"
+
+@pytest.fixture
+def server(instance: Instance) -> ServerProcess:
+    """With a dispatcher at work."""
+    server = instance.runwsgi()
+    server.wait_for("Dispatcher .* started")
+    return server
 
 
 @pytest.fixture
-def visit(instance: Instance) -> Callable[..., str]:
+def visit(instance: Instance, server: ServerProcess) -> Callable[..., str]:
     """Open a page of the running server, as its admin or as nobody."""
-    server = instance.runwsgi()
-    server.wait_for("Dispatcher .* started")
-    address = server.wait_for(ADDRESS)[1]
+    address = instance.address(server)
 
     def visit(path: str, name: str | None = "admin") -> str:
         request = Request(f"{address}/{path}")
@@ -27,13 +32,14 @@ def visit(instance: Instance) -> Callable[..., str]:
         with urlopen(request, timeout=60) as answer:
             return " ".join(answer.read().decode().split())
 
-    visit.put = lambda task, argument: instance.put(server, task, argument)  # type: ignore[attr-defined]
     return visit
 
 
-def test_the_root_shows_overview_jobs_and_dispatchers_without_plone(visit: Callable[..., str], tmp_path: Path) -> None:
+def test_the_root_shows_overview_jobs_and_dispatchers_without_plone(
+    instance: Instance, server: ServerProcess, visit: Callable[..., str], tmp_path: Path
+) -> None:
     go = tmp_path / "go"
-    job = visit.put("wait_for_file", go)  # type: ignore[attr-defined]
+    job = instance.put(server, "wait_for_file", go)
     page = visit("@@zcasync-overview")
     assert "All is well." in page and "Dispatchers at work: 1." in page
     assert "data:image/svg+xml" in page and "manage_main" in page
