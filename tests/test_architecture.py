@@ -42,7 +42,7 @@ ENGINE_ORDER = """
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
     monitorrows jobdetail jobtree jobsearch jobentries joblists
-    activity plaindata monitor jobselection monitordb doctor putmany tasks jsonvalues
+    activity plaindata monitor jobselection monitordb findings doctordispatchers doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
     ownjobs
     processes alarms

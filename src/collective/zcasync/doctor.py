@@ -5,6 +5,14 @@ from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync.doctordispatchers import of_dispatchers
+from collective.zcasync.doctordispatchers import SKEW as SKEW
+from collective.zcasync.doctordispatchers import where
+from collective.zcasync.findings import bounded
+from collective.zcasync.findings import Finding
+from collective.zcasync.findings import ids
+from collective.zcasync.findings import jobs_text
+from collective.zcasync.findings import NAMED
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.jobselection import accepted
@@ -13,8 +21,6 @@ from collective.zcasync.lanes import holder_of
 from collective.zcasync.plaindata import connection_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.utils import takecount
-from dataclasses import dataclass
-from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -22,30 +28,8 @@ from typing import Any
 #: Waiting jobs that are looked at one by one, from the front.
 LOOK_AT_MOST = 500
 
-#: Jobs that one finding names, and findings of one kind.
-NAMED = 10
-
 #: Queues above which the doctor says that they are many.
 MANY_QUEUES = 100
-
-#: Seconds by which a clock may differ.
-SKEW = 2.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that keeps jobs from running. ``kind``: a word for programs; ``what``, ``way_out``: for people.
-
-    ``jobs``: ids of those concerned, some of them if there are many. ``problem``: False for what is as it should be,
-    and explains why jobs wait.
-    """
-
-    kind: str
-    what: str
-    way_out: str
-    queue: str | None = None
-    jobs: tuple[str, ...] = ()
-    problem: bool = True
 
 
 def examine(context: Any) -> list[Finding]:
@@ -69,31 +53,17 @@ def examine(context: Any) -> list[Finding]:
                 problem=False,
             )
         )
-    return sorted(_bounded(found), key=lambda finding: not finding.problem)
-
-
-def _bounded(findings: list[Finding]) -> Iterator[Finding]:
-    """Of each kind the first few, and how many more there are."""
-    kinds: dict[tuple[str, bool], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.kind, finding.problem), []).append(finding)
-    for some in kinds.values():
-        yield from some[:NAMED]
-        if len(some) > NAMED:
-            yield replace(
-                some[NAMED],
-                what=f"and {len(some) - NAMED} more of this kind, among them: {some[NAMED].what}",
-            )
+    return sorted(bounded(found), key=lambda finding: not finding.problem)
 
 
 def _of_queue(queue: Any) -> Iterator[Finding]:
     counts = joblists.counts(queue.parent, queue=queue.name)
     waits = counts[joblists.WAITING].number + counts[joblists.SCHEDULED].number
-    yield from _of_dispatchers(queue, waits)
+    yield from of_dispatchers(queue, waits)
     if queue.paused:
         yield Finding(
             "paused",
-            f"the queue is paused; {_jobs(waits)} in it",
+            f"the queue is paused; {jobs_text(waits)} in it",
             f"zcasync resume {queue.name or 'default'}",
             queue.name,
             problem=waits > 0,
@@ -104,93 +74,6 @@ def _of_queue(queue: Any) -> Iterator[Finding]:
     yield from _of_later(queue)
     yield from _of_running(queue)
     yield from _of_quarantine(queue)
-
-
-def _jobs(number: int) -> str:
-    return "1 job waits" if number == 1 else f"{number} jobs wait"
-
-
-def _of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
-    active = queue.dispatchers.active()
-    alive = [da for da in active if not da.dead and da.leaving is None]
-    if not alive:
-        yield Finding(
-            "no-dispatcher",
-            f"no dispatcher serves the queue; {_jobs(waits)} in it",
-            "start one: dispatcher on in the server's zope.conf, or zcasync worker",
-            queue.name,
-            problem=waits > 0,
-        )
-    for da in active:
-        where = _where(da)
-        if da.dead:
-            yield Finding(
-                "silent",
-                f"{where} has said nothing since {da.last_ping.value or da.activated:%Y-%m-%d %H:%M:%S} UTC"
-                f"{'' if da.silent else ', and its process is gone'}",
-                "another dispatcher takes its jobs over; if none runs, start one; if its process still lives, look why"
-                " it cannot reach the database",
-                queue.name,
-            )
-            continue
-        if da.leaving is not None:
-            yield Finding(
-                "leaving",
-                f"{where} is stopping and takes no more jobs",
-                "wait until it has ended",
-                queue.name,
-                problem=False,
-            )
-        yield from _of_agents(queue, da, where)
-        skew = da.last_ping.skew
-        if skew is not None and abs(skew) > SKEW:
-            yield Finding(
-                "clock",
-                f"the clock of {where} is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}",
-                "let the machine set its clock by NTP; jobs for a time start early or late until then",
-                queue.name,
-            )
-    versions = {version for da in alive if (version := _version(da))}
-    if len(versions) > 1:
-        yield Finding(
-            "versions",
-            f"dispatchers of different versions serve the queue: {', '.join(sorted(versions))}",
-            "bring all to the newest, and restart them",
-            queue.name,
-        )
-
-
-def _version(da: Any) -> str:
-    return str(da.last_ping.version or da.process.get("version", ""))
-
-
-def _where(da: Any) -> str:
-    process = da.process
-    place = f" ({process.get('role')} on {process.get('host')}, pid {process.get('pid')})" if process else ""
-    return f"dispatcher {da.name}{place}"
-
-
-def _of_agents(queue: Any, da: Any, where: str) -> Iterator[Finding]:
-    agents = da.values()
-    if not agents:
-        yield Finding(
-            "no-threads",
-            f"{where} has no agent for the queue, and so no thread",
-            "give its role an agent template with a size, in Site Setup or zcasync.xml",
-            queue.name,
-        )
-    for agent in agents:
-        if agent.paused:
-            what = f"agent {agent.name!r} of {where} was told to take no more jobs"
-            yield Finding("agent-paused", what, "let it take jobs again, or restart its process", queue.name)
-        for what, name in (("filter", agent._filter), ("chooser", agent._chooser)):
-            if name is not None and not callables.known(name):
-                yield Finding(
-                    "agent-code",
-                    f"the {what} {callables.dotted(name)} of agent {agent.name!r} of {where} is not found here",
-                    "install its code where the dispatcher runs, or set another one",
-                    queue.name,
-                )
 
 
 def _of_parked(queue: Any) -> Iterator[Finding]:
@@ -207,12 +90,12 @@ def _of_parked(queue: Any) -> Iterator[Finding]:
         by = ", ".join(f"{oid_text(job)} ({'?' if is_broken(job) else job.task})" for job in members[:NAMED])
         yield Finding(
             "quota-full",
-            f"the quota {value!r} is full ({len(members)} of {quota.size}): held by {by}; {_jobs(number)} for it",
+            f"the quota {value!r} is full ({len(members)} of {quota.size}): held by {by}; {jobs_text(number)} for it",
             "the next poll of a dispatcher frees it: those that hold it have ended"
             if ended
             else "wait for those that hold it, cancel them, or make the quota larger in Site Setup",
             queue.name,
-            _ids(members),
+            ids(members),
             problem=bool(ended),
         )
 
@@ -223,10 +106,10 @@ def _of_lanes(queue: Any) -> Iterator[Finding]:
         holder = holder_of(queue, lane)
         if number:
             site = f" of {group}" if group else ""
-            by = "no dispatcher" if holder is None else _where(queue.dispatchers.get(holder))
+            by = "no dispatcher" if holder is None else where(queue.dispatchers.get(holder))
             yield Finding(
                 "lane",
-                f"{_jobs(number)} in the lane {name!r}{site}, which {by} holds",
+                f"{jobs_text(number)} in the lane {name!r}{site}, which {by} holds",
                 "nothing: they run one after the other, as they would conflict"
                 if holder is not None
                 else "the next dispatcher with a free thread takes them",
@@ -256,19 +139,19 @@ def _of_waiting(queue: Any) -> Iterator[Finding]:
         number = max(len(jobs), len(queue.parked.get(f"group:{group}", ())))
         yield Finding(
             "group-held",
-            f"the jobs of {group} are held; {_jobs(number)}",
+            f"the jobs of {group} are held; {jobs_text(number)}",
             f"zcasync release --group {group}",
             queue.name,
-            _ids(jobs),
+            ids(jobs),
         )
     for name, jobs in unknown.items():
         yield Finding(
             "unknown-code",
-            f"{name}, which {_jobs(len(jobs))} for, is not found here",
+            f"{name}, which {jobs_text(len(jobs))} for, is not found here",
             "install its code where the dispatchers run and restart them, or cancel the jobs; after"
             f" {timedelta(seconds=queue.code_wait)} they are set aside",
             queue.name,
-            _ids(jobs),
+            ids(jobs),
         )
     if refused:
         yield Finding(
@@ -276,7 +159,7 @@ def _of_waiting(queue: Any) -> Iterator[Finding]:
             f"no agent takes them: the filters of all agents refuse {len(refused)} of the first waiting jobs",
             "keep one agent that takes anything, or change a filter",
             queue.name,
-            _ids(refused),
+            ids(refused),
         )
     if agents and _room(agents) == 0 and any(True for _ in queue.waiting()):
         longest = [f"{oid_text(job)} ({job.task})" for job in _longest(queue)]
@@ -306,10 +189,10 @@ def _of_later(queue: Any) -> Iterator[Finding]:
     if first is not None and count > 0:
         yield Finding(
             "later",
-            f"{_jobs(count)} for a later time, the first until {first[0]:%Y-%m-%d %H:%M:%S} UTC",
+            f"{jobs_text(count)} for a later time, the first until {first[0]:%Y-%m-%d %H:%M:%S} UTC",
             "nothing: they start then",
             queue.name,
-            _ids([first[1]]),
+            ids([first[1]]),
             problem=False,
         )
     missed = []
@@ -327,7 +210,7 @@ def _of_later(queue: Any) -> Iterator[Finding]:
             f"{len(missed)} jobs have missed the time by which they had to begin",
             "the next claim of a dispatcher ends them with a TimeoutError; if none runs, start one",
             queue.name,
-            _ids(missed),
+            ids(missed),
         )
 
 
@@ -354,16 +237,16 @@ def _of_running(queue: Any) -> Iterator[Finding]:
             f"{len(late)} jobs run longer than their timeout: {', '.join(job.task for job in late[:NAMED])}",
             "they were asked to stop; look what they do (zcasync job ID), or restart the worker",
             queue.name,
-            _ids(late),
+            ids(late),
         )
     inner = list(takecount(queue.awaiting(), LOOK_AT_MOST))
     if inner:
         yield Finding(
             "awaiting",
-            f"{_jobs(len(inner))} for other jobs, among them {oid_text(inner[0][0])} for {oid_text(inner[0][1])}",
+            f"{jobs_text(len(inner))} for other jobs, among them {oid_text(inner[0][0])} for {oid_text(inner[0][1])}",
             "nothing: they end when those do",
             queue.name,
-            _ids(outer for outer, _inner in inner),
+            ids(outer for outer, _inner in inner),
             problem=False,
         )
     needy = needy_jobs(queue)
@@ -373,7 +256,7 @@ def _of_running(queue: Any) -> Iterator[Finding]:
             f"{len(needy)} jobs fail again and again, among them {needy[0].task}: {_last_trouble(needy[0])}",
             "look at them (zcasync job ID); mend the cause, or cancel them",
             queue.name,
-            _ids(needy),
+            ids(needy),
         )
 
 
@@ -391,9 +274,5 @@ def _of_quarantine(queue: Any) -> Iterator[Finding]:
             f"{len(jobs)} job{'s were' if len(jobs) > 1 else ' was'} set aside: {reason}",
             "mend the cause and zcasync release ID, or zcasync discard ID",
             queue.name,
-            _ids(jobs),
+            ids(jobs),
         )
-
-
-def _ids(jobs: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(oid_text(job) for job in islice(jobs, NAMED))

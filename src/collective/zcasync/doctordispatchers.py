@@ -1,0 +1,95 @@
+"""Why the dispatchers of a queue run no jobs: what the doctor finds about them and their agents."""
+
+from collections.abc import Iterator
+from collective.zcasync import callables
+from collective.zcasync.findings import Finding
+from collective.zcasync.findings import jobs_text
+from typing import Any
+
+#: Seconds by which a clock may differ.
+SKEW = 2.0
+
+
+def of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
+    """All findings about those of one queue. ``waits``: how many jobs wait in it."""
+    active = queue.dispatchers.active()
+    alive = [da for da in active if not da.dead and da.leaving is None]
+    if not alive:
+        yield Finding(
+            "no-dispatcher",
+            f"no dispatcher serves the queue; {jobs_text(waits)} in it",
+            "start one: dispatcher on in the server's zope.conf, or zcasync worker",
+            queue.name,
+            problem=waits > 0,
+        )
+    for da in active:
+        place = where(da)
+        if da.dead:
+            yield Finding(
+                "silent",
+                f"{place} has said nothing since {da.last_ping.value or da.activated:%Y-%m-%d %H:%M:%S} UTC"
+                f"{'' if da.silent else ', and its process is gone'}",
+                "another dispatcher takes its jobs over; if none runs, start one; if its process still lives, look why"
+                " it cannot reach the database",
+                queue.name,
+            )
+            continue
+        if da.leaving is not None:
+            yield Finding(
+                "leaving",
+                f"{place} is stopping and takes no more jobs",
+                "wait until it has ended",
+                queue.name,
+                problem=False,
+            )
+        yield from _of_agents(queue, da, place)
+        skew = da.last_ping.skew
+        if skew is not None and abs(skew) > SKEW:
+            yield Finding(
+                "clock",
+                f"the clock of {place} is {abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}",
+                "let the machine set its clock by NTP; jobs for a time start early or late until then",
+                queue.name,
+            )
+    versions = {version for da in alive if (version := _version(da))}
+    if len(versions) > 1:
+        yield Finding(
+            "versions",
+            f"dispatchers of different versions serve the queue: {', '.join(sorted(versions))}",
+            "bring all to the newest, and restart them",
+            queue.name,
+        )
+
+
+def _version(da: Any) -> str:
+    return str(da.last_ping.version or da.process.get("version", ""))
+
+
+def where(da: Any) -> str:
+    """Which dispatcher, and where it runs."""
+    process = da.process
+    process_text = f" ({process.get('role')} on {process.get('host')}, pid {process.get('pid')})" if process else ""
+    return f"dispatcher {da.name}{process_text}"
+
+
+def _of_agents(queue: Any, da: Any, place: str) -> Iterator[Finding]:
+    agents = da.values()
+    if not agents:
+        yield Finding(
+            "no-threads",
+            f"{place} has no agent for the queue, and so no thread",
+            "give its role an agent template with a size, in Site Setup or zcasync.xml",
+            queue.name,
+        )
+    for agent in agents:
+        if agent.paused:
+            what = f"agent {agent.name!r} of {place} was told to take no more jobs"
+            yield Finding("agent-paused", what, "let it take jobs again, or restart its process", queue.name)
+        for what, name in (("filter", agent._filter), ("chooser", agent._chooser)):
+            if name is not None and not callables.known(name):
+                yield Finding(
+                    "agent-code",
+                    f"the {what} {callables.dotted(name)} of agent {agent.name!r} of {place} is not found here",
+                    "install its code where the dispatcher runs, or set another one",
+                    queue.name,
+                )
