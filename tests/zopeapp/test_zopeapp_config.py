@@ -32,6 +32,8 @@ GOOD = [
     ("stale-after", "60", 60.0),
     ("stale-after", "604800", 604800.0),
     ("notify", "on", True),
+    ("health-port", "8099", 8099),
+    ("health-host", "0.0.0.0", "0.0.0.0"),
 ]
 
 BAD = [
@@ -62,6 +64,8 @@ BAD = [
     ("stale-after", "59", "from 60 to 31536000"),
     ("stale-after", "31536001", "from 60 to 31536000"),
     ("notify", "postgresql", "on and off"),
+    ("health-port", "65536", "a whole number from 0 to 65535"),
+    ("health-host", "", "a name without spaces"),
 ]
 
 

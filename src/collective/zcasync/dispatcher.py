@@ -109,6 +109,8 @@ class Dispatcher(ClaimThread):
         self.way = RightOfWay(self.neighbours)
         self.around.bundle = self.way.bundle
         self.thread: threading.Thread | None = None
+        #: When the reactor has told the time last, by the monotonic clock.
+        self.ticked = time.monotonic()
         #: The RunningDispatcher that this is a part of.
         self.running: Any = None
         self.claimer = Claimer(self)
@@ -128,6 +130,7 @@ class Dispatcher(ClaimThread):
             raise InvalidValueError(f"the dispatcher {self.UUID} is active already")
         self.activated = clock.utcnow()
         self._leaving = False
+        self.ticked = time.monotonic()
         self.hung = None
         self.around.stopping.clear()
         self.polls.clear()
@@ -196,6 +199,11 @@ class Dispatcher(ClaimThread):
             pool.setSize(0)
         _dispatchers.pop(self.UUID, None)
 
+    @property
+    def leaving(self) -> bool:
+        """Whether it takes no more jobs, because it stops."""
+        return self._leaving
+
     # Waking
 
     def _committed(self, oids: set[bytes] | None, tid: bytes | None) -> None:
@@ -213,6 +221,7 @@ class Dispatcher(ClaimThread):
     def _tick(self, since: datetime) -> None:
         """In the reactor's thread: order a poll, and the next tick, as long as this activation lasts."""
         if self.activated is since:
+            self.ticked = time.monotonic()
             self.poll_soon()
             self.reactor.callLater(self.poll_interval, self._tick, since)
 

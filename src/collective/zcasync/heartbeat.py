@@ -34,6 +34,8 @@ class Heartbeat:
         self.siblings: list[tuple[Any, dict[str, Any], float | None]] = []
         #: By how many seconds this process' clock is ahead of the storage's; None: not known yet.
         self.skew: float | None = None
+        #: When its thread has looked around last, by the monotonic clock, and whether it waits for the database since.
+        self.beat, self.pinging = time.monotonic(), False
         self._told: dict[str, float] = {}
         self._pinged = time.monotonic()
         self._error: tuple[datetime, str] | None = None
@@ -48,6 +50,11 @@ class Heartbeat:
     def may_claim(self) -> bool:
         """Whether the last ping is recent enough, or the registration was read since: others may have taken over."""
         return not self._unread and time.monotonic() - self._pinged < self._death
+
+    @property
+    def beats(self) -> bool:
+        """Whether its thread lives."""
+        return self._thread.is_alive()
 
     def pace(self, interval: float, death: float) -> None:
         """Seconds between pings, and of silence that mean death: what the registrations say."""
@@ -65,7 +72,7 @@ class Heartbeat:
     def _loop(self) -> None:
         tried, observer = 0.0, self.dispatcher.observer
         while not self._stopped.wait(min(LOOK, self._interval / 3)):
-            now = time.monotonic()
+            now = self.beat = time.monotonic()
             try:
                 due = now - self._pinged >= self._interval or observer.wants_ping()
                 # After a ping that failed the next one comes soon: siblings wait no longer than for one that is due.
@@ -80,6 +87,13 @@ class Heartbeat:
                 logger.critical("dispatcher %s: a look at its siblings failed", self.dispatcher.UUID, exc_info=True)
 
     def _ping(self) -> None:
+        self.pinging = True
+        try:
+            self._try_to_ping()
+        finally:
+            self.pinging = False
+
+    def _try_to_ping(self) -> None:
         dispatcher = self.dispatcher
         manager = transaction.TransactionManager(explicit=True)
         try:

@@ -51,6 +51,10 @@ class Settings:
     stale_after: float = DAY
     #: Whether PostgreSQL's NOTIFY wakes the dispatchers.
     notify: bool = False
+    #: Port at which a worker tells whether it lives and is ready; 0: none.
+    health_port: int = 0
+    #: The address of this machine that the port belongs to.
+    health_host: str = "127.0.0.1"
     #: The keys that zope.conf gives; all others have their defaults.
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
@@ -176,6 +180,9 @@ def queue_names(text: str) -> tuple[str, ...]:
 #: How many job threads a process may have, from a text.
 thread_count = _integer(1, 64)
 
+#: A port, from a text; 0: none.
+port_number = _integer(0, 65535)
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "dispatcher": _switch,
     "role": _role,
@@ -189,4 +196,6 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "db-name": _name,
     "stale-after": _seconds(60, YEAR),
     "notify": _switch,
+    "health-port": port_number,
+    "health-host": _name,
 }

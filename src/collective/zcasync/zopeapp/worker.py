@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.signals import leave_at_once
+from collective.zcasync.zopeapp import health
 from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
@@ -41,7 +42,8 @@ def run_worker(zope_conf: str, threads: int | None = None, queues: tuple[str, ..
                 settings.threads,
                 describe_queues(settings),
             )
-            starting.wait_for_end()
+            with _health(settings, running.dispatcher):
+                starting.wait_for_end()
             if running.dispatcher.hung is not None:
                 logger.error("This worker ends because job %s hangs; start a new one", running.dispatcher.hung)
                 return HUNG
@@ -49,6 +51,16 @@ def run_worker(zope_conf: str, threads: int | None = None, queues: tuple[str, ..
             return 1
     except KeyboardInterrupt:
         return 0
+
+
+@contextmanager
+def _health(settings: Settings, dispatcher: Any) -> Iterator[None]:
+    """Tell probes how the worker is, if zope.conf wants that."""
+    if not settings.health_port:
+        yield
+        return
+    with health.serving(settings.health_host, settings.health_port, health.pages(dispatcher)):
+        yield
 
 
 def worker_settings(settings: Settings, threads: int | None, queues: tuple[str, ...] | None) -> Settings:
