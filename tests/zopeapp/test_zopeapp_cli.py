@@ -1,12 +1,15 @@
 """zopeapp.cli and zopeapp.worker: the console script ``zcasync`` in real processes."""
 
+from collective.zcasync.queue import install
 from collective.zcasync.zopeapp.cli import get_parser
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.worker import worker_settings
+from ZODB.FileStorage import FileStorage
 from zopeinstance import Instance
 
 import pytest
 import signal
+import ZODB
 
 RUNS = r"Worker \S+ runs jobs \(role worker, job threads: {threads}, queues: {queues}\)"
 
@@ -63,6 +66,22 @@ def test_a_database_in_use_is_told_with_the_way_out(instance: Instance) -> None:
     assert worker.wait() == 1
     assert worker.lines[-1].startswith("zcasync: the database is in use by another process")
     assert "ZEO" in worker.lines[-1]
+
+
+def test_on_queues_of_newer_code_a_worker_ends_and_a_server_serves_without_jobs(instance: Instance) -> None:
+    db = ZODB.DB(FileStorage(str(instance.folder / "var" / "Data.fs")))
+    with db.transaction() as connection:
+        queues = install(connection)
+        queues.schema, queues.schema_by = 2, "7.0"
+    db.close()
+    worker = instance.start("zcasync", "worker", "-C", instance.zope_conf)
+    assert worker.wait() == 2
+    assert worker.lines[-1].startswith("zcasync: the queues in the database 'main' have schema 2")
+    assert "install 7.0 or newer" in worker.lines[-1] and "Traceback" not in worker.output
+
+    server = instance.runwsgi()
+    server.wait_for(r"takes no jobs: .* install 7\.0 or newer")
+    server.wait_for("Serving on")
 
 
 def test_a_purge_without_plone_says_that_there_is_nothing_to_purge(instance: Instance) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import interfaces
+from collective.zcasync import schema
 from collective.zcasync.agent import Agent
 from collective.zcasync.clock import utcnow
 from collective.zcasync.failure import Failure
@@ -57,7 +59,7 @@ LOOKING = (
 
 CHANGING = (
     *(("cancel", "WAITING"), ("retry", "BAD"), ("pause", "default"), ("resume", "default")),
-    *(("cancel-all",), ("retry-all", "--task", "*")),
+    *(("cancel-all",), ("retry-all", "--task", "*"), ("migrate",)),
     *(("release", "ASIDE"), ("discard", "ASIDE"), ("release", "--group", "/held")),
 )
 
@@ -405,6 +407,35 @@ class TestChanging:
         shared.manager.begin()
         assert list(shared.queue.quarantined()) == []
         assert shared.ids["ASIDE"] not in {job.id for job in shared.queue}
+
+    def test_queues_of_newer_code_are_shown_and_never_changed(
+        self, zeo: Site, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        zeo.queues.schema, zeo.queues.schema_by = 2, "7.0"
+        zeo.manager.commit()
+        before = zeo.db.lastTransaction()
+        for words in CHANGING:
+            assert main(zeo.command(*words)) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "have schema 2" in line and "install 7.0 or newer" in line
+        assert main(zeo.command("jobs", "waiting")) == 0
+        assert main(zeo.command("doctor")) == 1 and "install 7.0 or newer" in capsys.readouterr().out
+        zeo.manager.begin()
+        assert zeo.db.lastTransaction() == before
+
+    def test_migrate_raises_the_schema_when_no_older_dispatcher_is_at_work(
+        self, zeo: Site, ask: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert ask(zeo, "migrate") == (0, {"before": 1, "now": 1})
+        monkeypatch.setattr(interfaces, "SCHEMA", 2)
+        monkeypatch.setitem(schema.STEPS, 1, lambda queues: None)
+        code, document = ask(zeo, "migrate")
+        assert code == 2 and "not understood by dispatcher" in document["error"] and "pid 4711" in document["error"]
+        zeo.da.deactivate()
+        zeo.manager.commit()
+        assert ask(zeo, "migrate") == (0, {"before": 1, "now": 2})
+        zeo.manager.begin()
+        assert zeo.queues.schema == 2
 
     def test_texts_tell_what_was_done(self, shared: Site, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(shared.command("cancel", "WAITING")) == 0

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 from collective.zcasync import claims
+from collective.zcasync import schema
 from collective.zcasync import series
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
@@ -258,6 +259,8 @@ class Claimer:
             self.dispatcher._full.set()  # registered anew, or brought back, by the poll that follows
             return _Made(None)
         slot = da.slot
+        may_take = schema.understood(queues)  # else newer code takes the jobs; what has begun here is filed away
+        full = full and may_take
         row = series.begin(queue, slot)
         self.agents.unfinished, queue._v_entered = True, False
         now = time.monotonic()
@@ -280,7 +283,7 @@ class Claimer:
         taker.tails = self.agents.tails
         info: dict[str, Any] = {}
         given: Given = []
-        if not self.dispatcher._leaving and self.dispatcher.heartbeat.may_claim():
+        if may_take and not self.dispatcher._leaving and self.dispatcher.heartbeat.may_claim():
             given = self.agents.claim(Claim(name, queue, da, slot, taker, info, full, limit), look)
             if full:
                 taker.spill(SPILL_AT_POLL)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync import schema
 from collective.zcasync.doctordispatchers import of_dispatchers
 from collective.zcasync.doctordispatchers import SKEW as SKEW
 from collective.zcasync.doctordispatchers import where
@@ -43,6 +44,9 @@ def examine(context: Any) -> list[Finding]:
                 "import the add-on's profile, or start a dispatcher on it: it creates the default queue",
             )
         ]
+    if not schema.understood(queues):
+        way_out = "install that version here; dispatchers of this one take no jobs, and its puts are refused"
+        return [Finding("schema", schema.too_new(queues), way_out)]
     found = [finding for _name, queue in queues.items() for finding in _of_queue(queue)]
     if len(queues) > MANY_QUEUES:
         found.append(

@@ -77,6 +77,10 @@ class PutRefused(ZCAsyncError):
     """A put cannot be honoured here: the message names the task, the place and the remedy."""
 
 
+class SchemaTooNew(PutRefused):
+    """The queues were made ready for a newer version of this package: the message names it."""
+
+
 class ConfigurationError(ZCAsyncError, ValueError):
     """A setting is wrong: the message names the key, the value and what is allowed."""
 

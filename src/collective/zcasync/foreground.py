@@ -6,6 +6,7 @@ from collective.zcasync import clock
 from collective.zcasync import execution
 from collective.zcasync import instanceuuid
 from collective.zcasync import joblists
+from collective.zcasync import schema
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
@@ -65,6 +66,7 @@ def _claim(connection: Any, id: str) -> tuple[Any, bytes, str]:
     queue = job.queue
     if job.status != PENDING or queue is None or not queue.take_out(job):
         raise BadStatusError(f"Job {id} does not wait ({joblists.state_of(job)}), so it cannot be run here.")
+    schema.check(queue.parent)
     key = instanceuuid.new_uuid(None)
     queue.dispatchers.register(key)
     da = queue.dispatchers[key]

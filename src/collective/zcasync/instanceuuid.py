@@ -1,5 +1,6 @@
 """Who this process is: the UUID of its dispatcher, and what tells other processes whether it still lives."""
 
+from collective.zcasync import interfaces
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.interfaces import IUUID
 from functools import cache
@@ -54,7 +55,8 @@ def process_identity() -> dict[str, Any]:
         "pid_namespace": _pid_namespace(),
         "pid": os.getpid(),
         "started": stat[1] if stat else None,
-        "version": _version(),
+        "version": version(),
+        "schema": interfaces.SCHEMA,
     }
 
 
@@ -138,7 +140,7 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 @cache
-def _version() -> str:
+def version() -> str:
     """The package's version; looked up once, since that reads files, and a running process keeps its code."""
     try:
         return metadata.version("collective.zcasync")

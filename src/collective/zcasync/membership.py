@@ -3,6 +3,7 @@
 from collective.zcasync import clock
 from collective.zcasync import instanceuuid
 from collective.zcasync import rightofway
+from collective.zcasync import schema
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
@@ -34,6 +35,7 @@ class Membership:
         self.siblings: list[Any] = []
         self._paces: list[tuple[float, float]] = []
         self._reserved = 0
+        self._schema_trouble: str | None = None
 
     def _served(self, queues: Any) -> list[Any]:
         served = self.dispatcher.served
@@ -90,6 +92,11 @@ class Membership:
                 if queue is None:
                     dispatcher.manager.abort()
                     return False
+                if not schema.understood(queues):
+                    self._tell_of_schema(schema.too_new(queues))
+                    dispatcher.manager.abort()
+                    return name in dispatcher.claimer.homes  # what it has begun it ends
+                self._tell_of_schema(None)
                 if queues.right_of_way is None:  # they are older than that
                     queues.right_of_way = rightofway.new_record()
                 da = self._register(queue)
@@ -126,6 +133,7 @@ class Membership:
             logger.warning("Dispatcher %s in queue %r is that of a process that is dead", da.UUID, queue.name)
             da.deactivate(died=da.leaving is None)
         if da.activated is None:
+            dispatcher.connection.readCurrent(queue.parent)  # its schema is not raised at the same time
             da.process = dict(self.process)
             if dispatcher.max_threads is not None:
                 da.process["threads"] = dispatcher.max_threads
@@ -137,6 +145,14 @@ class Membership:
             da.ping(clock.utcnow(), instanceuuid.process_memory(), self.process["version"], dispatcher.heartbeat.skew)
         self._agents(queue, da)
         return da
+
+    def _tell_of_schema(self, trouble: str | None) -> None:
+        """Log once that this code is too old for the queues, and that it is not any more."""
+        if trouble is not None and trouble != self._schema_trouble:
+            logger.critical("dispatcher %s takes no jobs: %s. It looks again.", self.dispatcher.UUID, trouble)
+        elif trouble is None and self._schema_trouble is not None:
+            logger.warning("dispatcher %s takes jobs: it understands the queues again", self.dispatcher.UUID)
+        self._schema_trouble = trouble
 
     def _agents(self, queue: Any, da: Any) -> None:
         """Agents as the queue's templates for this role say; without any, one named "main"."""

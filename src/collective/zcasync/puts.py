@@ -4,6 +4,7 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import filing
 from collective.zcasync import notify
+from collective.zcasync import schema
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import InvalidValueError
@@ -43,6 +44,8 @@ class Puts(Places):
     ) -> Any:
         """See IQueue. Raises InvalidJobError, InvalidArgumentError, InvalidValueError, QuotaNotFound or PutRefused,
         all before anything is stored."""
+        if self.parent is not None:
+            schema.check(self.parent)
         job = Job.adapt(item)
         if job.status != NEW or job.parent is not None:
             raise InvalidValueError(f"only a NEW job that nobody holds can be put; {job!r} is {job.status}")

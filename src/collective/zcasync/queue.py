@@ -8,7 +8,10 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import execution
 from collective.zcasync import filing
+from collective.zcasync import instanceuuid
+from collective.zcasync import interfaces
 from collective.zcasync import rightofway
+from collective.zcasync import schema
 from collective.zcasync import waiting
 from collective.zcasync.dispatchers import DispatcherAgents as DispatcherAgents
 from collective.zcasync.dispatchers import Dispatchers
@@ -22,7 +25,6 @@ from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IQueue
 from collective.zcasync.interfaces import KEY
-from collective.zcasync.interfaces import SCHEMA
 from collective.zcasync.job import Job
 from collective.zcasync.lookup import main_of
 from collective.zcasync.persistence import Base
@@ -212,6 +214,9 @@ class Queue(Puts):
 class Queues(Base):
     """``root[KEY]``: name -> Queue, and what all queues share. Written by people's changes, once by a claim."""
 
+    #: The version of this package that has raised the schema to what it is; "" where that is not known.
+    schema_by = ""
+
     #: Whether a job has ever waited for one of another queue: until then no claim looks into all of them for such jobs.
     crossed = False
 
@@ -219,7 +224,8 @@ class Queues(Base):
     right_of_way: Any = None
 
     def __init__(self) -> None:
-        self.schema = SCHEMA
+        self.schema = interfaces.SCHEMA
+        self.schema_by = instanceuuid.version()
         self.deployment: str | None = None
         self.policies: Any = OOBTree()
         self.schedules: Any = OOBTree()
@@ -304,6 +310,7 @@ def install(
         logger.info("queues added to the database %r", connection.db().database_name)
     for name in names:
         if name not in queues:
+            schema.check(queues)
             queues[name] = queue = Queue() if factory is None else factory(connection, name)
             connection.add(queue)
             zope.event.notify(events.ObjectAdded(queue, queues, name))

@@ -9,8 +9,11 @@ from collective.zcasync import actions
 from collective.zcasync import bulk
 from collective.zcasync import foreground
 from collective.zcasync import joblists
+from collective.zcasync import schema
 from collective.zcasync import transactions
+from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import get_settings
 from collective.zcasync.zopeapp.database import get_database
@@ -101,6 +104,22 @@ def pause(place: Opened, names: Iterable[str]) -> Answer:
 def resume(place: Opened, names: Iterable[str]) -> Answer:
     """Let jobs of these queues begin again."""
     return _queues(place, names, actions.resume_queue, "resumed")
+
+
+def migrate(place: Opened) -> Answer:
+    """Let the stored queues be as this version likes them best; older versions may not write them any more."""
+
+    def change() -> tuple[int, int]:
+        queues = get_queues(place.connection)
+        if queues is None:
+            raise ConfigurationError("this database has no queues yet: there is nothing to migrate")
+        return schema.raise_newest(queues)
+
+    before, now = actions.commit(place.connection, change)
+    line = f"The queues have schema {now}, the newest that this version knows: nothing was to be done."
+    if before != now:
+        line = f"The queues had schema {before}, and have schema {now} now: older versions may not write them any more."
+    return Answer({"before": before, "now": now}, [line])
 
 
 def run(zope_conf: str, id: str, use_pdb: bool = False) -> Answer:

@@ -182,6 +182,7 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
     release.add_argument("ids", nargs="*", metavar="ID", help="ids of jobs that were set aside")
     release.add_argument("--group", metavar="PATH", help="path of a site whose jobs are held")
     of_jobs("discard", "remove jobs that were set aside, for good", changing.discard)
+    change("migrate", "raise the schema of the stored queues, when all processes have been upgraded", changing.migrate)
     run = _with_json(add("run", "run one waiting job in the foreground", _run, log_level=logging.INFO))
     run.add_argument("id", metavar="ID", help="the job's id")
     run.add_argument("--pdb", action="store_true", help="open the debugger where the job's code raises an error")

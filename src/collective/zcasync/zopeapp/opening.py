@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collective.zcasync import notify
+from collective.zcasync import schema
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.zopeapp.config import did_you_mean
@@ -43,8 +44,9 @@ class Opened:
 def opened(zope_conf: str, writes: bool = False) -> Iterator[Opened]:
     """Open the database of a zope.conf. ``writes``: else a FileStorage is opened read-only, beside a running server.
 
-    Raises ConfigurationError if zope.conf or the database is missing or wrong, and DatabaseInUse if it cannot be
-    written. The connection has a transaction manager of its own; what is not committed at the end is aborted.
+    Raises ConfigurationError if zope.conf or the database is missing or wrong, DatabaseInUse if it cannot be written,
+    and SchemaTooNew if only newer code may write its queues. The connection has a transaction manager of its own; what
+    is not committed at the end is aborted.
     """
     root = read_zope_conf(zope_conf)
     settings = read_settings(root.product_config.get(SECTION) or {})
@@ -63,6 +65,8 @@ def opened(zope_conf: str, writes: bool = False) -> Iterator[Opened]:
         manager = transaction.TransactionManager()
         connection = database.open(manager)
         try:
+            if writes:
+                schema.check_database(connection)
             yield Opened(connection, settings, bool(files))
         finally:
             manager.abort()

@@ -3,6 +3,7 @@
 from AccessControl.SecurityManagement import newSecurityManager
 from AccessControl.SecurityManagement import noSecurityManager
 from AccessControl.users import system
+from collective.zcasync import schema
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.zopeapp.interfaces import IPurge
 from collective.zcasync.zopeapp.worker import zope_started
@@ -21,6 +22,7 @@ def purge_site(zope_conf: str, path: str) -> str:
         newSecurityManager(None, system)
         try:
             with transaction.manager:
+                schema.check_database(app._p_jar)
                 return str(purge(app, path))
         finally:
             noSecurityManager()

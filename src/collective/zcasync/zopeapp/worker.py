@@ -1,6 +1,7 @@
 """A worker: Zope without HTTP, with a dispatcher in the foreground until a signal comes."""
 
 from collections.abc import Iterator
+from collective.zcasync import schema
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.signals import leave_at_once
 from collective.zcasync.zopeapp import health
@@ -8,6 +9,7 @@ from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
 from collective.zcasync.zopeapp.config import Settings
+from collective.zcasync.zopeapp.database import get_database
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,8 @@ def run_worker(zope_conf: str, threads: int | None = None, queues: tuple[str, ..
     try:
         with zope_started(zope_conf):
             settings = worker_settings(get_settings(), threads, queues)
+            with get_database(settings).transaction() as connection:
+                schema.check_database(connection)
             running = starting.run(settings, replaceable=True)
             logger.info(
                 "Worker %s runs jobs (role %s, job threads: %s, queues: %s)",
