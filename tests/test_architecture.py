@@ -30,7 +30,7 @@ ENGINE_LIBRARIES = {
 
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
-    logs exceptions inprocess events i18n interfaces states
+    logs exceptions inprocess counters events i18n interfaces states
     clock instanceuuid persistence schema threadlocal failuredata failure transactions
     notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
@@ -45,7 +45,7 @@ ENGINE_ORDER = """
     activity plaindata monitor jobselection monitordb findings doctordispatchers doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
     ownjobs
-    processes alarms
+    processes alarms figures figurereading
     bulk manyjobs foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

@@ -1,6 +1,8 @@
 """zopeapp.health: what probes are told of a dispatcher, and the server that tells it."""
 
 from collections.abc import Iterator
+from collective.zcasync import figurereading
+from collective.zcasync import figures
 from collective.zcasync import reactor
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.membership import Membership
@@ -16,6 +18,7 @@ from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
 
 import pytest
+import sys
 import threading
 import time
 
@@ -55,6 +58,42 @@ def test_a_dispatcher_at_work_is_live_and_ready(running: RunningDispatcher) -> N
     with health.serving(HOST, 0, health.pages(running.dispatcher)) as port:
         assert ask(port, "/live") == (200, "ok\n", "text/plain; charset=utf-8")
         assert ask(port, "/ready")[:2] == (200, "ok\n")
+
+
+def test_prometheus_is_told_numbers_without_that_a_probe_waits_for_them(
+    running: RunningDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on, read = threading.Event(), threading.Event(), figures.of_databases
+
+    def slowly(connection: Any) -> Any:
+        reading.set()
+        assert go_on.wait(PATIENCE)
+        return read(connection)
+
+    monkeypatch.setattr(figures, "of_databases", slowly)
+    monkeypatch.setattr(figurereading, "PATIENCE", PATIENCE)
+    told: list[tuple[int, str, str]] = []
+    with health.serving(HOST, 0, health.pages(running.dispatcher)) as port:
+        scrape = threading.Thread(target=lambda: told.append(ask(port, "/metrics")))
+        scrape.start()
+        assert reading.wait(PATIENCE)
+        assert ask(port, "/live")[0] == ask(port, "/ready")[0] == 200
+        go_on.set()
+        scrape.join(PATIENCE)
+    [(status, text, content_type)] = told
+    assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "\nzcasync_process_dispatcher 1.0\n" in text
+    assert '\nzcasync_jobs{database="unnamed",queue="",state="waiting"} 0.0\n' in text
+
+
+def test_without_the_library_of_prometheus_the_page_says_what_to_install(
+    running: RunningDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with health.serving(HOST, 0, health.pages(running.dispatcher)) as port:
+        status, text, _type = ask(port, "/metrics")
+    assert status == 501
+    assert "pip install 'collective.zcasync[prometheus]'" in text
 
 
 def test_what_is_not_well_is_one_word_with_the_status_that_probes_want() -> None:

@@ -68,10 +68,9 @@ def examine(source: Any, limits: Limits | None = None, group: str | None = None)
 
 def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
     active = queue.dispatchers.active()
-    alive = [da for da in active if not da.dead and da.leaving is None]
-    served = any(not is_paused(da) for da in alive)
+    served = any(map(takes_jobs, active))
     if not served:
-        yield _unserved(queue, bool(alive))
+        yield _unserved(queue, any(not da.dead and da.leaving is None for da in active))
     for da in active:
         yield from _of_dispatcher(da)
     oldest = oldest_waiting(queue)
@@ -212,6 +211,11 @@ def _of_hour(source: Any, limits: Limits) -> Iterator[Alarm]:
                 default="See on the page Jobs what they failed with; when the cause is mended, retry them there.",
             ),
         )
+
+
+def takes_jobs(da: Any) -> bool:
+    """Whether a dispatcher that is active in a queue lives, and nobody has told it to stop."""
+    return not da.dead and da.leaving is None and not is_paused(da)
 
 
 def oldest_waiting(queue: Any) -> datetime | None:

@@ -5,6 +5,7 @@ about jobs (``JobEvent``) are fired after the commit, in the process concerned, 
 """
 
 from collective.zcasync import inprocess
+from collective.zcasync.counters import counters
 from typing import Any
 from zope.interface import Attribute
 from zope.interface import implementer
@@ -137,6 +138,9 @@ class DatabaseOpened:
 class JobEvent(ObjectEvent):
     """Base of the events about jobs. ``object`` is None: the job may belong to a closed connection by then."""
 
+    #: What has happened, in a word.
+    happened = ""
+
     def __init__(self, id: str | None, task: str) -> None:
         super().__init__(None)
         self.id = id
@@ -147,20 +151,28 @@ class JobEvent(ObjectEvent):
 class JobPut(JobEvent):
     """See IJobPut."""
 
+    happened = "put"
+
 
 @implementer(IJobStarted)
 class JobStarted(JobEvent):
     """See IJobStarted."""
+
+    happened = "started"
 
 
 @implementer(IJobFinished)
 class JobFinished(JobEvent):
     """See IJobFinished."""
 
+    happened = "finished"
+
 
 @implementer(IJobFailed)
 class JobFailed(JobEvent):
     """See IJobFailed. ``error``: one line, type and message."""
+
+    happened = "failed"
 
     def __init__(self, id: str | None, task: str, error: str = "") -> None:
         super().__init__(id, task)
@@ -171,13 +183,16 @@ class JobFailed(JobEvent):
 class JobHeld(JobEvent):
     """See IJobHeld. ``reason``: one line."""
 
+    happened = "held"
+
     def __init__(self, id: str | None, task: str, reason: str = "") -> None:
         super().__init__(id, task)
         self.reason = reason
 
 
-def tell(event: Any) -> None:
-    """Notify the subscribers of a job event; what they raise is logged, never passed on."""
+def tell(event: JobEvent) -> None:
+    """Count a job event, and notify its subscribers; what they raise is logged, never passed on."""
+    counters.happened(event.happened, event.task)
     try:
         zope.event.notify(event)
     except Exception:

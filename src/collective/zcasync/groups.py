@@ -7,6 +7,7 @@ from collective.zcasync import outcomes
 from collective.zcasync import retry
 from collective.zcasync import transactions
 from collective.zcasync.attempts import Run
+from collective.zcasync.counters import counters
 from collective.zcasync.entries import Item
 from collective.zcasync.execution import close
 from collective.zcasync.execution import open_for
@@ -233,6 +234,7 @@ class Group:
 
     def _ended(self) -> Done:
         """After the commit."""
+        counters.shared(len(self.runs))
         ended, alone = [], self.alone
         for item, run in self.runs:
             events.tell(events.JobStarted(run.running.id, run.task))

@@ -1,12 +1,14 @@
 """What a dispatcher's process remembers of a job that one of its threads runs or has run: in memory, for looking in."""
 
 from collective.zcasync import clock
+from collective.zcasync.counters import counters
 from collective.zcasync.failure import Failure
 from datetime import datetime
 from typing import Any
 from typing import NamedTuple
 
 import threading
+import time
 
 #: Characters of a result, a traceback or a call; more is cut, and the cut is shown.
 TEXT_LIMIT = 10_000
@@ -63,12 +65,20 @@ class JobInfo(dict):
         self.end_of_job: End | None = None
         #: Whether no thread has to do with it any more.
         self.over = False
+        self._task = ""
+        self._began: float | None = None
 
     def begin(self, job: Any) -> None:
         """The job's thread begins."""
+        first = self["started"] is None
+        self._task = job.task
         self["call"] = bounded(job)
         self["thread"] = threading.get_ident()
         self["started"] = clock.utcnow()
+        self._began = time.perf_counter()
+        since = job.ready_since() if first else None
+        if since is not None:
+            counters.waited(self["queue"], max((self["started"] - since).total_seconds(), 0.0))
 
     def end(self, job: Any) -> None:
         """The job's thread has done with it; ``job`` is read as that thread committed it."""
@@ -84,6 +94,8 @@ class JobInfo(dict):
         """The thread turns to something else."""
         self["reassigned"] = reassigned
         self.over = True
+        if self._began is not None:
+            counters.ran(self["queue"], self._task, time.perf_counter() - self._began)
 
 
 def bounded(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Whether a dispatcher lives and is ready, and a small HTTP server that tells probes so."""
+"""Whether a dispatcher lives and is ready, and a small HTTP server that tells probes so, and Prometheus its figures."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.introspection import STARTING
 from collective.zcasync.introspection import STOPPED
 from collective.zcasync.introspection import STUCK
+from collective.zcasync.zopeapp.metrics import CONTENT_TYPE
+from collective.zcasync.zopeapp.metrics import Metrics
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -40,13 +42,26 @@ Pages = Mapping[str, Callable[[], Page]]
 
 
 def pages(dispatcher: Any) -> dict[str, Callable[[], Page]]:
-    """What the server of a worker shows. Only a word each: no data, no names."""
-    return {"/live": lambda: verdict(live(dispatcher)), "/ready": lambda: verdict(ready(dispatcher))}
+    """What the server of a worker shows: a word each to probes, and numbers to Prometheus. Nothing in it is about
+    people or content: names are those of queues, quotas, agents and tasks."""
+    metrics = Metrics(dispatcher.db)
+    return {
+        "/live": lambda: verdict(live(dispatcher)),
+        "/ready": lambda: verdict(ready(dispatcher)),
+        "/metrics": lambda: _numbers(metrics),
+    }
 
 
 def verdict(reason: str) -> Page:
     """The page for a reason: a word, empty if all is well."""
     return Page(503, f"not ok: {reason}") if reason else Page(200, "ok")
+
+
+def _numbers(metrics: Metrics) -> Page:
+    try:
+        return Page(200, metrics().decode().rstrip("\n"), CONTENT_TYPE)
+    except ConfigurationError as error:
+        return Page(501, str(error))
 
 
 def live(dispatcher: Any) -> str:
