@@ -74,6 +74,15 @@ test-engine: $(DEV_STAMP) ## Run the tests of the engine, without Zope: the quic
 model: $(DEV_STAMP) ## Drive the engine through random interleavings, in pieces that resume (ARGS="--examples 50000")
 	@$(BIN)/python scripts/model.py $(ARGS)
 
+# Its folder is no part of the distribution; it starts the servers that the tests use.
+KILLS ?= 100
+STORAGE ?= zeo
+SEED ?=
+
+.PHONY: chaos
+chaos: $(DEV_STAMP) ## Kill workers, clients and servers under load, and recount (KILLS=1000 SEED=7 STORAGE=filestorage|zeo|relstorage)
+	@PYTHONPATH=.:tests:scripts $(BIN)/python -m chaos --kills $(KILLS) --storage $(STORAGE) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 # An environment of its own, which sees the packages of the other one: only this wants mutmut.
 MUTANTS_STAMP := .venv-mutants/.installed
 
@@ -154,4 +163,4 @@ docs: $(DOCS_STAMP) ## Make HTML of the documentation, in docs/_build; a warning
 .PHONY: clean
 clean: ## Remove what was made here, but not the sites of `make start` and `make demo`
 	@rm -rf $(VENV) .venv-buildout .venv-docs .venv-mutants .installed.cfg bin develop-eggs parts build dist docs/_build htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
-	@find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests scripts benchmarks chaos -name __pycache__ -type d -prune -exec rm -rf {} +
