@@ -90,6 +90,14 @@ class ServerProcess:
                     raise AssertionError(f"{pattern!r} did not come.\n{self.output}")
                 self._news.wait(rest)
 
+    def wait_for_times(self, pattern: str, number: int) -> None:
+        """Wait until so many lines match the pattern."""
+        with self._news:
+            enough = self._news.wait_for(
+                lambda: self._ended or sum(bool(re.search(pattern, line)) for line in self.lines) >= number, PATIENCE
+            )
+        assert enough and len(re.findall(pattern, self.output)) >= number, f"{pattern!r} x {number}:\n{self.output}"
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process itself."""
         self.process.send_signal(number)

@@ -138,7 +138,8 @@ class Instance:
 
     def address(self, server: ServerProcess) -> str:
         """Where a server of this instance answers requests."""
-        return server.wait_for(r"(?:Serving on|Listening at:) (http://127\.0\.0\.1:\d+)")[1]
+        said = r"(?:Serving on http://|Listening at: http://|bound to TCP address )(127\.0\.0\.1:\d+)"
+        return f"http://{server.wait_for(said)[1]}"
 
     def put(self, server: ServerProcess, task: str, argument: str | Path) -> str:
         """Put a task through a request to a server of this instance; returns the job's id."""

@@ -104,6 +104,17 @@ def test_uwsgi_never_starts_it_by_itself(decide: Any, monkeypatch: pytest.Monkey
     assert rule.by_call(ON).start
 
 
+@pytest.mark.parametrize(("worker", "starts"), [(0, False), (2, True)])
+def test_a_filter_starts_it_in_a_process_of_uwsgi_that_is_forked_already(
+    worker: int, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uwsgi: Any = ModuleType("uwsgi")
+    uwsgi.worker_id = lambda: worker
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    assert called_from("paste.deploy.loadwsgi", lambda: rule.by_filter(ON)).start is starts
+    assert not called_from("paste.deploy.loadwsgi", lambda: rule.by_itself(ON)).start
+
+
 def test_a_filter_starts_it_without_a_pipeline_file() -> None:
     assert rule.by_filter(ON).start
 

@@ -8,6 +8,7 @@ from collective.zcasync.zopeapp.config import SECTION
 from collective.zcasync.zopeapp.config import Settings
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import os
 import sys
@@ -40,7 +41,7 @@ def by_filter(settings: Settings) -> Decision:
     """For the filter factory: whoever puts it into a pipeline says that this is a server."""
     return (
         _switched_off(settings)
-        or _forking_server()
+        or (None if _is_forked_by_uwsgi() else _forking_server())
         or Decision(True, f"the pipeline has the dispatcher's filter. {_ways_out()}")
     )
 
@@ -90,8 +91,9 @@ def _forking_server() -> Decision | None:
     if "uwsgi" in sys.modules:
         return Decision(
             False,
-            "uWSGI forks its processes. Register a function with uwsgidecorators.postfork that calls"
-            " collective.zcasync.zopeapp.start()",
+            "uWSGI forks its processes. Say lazy-apps in its configuration, and put the filter"
+            " egg:collective.zcasync#dispatcher into the pipeline; or register a function with uwsgidecorators.postfork"
+            " that calls collective.zcasync.zopeapp.start()",
         )
     # Loaded by gunicorn itself, and by runwsgi when the [server:main] section is gunicorn's.
     if "gunicorn.arbiter" in sys.modules and not on_stack("gunicorn.workers"):
@@ -101,6 +103,12 @@ def _forking_server() -> Decision | None:
             " --preload, or call collective.zcasync.zopeapp.start() in the hook post_fork of gunicorn's configuration",
         )
     return None
+
+
+def _is_forked_by_uwsgi() -> bool:
+    """Whether this is a process of uWSGI that has been forked before it loads Zope, as with lazy-apps."""
+    worker_id: Any = getattr(sys.modules.get("uwsgi"), "worker_id", None)
+    return worker_id is not None and worker_id() > 0
 
 
 def _ways_out() -> str:
