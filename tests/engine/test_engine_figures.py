@@ -60,11 +60,11 @@ def test_the_figures_of_a_queue_are_those_of_the_panels(queue: Any, connection: 
     states = {state: number for (*_where, state), number in told(found, "zcasync_jobs").items()}
     assert states == {state: count.number for state, count in joblists.counts(queue.parent).items()}
     assert sum(states.values()) == 2
-    assert told(found, "zcasync_oldest_waiting_seconds")[main, ""] == pytest.approx(600, abs=30)
-    assert told(found, "zcasync_queue_paused") == {(main, ""): 1}
-    assert told(found, "zcasync_queue_dispatchers") == {(main, ""): 1}
-    assert told(found, "zcasync_quota_size") == {(main, "", "narrow"): 2}
-    assert told(found, "zcasync_quota_running") == {(main, "", "narrow"): 0}
+    assert told(found, "zcasync_oldest_waiting_seconds")[main, "default"] == pytest.approx(600, abs=30)
+    assert told(found, "zcasync_queue_paused") == {(main, "default"): 1}
+    assert told(found, "zcasync_queue_dispatchers") == {(main, "default"): 1}
+    assert told(found, "zcasync_quota_size") == {(main, "default", "narrow"): 2}
+    assert told(found, "zcasync_quota_running") == {(main, "default", "narrow"): 0}
     assert told(found, "zcasync_dispatchers")[main, "active"] == 1
     assert told(found, "zcasync_dispatcher_threads") == {(main,): agent.size}
 
@@ -77,7 +77,11 @@ def test_jobs_that_need_a_person_are_counted_by_what_they_need_him_for(queue: An
     job.needs_attention = True
     transaction.commit()
     reasons = told(of_database(connection), "zcasync_attention_jobs")
-    assert reasons == {(main, "", "failing"): 1, (main, "", "overdue"): 0, (main, "", "quarantined"): 0}
+    assert reasons == {
+        (main, "default", "failing"): 1,
+        (main, "default", "overdue"): 0,
+        (main, "default", "quarantined"): 0,
+    }
 
 
 def test_a_dispatcher_that_seems_dead_and_a_wrong_clock_are_told(queue: Any, connection: Any, main: str) -> None:
@@ -90,7 +94,7 @@ def test_a_dispatcher_that_seems_dead_and_a_wrong_clock_are_told(queue: Any, con
     states = {state: number for (_main, state), number in told(found, "zcasync_dispatchers").items()}
     assert states == {"active": 1, "paused": 0, "leaving": 0, "silent": 1}
     assert told(found, "zcasync_clock_skew_seconds") == {(main,): 7.5}, "that of the dead one is of no interest"
-    assert told(found, "zcasync_queue_dispatchers") == {(main, ""): 1}
+    assert told(found, "zcasync_queue_dispatchers") == {(main, "default"): 1}
 
 
 def test_what_happened_in_the_last_hour_is_told(queue: Any, connection: Any, dispatch: Any, main: str) -> None:
@@ -99,10 +103,12 @@ def test_what_happened_in_the_last_hour_is_told(queue: Any, connection: Any, dis
     transaction.commit()
     for job in jobs:
         wait_for_result(job)
-    wait_until(connection, lambda: told(of_database(connection), "zcasync_last_hour_jobs")[main, "", "failed"] == 1)
+    wait_until(
+        connection, lambda: told(of_database(connection), "zcasync_last_hour_jobs")[main, "default", "failed"] == 1
+    )
     hour = told(of_database(connection), "zcasync_last_hour_jobs")
-    assert hour[main, "", "succeeded"] == 1
-    assert hour[main, "", "put"] == hour[main, "", "started"] == 2
+    assert hour[main, "default", "succeeded"] == 1
+    assert hour[main, "default", "put"] == hour[main, "default", "started"] == 2
 
 
 def test_a_database_without_queues_has_nothing_to_tell(connection: Any) -> None:
@@ -134,7 +140,7 @@ def test_a_process_counts_its_jobs_by_task_and_how_long_they_wait_and_run(
         ("failed", fail): 1,
     }
     runs = told(found, "zcasync_process_run_seconds")
-    assert {key: sum(spread.numbers) for key, spread in runs.items()} == {("", add): 1, ("", fail): 1}
+    assert {key: sum(spread.numbers) for key, spread in runs.items()} == {("default", add): 1, ("default", fail): 1}
     assert all(spread.seconds > 0 for spread in runs.values())
     [waits] = told(found, "zcasync_process_wait_seconds").values()
     assert sum(waits.numbers) == 2
@@ -166,7 +172,7 @@ def test_threads_are_told_with_those_that_are_busy(queue: Any, dispatch: Any) ->
     assert told(found, "zcasync_process_dispatcher") == {(): 1}
     assert told(found, "zcasync_process_held") == {(): 0}
     [(where, busy)] = told(found, "zcasync_process_threads_busy").items()
-    assert (where, busy) == (("", "main"), 1)
+    assert (where, busy) == (("default", "main"), 1)
     assert told(found, "zcasync_process_threads")[where] >= 1
     enginejobs.release_all()
     wait_for_result(job)
@@ -192,7 +198,7 @@ def test_a_spread_counts_each_duration_in_its_class_and_sums_them_up() -> None:
     counters = Counters()
     for seconds in (0.001, 0.005, 0.02, 5000.0):
         counters.waited("", seconds)
-    spread = counters.waits["",]
+    spread = counters.waits[""]
     assert spread.seconds == pytest.approx(5000.026)
     bounds = dict(figures.bounds_of(spread))
     assert (bounds["0.005"], bounds["0.01"], bounds["0.025"], bounds["1800.0"], bounds["+Inf"]) == (2, 2, 3, 3, 4)

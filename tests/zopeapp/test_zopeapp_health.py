@@ -83,7 +83,7 @@ def test_prometheus_is_told_numbers_without_that_a_probe_waits_for_them(
     [(status, text, content_type)] = told
     assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert "\nzcasync_process_dispatcher 1.0\n" in text
-    assert '\nzcasync_jobs{database="unnamed",queue="",state="waiting"} 0.0\n' in text
+    assert '\nzcasync_jobs{database="unnamed",queue="default",state="waiting"} 0.0\n' in text
 
 
 def test_without_the_library_of_prometheus_the_page_says_what_to_install(

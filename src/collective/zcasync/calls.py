@@ -290,7 +290,8 @@ class Call(Sparse, Base):
 
     def ready_since(self) -> datetime | None:
         """Since when the job (or the rest of its callbacks) can go on, or from when; None if nobody has put it."""
-        return max(filter(None, (self.put_at, self.not_before())), default=None)
+        put_at, later = self.put_at, self.not_before()
+        return put_at if later is None or put_at is not None and later < put_at else later
 
     @property
     def held_back(self) -> bool:

@@ -28,7 +28,7 @@ class Counters:
         self._tasks: set[str] = set()
         self._jobs: dict[tuple[str, str], int] = {}
         self._runs: dict[tuple[str, str], list[float]] = {}
-        self._waits: dict[tuple[str], list[float]] = {}
+        self._waits: dict[str, list[float]] = {}
         self._shared = 0, 0
 
     def happened(self, what: str, task: str) -> None:
@@ -45,7 +45,7 @@ class Counters:
     def waited(self, queue: str, seconds: float) -> None:
         """A thread begins with a job that could have begun so many seconds ago."""
         with self._lock:
-            _add(self._waits, (queue,), seconds)
+            _add(self._waits, queue, seconds)
 
     def shared(self, jobs: int) -> None:
         """So many jobs have shared one commit."""
@@ -73,8 +73,8 @@ class Counters:
             return {key: _spread(found) for key, found in self._runs.items()}
 
     @property
-    def waits(self) -> dict[tuple[str], Spread]:
-        """(queue,) -> how long jobs waited for a thread."""
+    def waits(self) -> dict[str, Spread]:
+        """queue -> how long jobs waited for a thread."""
         with self._lock:
             return {key: _spread(found) for key, found in self._waits.items()}
 

@@ -23,6 +23,9 @@ from typing import Any
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
+#: The queue without a name, whose label would be none.
+DEFAULT_QUEUE = "default"
+
 #: Label of the database that holds the queue, on all that is of the database.
 DATABASE = "database"
 
@@ -106,7 +109,7 @@ class _Shelf:
         self.skew.add(max((abs(row.row.skew) for row in alive if row.row.skew is not None), default=0.0), database)
 
     def _read_queue(self, database: str, queue: Any) -> None:
-        where = database, queue.name
+        where = database, _shown(queue.name)
         for state, count in joblists.counts(queue.parent, queue=queue.name).items():
             self.jobs.add(count.number, *where, state)
         oldest = alarms.oldest_waiting(queue)
@@ -154,16 +157,16 @@ def _of_counters() -> Iterator[Figure]:
         "From when a thread began with a job until it had done with it.",
         ("queue", "task"),
     )
-    for key, spread in sorted(counters.runs.items()):
-        runs.add(spread, *key)
+    for (queue, task), spread in sorted(counters.runs.items()):
+        runs.add(spread, _shown(queue), task)
     waits = Figure(
         "zcasync_process_wait_seconds",
         HISTOGRAM,
         "From when a job could begin until a thread began with it.",
         ("queue",),
     )
-    for where, spread in sorted(counters.waits.items()):
-        waits.add(spread, *where)
+    for queue, spread in sorted(counters.waits.items()):
+        waits.add(spread, _shown(queue))
     commits, jobs = counters.shares
     yield from (events, runs, waits)
     yield _one("zcasync_process_shared_commits", COUNTER, "Commits that have stored jobs that run in groups.", commits)
@@ -180,8 +183,8 @@ def _of_dispatcher(dispatcher: Any) -> Iterator[Figure]:
     busy = Figure("zcasync_process_threads_busy", GAUGE, "Job threads that run a job.", ("queue", "agent"))
     for queue, pools in sorted(dispatcher.queues.items()) if works else ():
         for agent, pool in sorted(pools.items()):
-            threads.add(pool.size, queue, agent)
-            busy.add(len(pool.active()), queue, agent)
+            threads.add(pool.size, _shown(queue), agent)
+            busy.add(len(pool.active()), _shown(queue), agent)
     yield _one("zcasync_process_dispatcher", GAUGE, "1: this process runs a dispatcher.", int(works))
     yield _one(
         "zcasync_process_held",
@@ -190,9 +193,14 @@ def _of_dispatcher(dispatcher: Any) -> Iterator[Figure]:
         int(works and bool(getattr(dispatcher, "held", False))),
     )
     yield from (threads, busy)
+    skew = Figure("zcasync_process_clock_skew_seconds", GAUGE, "How far the clock is ahead of the storage's.")
     if works and dispatcher.heartbeat.skew is not None:
-        skew = dispatcher.heartbeat.skew
-        yield _one("zcasync_process_clock_skew_seconds", GAUGE, "How far the clock is ahead of the storage's.", skew)
+        skew.add(dispatcher.heartbeat.skew)
+    yield skew
+
+
+def _shown(queue: str) -> str:
+    return queue or DEFAULT_QUEUE
 
 
 def _one(name: str, kind: str, help: str, number: float) -> Figure:

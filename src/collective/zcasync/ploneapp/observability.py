@@ -23,18 +23,9 @@ class JobMetrics:
         self.context = context
 
     def collect(self) -> Iterator[Metric]:
-        """See IMetricProvider. Histograms come as the series of which they consist."""
+        """See IMetricProvider."""
         for figure in (*figures.of_process(), *reading_of(self.context).figures()):
-            for values, number in figure.samples:
-                labels = dict(zip(figure.labels, map(_safe, values), strict=True))
-                if figure.kind != figures.HISTOGRAM:
-                    ending = "_total" if figure.kind == figures.COUNTER else ""
-                    yield _metric(figure, ending, number, labels)
-                    continue
-                for bound, at_most in figures.bounds_of(number):
-                    yield _metric(figure, "_bucket", at_most, {**labels, "le": bound})
-                yield _metric(figure, "_sum", number.seconds, labels)
-                yield _metric(figure, "_count", sum(number.numbers), labels)
+            yield from _histogram(figure) if figure.kind == figures.HISTOGRAM else _simple(figure)
 
 
 def reading_of(context: Any) -> Reading:
@@ -46,14 +37,31 @@ def reading_of(context: Any) -> Reading:
     return _reading
 
 
-def _metric(figure: figures.Figure, ending: str, number: float, labels: dict[str, str]) -> Metric:
+def _simple(figure: figures.Figure) -> Iterator[Metric]:
+    ending = "_total" if figure.kind == figures.COUNTER else ""
+    for values, number in figure.samples:
+        yield _metric(figure, ending, values, number)
+
+
+def _histogram(figure: figures.Figure) -> Iterator[Metric]:
+    """The series of which it consists, each as a whole, as Prometheus wants it."""
+    for values, spread in figure.samples:
+        for bound, at_most in figures.bounds_of(spread):
+            yield _metric(figure, "_bucket", values, at_most, le=bound)
+    for values, spread in figure.samples:
+        yield _metric(figure, "_sum", values, spread.seconds)
+    for values, spread in figure.samples:
+        yield _metric(figure, "_count", values, sum(spread.numbers))
+
+
+def _metric(figure: figures.Figure, ending: str, values: tuple[str, ...], number: float, **labels: str) -> Metric:
     return Metric(
         name=figure.name + ending,
         value=number,
         type="gauge" if figure.kind == figures.GAUGE else "counter",
         scope="global" if figure.shared else "instance",
         help=figure.help,
-        labels=labels,
+        labels={**dict(zip(figure.labels, map(_safe, values), strict=True)), **labels},
     )
 
 
