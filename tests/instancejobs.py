@@ -23,6 +23,11 @@ def greet(name: str) -> str:
     return f"hello {name}"
 
 
+def fail(name: str) -> None:
+    """A job that fails."""
+    raise LookupError(f"there is no {name}")
+
+
 def wait_for_file(path: str) -> str:
     """A job that runs until its test creates a file."""
     logger.info("waiting for %s", path)

@@ -19,6 +19,7 @@ SITE_ZCML = """\
   <include package="Zope2.App" />
   <include package="collective.zcasync.zopeapp" />
   <zcasync:task name="greet" handler="instancejobs.greet" />
+  <zcasync:task name="fail" handler="instancejobs.fail" />
   <zcasync:task name="wait_for_file" handler="instancejobs.wait_for_file" />
   <browser:page name="put" for="*" class="instancejobs.Put" permission="zope.Public" />
 </configure>

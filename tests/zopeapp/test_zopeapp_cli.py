@@ -137,6 +137,6 @@ def test_the_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_worker_takes_the_command_line_then_zope_conf_then_its_own_defaults(
     settings: Settings, threads: int | None, expected: tuple[str, int]
 ) -> None:
-    taken = worker_settings(settings, threads, None)
+    taken = worker_settings(settings, threads=threads, queues=None)
     assert (taken.role, taken.threads) == expected
     assert taken.dispatcher

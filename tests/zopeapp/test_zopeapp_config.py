@@ -34,6 +34,11 @@ GOOD = [
     ("notify", "on", True),
     ("health-port", "8099", 8099),
     ("health-host", "0.0.0.0", "0.0.0.0"),
+    ("health-file", "/run/zcasync/health", "/run/zcasync/health"),
+    ("max-jobs", "10000", 10000),
+    ("max-minutes", "0", 0),
+    ("max-megabytes", "900", 900),
+    ("log-format", "json", "json"),
 ]
 
 BAD = [
@@ -66,6 +71,11 @@ BAD = [
     ("notify", "postgresql", "on and off"),
     ("health-port", "65536", "a whole number from 0 to 65535"),
     ("health-host", "", "a name without spaces"),
+    ("health-file", "health", "an absolute path"),
+    ("max-jobs", "-1", "a whole number from 0"),
+    ("max-minutes", "1.5", "a whole number from 0"),
+    ("max-megabytes", "1 GB", "a whole number from 0"),
+    ("log-format", "xml", "text and json"),
 ]
 
 

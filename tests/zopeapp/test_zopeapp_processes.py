@@ -9,6 +9,7 @@ from typing import Any
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
 from zopeinstance import Instance
+from zopeinstance import ON
 from zopeinstance import ZEO_CLIENT
 
 import pytest
@@ -151,18 +152,18 @@ def test_a_job_that_outlasts_the_grace_goes_back_to_the_queue(instance: Instance
         assert queues[""].counts()["succeeded"] == 1
 
 
-def test_a_second_signal_does_not_interrupt_the_job(instance: Instance, tmp_path: Path) -> None:
-    server, file = instance.runwsgi(), tmp_path / "go"
-    instance.put(server, "wait_for_file", file)
+def test_a_second_signal_to_a_server_gives_the_running_job_back_at_once(instance: Instance, tmp_path: Path) -> None:
+    instance.write_zope_conf(ON[0], "  dispatcher on", "  shutdown-grace 3600", ON[-1])
+    server = instance.runwsgi()
+    instance.put(server, "wait_for_file", tmp_path / "never")
     server.wait_for("waiting for")
     server.send(signal.SIGINT)
     server.wait_for("Got SIGINT")
-    server.send(signal.SIGINT)
-    file.touch()
-    assert server.wait() == 0
+    assert server.stop(signal.SIGINT) == 0
     assert not instance.pid_file.exists()
     with queues_of(instance.folder) as queues:
-        assert queues[""].counts()["succeeded"] == 1
+        (job,) = queues[""]
+        assert job.attempts == 0
 
 
 def test_gunicorn_waits_for_the_job_of_its_worker(instance: Instance, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def signals(recorder: Recorder) -> Iterator[StopSignals]:
-    made = StopSignals(recorder.drain)
+    made = StopSignals(recorder.drain, hurry=lambda: recorder.calls.append("hurry"))
     assert made.install()
     yield made
     recorder.may_end.set()
@@ -84,7 +84,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(signals: StopSignals, recor
     with pytest.raises(SystemExit) as stopped:
         signal.raise_signal(signal.SIGTERM)
     assert stopped.value.code == 0
-    assert recorder.calls == [None]
+    assert recorder.calls == [None, "hurry"]
 
 
 def test_a_third_signal_does_not_disturb_the_end(signals: StopSignals, recorder: Recorder) -> None:

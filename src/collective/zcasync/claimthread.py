@@ -26,10 +26,14 @@ SECOND_LOOK, LAST_LOOK, LOOK_CLAIMS = 0.02, 0.1, 3
 #: Seconds between two questions at most whether the database is back.
 AWAY = 5.0
 
+#: Seconds that anything may take at the end of a dispatcher that was told to hurry.
+HURRY = 2.0
+
 
 class ClaimThread(Introspection):
     """The base of Dispatcher that has its claim thread. All that touches the database runs there."""
 
+    _hurried: bool
     around: Any
     claimer: Any
     membership: Any
@@ -71,8 +75,12 @@ class ClaimThread(Introspection):
         done = threading.Event()
         self._orders.append((what, done))
         self._wake.set()
-        if not done.wait(seconds):
-            logger.critical("dispatcher %s: %s took longer than %s s", self.UUID, what.__name__, seconds)
+        began = time.monotonic()
+        while not done.wait(0.1):
+            took = time.monotonic() - began
+            if took > (HURRY if self._hurried else seconds):
+                logger.critical("dispatcher %s: %s takes longer than %.0f s", self.UUID, what.__name__, took)
+                return
 
     def look_soon(self) -> None:
         """Look at all queues at once, without the rest of a poll."""

@@ -57,6 +57,10 @@ class RunningDispatcher:
         self._stop_reactor()
         pop(self.dispatcher.UUID)
 
+    def hurry(self) -> None:
+        """See Dispatcher.hurry."""
+        self.dispatcher.hurry()
+
     def crash(self) -> None:
         """For tests: stop without a word to the database, as a killed process does."""
         self.dispatcher.crash()

@@ -71,6 +71,8 @@ class RunningJob:
         self.token: str | None = None
         self.id: str | None = None
         self.who = ""
+        #: What log records tell of it: its task, the path of its site, and the number of its attempt.
+        self.task, self.site, self.attempt = "", "", 0
         #: Seconds that an attempt may take, or None.
         self.timeout: float | None = None
         #: When the attempt began, by the monotonic clock.
@@ -99,11 +101,13 @@ class RunningJob:
         self.oid, self.main_oid, self.token = job._p_oid, main._p_oid, main.token
         self.id, self.timeout = job.id, job.timeout
         self.who = f"{self.id} ({job.task})"
+        self.task, self.site, self.attempt = job.task, job.group, job.attempts
         self._number = 0 if job._progress is None else job._progress[0]
 
     def begin(self) -> None:
         """Another attempt begins: what the last one was told about its time is over."""
         self.began, self.moved = time.monotonic(), False
+        self.attempt += 1
         if self.lines is not None:
             self.earlier, self.lines = [*self.earlier, self.lines], None
         if self.asked == TIMEOUT:

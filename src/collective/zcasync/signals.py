@@ -35,18 +35,22 @@ class StopSignals:
     """Handlers for SIGTERM and SIGINT that call ``drain`` once, in a thread, before the main thread is interrupted.
 
     SIGTERM's default kills at once: no database is closed, and the pid file stays. Here the main thread gets
-    SystemExit, which every Python server takes as it takes Ctrl-C. A second signal does not wait for the drain's end.
+    SystemExit, which every Python server takes as it takes Ctrl-C. A second signal calls ``hurry`` first, in the
+    handler, and interrupts the main thread without waiting for the drain's end.
     ``chain``: take over the handlers of others too; that of SIGINT is called in place of the KeyboardInterrupt.
     """
 
-    def __init__(self, drain: Callable[[], None], chain: bool = False) -> None:
+    def __init__(
+        self, drain: Callable[[], None], chain: bool = False, hurry: Callable[[], None] = lambda: None
+    ) -> None:
         self._drain = drain
+        self._hurry = hurry
         self._chain = chain
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
         #: Whether a signal has come.
         self.asked = False
-        self._leaving = False
+        self._drained = self._leaving = False
         # put() of a SimpleQueue is safe in a signal handler; locks, events and new threads are not.
         self._signals: SimpleQueue[int | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._watch, name="zcasync-signals", daemon=True)
@@ -95,6 +99,8 @@ class StopSignals:
             signal.signal(number, self._previous[number])
             os.kill(os.getpid(), number)
         elif self.asked:
+            if not self._drained:
+                self._hurry()
             self._leave(number, frame)
         else:
             self.asked = True
@@ -109,6 +115,7 @@ class StopSignals:
             self._drain()
         except Exception:
             logger.exception("The dispatcher did not stop cleanly; this process ends nevertheless")
+        self._drained = True
         self._interrupt(number)
 
     def _interrupt(self, number: int) -> None:

@@ -111,7 +111,7 @@ class ThreadedDispatcherInstaller(_DispatcherInstaller):
             uuid=_uuid(self.uuid),
             **self.options,
         )
-        stops = StopSignals(running.stop, chain=True)
+        stops = StopSignals(running.stop, chain=True, hurry=running.hurry)
         if stops.install():
             signal_handlers[id(running.dispatcher)] = stops.handlers
             _stops[id(running.dispatcher)] = stops

@@ -384,6 +384,7 @@ class AgentThreadPool:
 
     def _report(self, item: Item, report: str) -> None:
         item.info.leave(report == execution.REASSIGNED)
+        self.dispatcher.count(item.info["failed"])
         frees, end = bool(item.info["quota names"]), item.info.end_of_job
         self.dispatcher.report(self.queue_name, item.oid, report, frees, end)
 

@@ -1,6 +1,7 @@
 """The console script ``zcasync``: a thin shell over functions.
 
-Exit codes: 0 (well), 1 (something needs attention, or a worker failed), 2 (wrong use, or not possible here).
+Exit codes: 0 (well), 1 (something needs attention, or a worker failed), 2 (wrong use, or not possible here); a worker
+has more of them.
 """
 
 from argparse import ArgumentParser
@@ -17,8 +18,7 @@ from collective.zcasync.plaindata import dumps
 from collective.zcasync.zopeapp import changing
 from collective.zcasync.zopeapp import looking
 from collective.zcasync.zopeapp.answers import Answer
-from collective.zcasync.zopeapp.config import queue_names
-from collective.zcasync.zopeapp.config import thread_count
+from collective.zcasync.zopeapp.config import parser_of
 from collective.zcasync.zopeapp.opening import opened
 from collective.zcasync.zopeapp.worker import run_worker
 from typing import Any
@@ -76,6 +76,29 @@ SEARCHED = {
 }
 
 
+#: Options of ``zcasync worker``, each before a key of zope.conf: the name of its value, the key, and what it says.
+WORKER = {
+    "threads": ("N", "threads", "job threads of a process, 1 to 64; 3 unless zope.conf says otherwise"),
+    "queues": (
+        "NAMES",
+        "queues",
+        "queues to serve, separated by commas; 'default' is the one without a name; else all",
+    ),
+    "drain-timeout": (
+        "SECONDS",
+        "shutdown-grace",
+        "what running jobs get at a clean stop, 8 unless zope.conf says otherwise",
+    ),
+    "max-jobs": ("N", "max-jobs", "end with code 4 after so many jobs, to be replaced by a fresh process; 0: never"),
+    "max-minutes": ("N", "max-minutes", "the same after so many minutes"),
+    "max-megabytes": ("N", "max-megabytes", "the same when the process uses so much memory"),
+    "health-port": ("PORT", "health-port", "port for probes: /live and /ready; 0: none"),
+    "health-host": ("HOST", "health-host", "where it listens; 127.0.0.1 unless zope.conf says otherwise"),
+    "health-file": ("PATH", "health-file", "file that is touched every 5 s while the process lives"),
+    "log-format": ("FORMAT", "log-format", "text, or json: one object a line, with job, task, site and attempt"),
+}
+
+
 def get_parser() -> ArgumentParser:
     """The parser of all commands."""
     parser = ArgumentParser(prog="zcasync", description="Background jobs of Zope and Plone.")
@@ -93,12 +116,16 @@ def get_parser() -> ArgumentParser:
     _add_changing(add)
     starts_zope = {"log_level": logging.INFO, "code_in_use": 1}
     worker = add("worker", "run jobs in this process, without HTTP, until SIGTERM or Ctrl-C", _worker, **starts_zope)
-    worker.add_argument("--threads", type=_threads, metavar="N", help="job threads, 1 to 64 (as in zope.conf, else 3)")
+    for option, (metavar, key, help) in WORKER.items():
+        worker.add_argument(
+            f"--{option}",
+            dest=key.replace("-", "_"),
+            type=_setting(key),
+            metavar=metavar,
+            help=f"{help} (zope.conf: {key})",
+        )
     worker.add_argument(
-        "--queues",
-        type=_queues,
-        metavar="NAMES",
-        help="queues to serve, separated by commas; 'default' is the one without a name (as in zope.conf, else all)",
+        "--once", action="store_true", help="run what is due, then end: with 0, or with 1 if a job has failed"
     )
     purge = add("purge", "delete all jobs of one site, and all that it owns in the queues", _purge, **starts_zope)
     purge.add_argument("--site", required=True, metavar="PATH", help="path of the site, for example /Plone")
@@ -199,7 +226,8 @@ def _with_json(parser: ArgumentParser) -> ArgumentParser:
 
 
 def _worker(options: Namespace) -> int:
-    return run_worker(options.configuration, threads=options.threads, queues=options.queues)
+    given = {name: getattr(options, name) for name in (key.replace("-", "_") for _, key, _ in WORKER.values())}
+    return run_worker(options.configuration, once=options.once, **given)
 
 
 def _purge(options: Namespace) -> int:
@@ -213,18 +241,17 @@ def _run(options: Namespace) -> Answer:
     return changing.run(options.configuration, options.id, use_pdb=options.pdb)
 
 
-def _threads(text: str) -> int:
-    try:
-        return thread_count(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r}: {error}") from error
+def _setting(key: str) -> Callable[[str], Any]:
+    """What reads an option as zope.conf's key is read."""
+    parse = parser_of(key)
 
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ArgumentTypeError(f"{text!r}: {error}") from error
 
-def _queues(text: str) -> tuple[str, ...]:
-    try:
-        return queue_names(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r}: {error}") from error
+    return read
 
 
 def _state(text: str) -> str:

@@ -55,6 +55,14 @@ class Settings:
     health_port: int = 0
     #: The address of this machine that the port belongs to.
     health_host: str = "127.0.0.1"
+    #: File that a worker touches every few seconds while it lives; "": none.
+    health_file: str = ""
+    #: After how many jobs, minutes and megabytes of memory a worker ends, to be replaced by a fresh one; 0: never.
+    max_jobs: int = 0
+    max_minutes: int = 0
+    max_megabytes: int = 0
+    #: How a worker logs: "text" or "json".
+    log_format: str = "text"
     #: The keys that zope.conf gives; all others have their defaults.
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
@@ -84,6 +92,11 @@ def read_settings(section: Any) -> Settings:
 def get_settings() -> Settings:
     """The settings of this process; the defaults where there is no zope.conf, as in tests."""
     return read_settings(_sections().get(SECTION) or {})
+
+
+def parser_of(key: str) -> Callable[[str], Any]:
+    """What reads the text of one key; it raises a ValueError that says what is allowed."""
+    return _PARSERS[key]
 
 
 def missing_section_hint() -> str:
@@ -163,6 +176,12 @@ def _role(text: str) -> str:
     return text
 
 
+def _format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError("allowed are text and json")
+    return text
+
+
 def _path(text: str) -> str:
     if not os.path.isabs(text):
         raise ValueError("allowed is an absolute path, for example $INSTANCE/var/zcasync-uuid.txt")
@@ -177,16 +196,13 @@ def queue_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys("" if name == DEFAULT_QUEUE else name for name in names))
 
 
-#: How many job threads a process may have, from a text.
-thread_count = _integer(1, 64)
-
-#: A port, from a text; 0: none.
-port_number = _integer(0, 65535)
+_count = _integer(1, 64)
+_limit = _integer(0, 1_000_000_000)
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "dispatcher": _switch,
     "role": _role,
-    "threads": thread_count,
+    "threads": _count,
     "polite": _switch,
     "queues": queue_names,
     "poll-interval": _seconds(0.1, 60),
@@ -196,6 +212,11 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "db-name": _name,
     "stale-after": _seconds(60, YEAR),
     "notify": _switch,
-    "health-port": port_number,
+    "health-port": _integer(0, 65535),
     "health-host": _name,
+    "health-file": _path,
+    "max-jobs": _limit,
+    "max-minutes": _limit,
+    "max-megabytes": _limit,
+    "log-format": _format,
 }

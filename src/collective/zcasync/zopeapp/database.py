@@ -33,7 +33,15 @@ def get_database(settings: Settings) -> Any:
 
 
 def prepare(database: Any, settings: Settings) -> None:
-    """Create the queues where they are missing, and say which of the wanted ones do not exist."""
+    """Create the queues where they are missing, and say which of the wanted ones do not exist.
+
+    ConfigurationError if the database is read-only.
+    """
+    if database.storage.isReadOnly():
+        raise ConfigurationError(
+            f"the database {database.database_name!r} is read-only, and running jobs write to it: take read-only out of"
+            " its storage in zope.conf, or say dispatcher off"
+        )
     for attempt in range(1, ATTEMPTS + 1):
         # A manager of its own: the caller's transaction is none of our business.
         manager = transaction.TransactionManager()

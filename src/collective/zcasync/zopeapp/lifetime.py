@@ -1,5 +1,6 @@
 """One running dispatcher of this process, and everything that ends it in time."""
 
+from collections.abc import Callable
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.signals import StopSignals
 from collective.zcasync.zopeapp.watching import Watching
@@ -30,7 +31,7 @@ class Lifetime:
         self._grace = grace
         self._lock = threading.Lock()
         self._look = threading.Event()
-        self._signals = StopSignals(self.close)
+        self._signals = StopSignals(self.close, hurry=self._hurry)
 
     @property
     def alive(self) -> bool:
@@ -64,9 +65,15 @@ class Lifetime:
                 self.done = True
                 self._look.set()
 
-    def wait_for_end(self) -> None:
-        """Return when the dispatcher has died by itself, was stopped by a call, or wants to be replaced."""
+    def _hurry(self) -> None:
+        self.running.hurry()
+
+    def wait_for_end(self, enough: Callable[[], bool] = lambda: False) -> None:
+        """Return when the dispatcher has died by itself, was stopped by a call, or wants to be replaced, or when
+        ``enough``, which is asked each second, says so."""
         while self._signals.asked or (self.alive and self.running.thread.is_alive() and not self._hangs):
+            if not self._signals.asked and enough():
+                return
             self._look.wait(LOOK)
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collective.zcasync import notify
 from collective.zcasync import schema
+from collective.zcasync import transactions
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.zopeapp.config import did_you_mean
@@ -18,12 +19,18 @@ from ZODB.config import FileStorage
 from ZODB.config import ZODBDatabase
 from ZODB.POSException import ReadOnlyError
 
+import logging
 import transaction
 import ZConfig
 import ZODB.broken
 
+logger = logging.getLogger("collective.zcasync.zopeapp")
+
 #: Seconds that a ZEO server gets to answer.
 PATIENCE = 10
+
+#: The same for one that waits for the server, and seconds until it asks again.
+GLANCE = 2
 
 
 class DatabaseInUse(ZCAsyncError):
@@ -90,6 +97,32 @@ def read_zope_conf(zope_conf: str) -> Any:
         raise ConfigurationError(f"{path} cannot be used: {error}") from error
 
 
+def wait_for_storage(root: Any) -> None:
+    """Return once the storage of the main database answers: one line in the log tells that it is waited for, another
+    one that it is there. A file is not looked at. ``root``: what ``read_zope_conf`` returns; it is of no use then."""
+    section = _section(root, Settings())
+    if any(isinstance(opener, FileStorage) for opener in _openers(section.config.storage)):
+        return
+    _prepare(section, [], writes=True, patience=GLANCE)
+    failed = 0
+    while True:
+        try:
+            section.config.storage.open().close()
+        except Exception as error:
+            if not transactions.is_disconnect(error):
+                raise
+            failed += 1
+            if failed == 1:
+                logger.warning(
+                    "The storage does not answer (%s: %s); waiting until it does", type(error).__name__, error
+                )
+            transactions.pause(GLANCE)
+        else:
+            if failed:
+                logger.info("The storage answers")
+            return
+
+
 def _section(root: Any, settings: Settings) -> Any:
     """The <zodb_db> that holds the queues: the one that db-name says, else that of the root."""
     factories = root.dbtab.db_factories
@@ -110,14 +143,14 @@ def _openers(storage: Any) -> Iterator[Any]:
         yield from _openers(section)
 
 
-def _prepare(section: Any, files: list[Any], writes: bool) -> None:
+def _prepare(section: Any, files: list[Any], writes: bool, patience: int = PATIENCE) -> None:
     """Open what is there, create nothing, take no cache file that a server holds, and load no class of Zope's."""
     section.config.class_factory = _find_class
     for opener in _openers(section.config.storage):
         if getattr(opener.config, "client", None):
             opener.config.client = None  # a cache file that stays: the server has locked it
         if getattr(opener.config, "wait_timeout", None):
-            opener.config.wait_timeout = PATIENCE
+            opener.config.wait_timeout = patience
     for file in files:
         if not Path(file.config.path).is_file():
             raise ConfigurationError(f"there is no database at {file.config.path} yet: start the server once")

@@ -1,5 +1,6 @@
 """Start and stop of the dispatcher inside a Zope process."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import dispatcher as dispatchers
 from collective.zcasync import notify
@@ -87,11 +88,11 @@ def running() -> RunningDispatcher | None:
     return lifetime.running if lifetime is not None and lifetime.alive else None
 
 
-def wait_for_end() -> None:
-    """Return when the dispatcher of this process has died, or wants to be replaced. At a clean stop, the
-    signal's exception ends the wait."""
+def wait_for_end(enough: Callable[[], bool] = lambda: False) -> None:
+    """Return when the dispatcher of this process has died, or wants to be replaced, or when ``enough`` says so. At a
+    clean stop, the signal's exception ends the wait."""
     if _lifetime is not None:
-        _lifetime.wait_for_end()
+        _lifetime.wait_for_end(enough)
 
 
 def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:

@@ -1,16 +1,26 @@
 """A worker: Zope without HTTP, with a dispatcher in the foreground until a signal comes."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import schema
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.signals import leave_at_once
 from collective.zcasync.zopeapp import health
+from collective.zcasync.zopeapp import jsonlog
 from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import describe_queues
-from collective.zcasync.zopeapp.config import get_settings
+from collective.zcasync.zopeapp.config import missing_section_hint
+from collective.zcasync.zopeapp.config import read_settings
+from collective.zcasync.zopeapp.config import SECTION
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
+from collective.zcasync.zopeapp.limits import Drained
+from collective.zcasync.zopeapp.limits import Limits
+from collective.zcasync.zopeapp.opening import read_zope_conf
+from collective.zcasync.zopeapp.opening import wait_for_storage
+from collective.zcasync.zopeapp.signs import Signs
 from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,61 +34,92 @@ logger = logging.getLogger("collective.zcasync.zopeapp.worker")
 #: Job threads of a worker, unless the command line or zope.conf says otherwise.
 THREADS = 3
 
-#: Exit code of a worker that leaves because a job hangs in it: a new process is wanted, and the log says which job.
-HUNG = 3
+#: Exit codes beside 0. HUNG: a job hangs, so that its thread is lost. RECYCLED: it has done its share (see Limits).
+#: After all but WRONG_USE a new process is wanted.
+FAILED, WRONG_USE, HUNG, RECYCLED = 1, 2, 3, 4
 
 
-def run_worker(zope_conf: str, threads: int | None = None, queues: tuple[str, ...] | None = None) -> int:
-    """Run jobs until SIGTERM or SIGINT; the exit code: 0 after a signal, 1 if the dispatcher ended by itself, 3 (HUNG)
-    if a job hangs, so that its thread is lost and a supervisor should start a new worker."""
+def run_worker(zope_conf: str, once: bool = False, **given: Any) -> int:
+    """Run jobs until SIGTERM or SIGINT; returns the exit code, see docs/reference/cli.md.
+
+    ``once``: only until nothing is due. ``given``: fields of Settings that go before zope.conf, unless they are None.
+    """
     # SIGTERM's default leaves the databases as they are; once the dispatcher runs, its own handler takes over.
     signal.signal(signal.SIGTERM, leave_at_once)
     try:
-        with zope_started(zope_conf):
-            settings = worker_settings(get_settings(), threads, queues)
+        root = read_zope_conf(zope_conf)
+        settings = worker_settings(read_settings(root.product_config.get(SECTION) or {}), **given)
+        if settings.log_format == "json":
+            jsonlog.install()
+        shown: dict[str, Callable[[], health.Page]] = {
+            "/live": lambda: health.verdict(""),
+            "/ready": lambda: health.verdict("starting"),
+        }
+        state = State()
+        with ExitStack() as stack:
+            if settings.health_port:
+                stack.enter_context(health.serving(settings.health_host, settings.health_port, shown))
+            signs = Signs(settings.health_file, state)
+            stack.callback(signs.stop)
+            wait_for_storage(root)
+            stack.enter_context(zope_started(zope_conf))
             with get_database(settings).transaction() as connection:
                 schema.check_database(connection)
             running = starting.run(settings, replaceable=True)
+            state.dispatcher = running.dispatcher
+            shown.update(health.pages(running.dispatcher))
+            signs.soon()
             logger.info(
-                "Worker %s runs jobs (role %s, job threads: %s, queues: %s)",
+                "Worker %s runs jobs (role %s, job threads: %s, queues: %s)%s",
                 running.dispatcher.UUID,
                 settings.role,
                 settings.threads,
                 describe_queues(settings),
+                f"; {hint}: all settings have their defaults" if (hint := missing_section_hint()) else "",
             )
-            with _health(settings, running.dispatcher):
-                starting.wait_for_end()
-            if running.dispatcher.hung is not None:
-                logger.error("This worker ends because job %s hangs; start a new one", running.dispatcher.hung)
-                return HUNG
-            logger.error("The dispatcher ended without having been asked to; its last log lines say why")
-            return 1
+            return _until_the_end(running.dispatcher, settings, once)
     except KeyboardInterrupt:
         return 0
 
 
-@contextmanager
-def _health(settings: Settings, dispatcher: Any) -> Iterator[None]:
-    """Tell probes how the worker is, if zope.conf wants that."""
-    if not settings.health_port:
-        yield
-        return
-    with health.serving(settings.health_host, settings.health_port, health.pages(dispatcher)):
-        yield
+class State:
+    """What a worker says of itself to those who want signs of life: as ``health`` does, once there is a dispatcher."""
+
+    dispatcher: Any = None
+
+    def __call__(self) -> tuple[str, str]:
+        """Two words, empty where all is well."""
+        if self.dispatcher is None:
+            return "", "starting"
+        return health.live(self.dispatcher), health.ready(self.dispatcher)
 
 
-def worker_settings(settings: Settings, threads: int | None, queues: tuple[str, ...] | None) -> Settings:
+def _until_the_end(dispatcher: Any, settings: Settings, once: bool) -> int:
+    """Wait for whatever ends the worker but a signal; the exit code."""
+    limits, drained = Limits(settings, dispatcher), Drained(dispatcher)
+    starting.wait_for_end(lambda: limits() or once and drained())
+    if dispatcher.hung is not None:
+        logger.error("This worker ends because job %s hangs; start a new one", dispatcher.hung)
+        return HUNG
+    if limits.reached:
+        logger.info("This worker ends because %s; start a new one", limits.reached)
+        return RECYCLED
+    if once and dispatcher.activated:
+        logger.info("Nothing more is due: %s runs, %s jobs failed", dispatcher.ran, dispatcher.failed)
+        return FAILED if dispatcher.failed else 0
+    logger.error("The dispatcher ended without having been asked to; its last log lines say why")
+    return FAILED
+
+
+def worker_settings(settings: Settings, **given: Any) -> Settings:
     """zope.conf's settings as a worker takes them: the command line first, then zope.conf, then a worker's defaults."""
-    if threads is None:
-        threads = settings.threads if "threads" in settings.given else THREADS
-    return replace(
-        settings,
-        dispatcher=True,
+    own = {
+        "dispatcher": True,
         # A server's zope.conf serves its workers too.
-        role="worker" if settings.role == "embedded" else settings.role,
-        threads=threads,
-        queues=settings.queues if queues is None else queues,
-    )
+        "role": "worker" if settings.role == "embedded" else settings.role,
+        "threads": settings.threads if "threads" in settings.given else THREADS,
+    }
+    return replace(settings, **{**own, **{name: value for name, value in given.items() if value is not None}})
 
 
 @contextmanager

@@ -1,0 +1,125 @@
+"""zopeapp.worker: how real workers begin and end, and what they say meanwhile."""
+
+from pathlib import Path
+from serverprocess import PATIENCE
+from serverprocess import server_port
+from serverprocess import ServerProcess
+from urllib.error import HTTPError
+from urllib.request import urlopen
+from ZODB.DB import DB
+from ZODB.FileStorage import FileStorage
+from zopeinstance import Instance
+from zopeinstance import ZEO_CLIENT
+
+import json
+import pytest
+import signal
+import sys
+
+PUT = """\
+import transaction
+from collective.zcasync import api
+for task, argument in {jobs!r}:
+    api.put(task, argument)
+transaction.commit()
+"""
+
+
+def put(instance: Instance, *jobs: tuple[str, str]) -> None:
+    """Put these tasks, in a process that ends."""
+    assert instance.start("zconsole", "run", instance.zope_conf, instance.script(PUT.format(jobs=jobs))).wait() == 0
+
+
+def worker(instance: Instance, *options: str | Path) -> ServerProcess:
+    return instance.start("zcasync", "worker", "-C", instance.zope_conf, *options)
+
+
+def ask(port: int, path: str) -> tuple[int, str]:
+    """Status and text of a page of the health port."""
+    try:
+        answer = urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE)
+    except HTTPError as error:
+        answer = error
+    with answer:
+        return answer.status, answer.read().decode().strip()
+
+
+@pytest.fixture
+def ready(instance: Instance) -> Instance:
+    """An instance whose database holds queues."""
+    assert worker(instance, "--once").wait() == 0
+    return instance
+
+
+def test_once_runs_what_is_due_and_tells_by_its_exit_code_whether_all_went_well(ready: Instance) -> None:
+    put(ready, ("greet", "one"), ("greet", "two"), ("fail", "three"))
+    once = worker(ready, "--once", "--log-format", "json")
+    assert once.wait() == 1
+    records = [json.loads(line) for line in once.lines if line.startswith("{")]
+    assert records[-1]["message"] == "Dispatcher stopped"
+    (hello,) = [record for record in records if record["message"].startswith("hello two")]
+    assert (hello["task"], hello["attempt"], hello["site"]) == ("greet", 1, "")
+    assert hello["job"]
+    assert any(record["message"] == "Nothing more is due: 3 runs, 1 jobs failed" for record in records)
+
+
+def test_a_worker_that_has_run_its_share_ends_and_asks_for_a_new_one(ready: Instance) -> None:
+    put(ready, ("greet", "one"))
+    ended = worker(ready, "--max-jobs", "1")
+    assert ended.wait() == 4
+    ended.wait_for("This worker ends because it has run 1 jobs; start a new one")
+    assert "Dispatcher stopped" in ended.output
+
+
+def test_a_second_signal_gives_the_running_job_back_at_once(ready: Instance, tmp_path: Path) -> None:
+    put(ready, ("wait_for_file", str(tmp_path / "never")))
+    stopped = worker(ready, "--drain-timeout", "3600")
+    stopped.wait_for("waiting for")
+    stopped.send(signal.SIGTERM)
+    stopped.wait_for("Got SIGTERM")
+    assert stopped.stop() == 0
+    db = DB(FileStorage(str(ready.folder / "var" / "Data.fs"), read_only=True))
+    with db.transaction() as connection:
+        (job,) = connection.root()["collective.zcasync"][""]
+        assert (job.attempts, job.status) == (0, "pending-status")
+    db.close()
+
+
+def test_a_worker_waits_for_its_storage_and_lives_meanwhile(tmp_path: Path) -> None:
+    storage, health = server_port(), server_port() + 1
+    instance = Instance(tmp_path / "instance", storage=ZEO_CLIENT.format(host="127.0.0.1", port=storage))
+    instance.write_zope_conf()
+    file = tmp_path / "health"
+    waiting = worker(instance, "--health-port", str(health), "--health-file", file)
+    try:
+        waiting.wait_for("The storage does not answer .*; waiting until it does")
+        assert ask(health, "/live") == (200, "ok")
+        assert ask(health, "/ready") == (503, "not ok: starting")
+        assert file.read_text() == "starting\n"
+        server = [sys.executable, "-m", "ZEO.runzeo", "-a", f"127.0.0.1:{storage}", "-f", str(tmp_path / "zeo.fs")]
+        with ServerProcess(server, tmp_path):
+            waiting.wait_for("The storage answers")
+            line = waiting.wait_for("runs jobs .*").string
+            assert "zope.conf has no <product-config collective.zcasync>: all settings have their defaults" in line
+            assert waiting.output.count("does not answer") == 1
+            assert waiting.stop() == 0
+        assert not file.exists()
+    finally:
+        instance.close()
+
+
+def test_a_storage_that_cannot_be_written_is_told_with_the_way_out(ready: Instance) -> None:
+    text = ready.zope_conf.read_text()
+    ready.zope_conf.write_text(text.replace("<filestorage>", "<filestorage>\n    read-only on"))
+    refused = worker(ready)
+    assert refused.wait() == 2
+    assert refused.lines[-1].startswith("zcasync: the database 'main' is read-only")
+    assert "Traceback" not in refused.output
+
+
+def test_a_signal_while_it_waits_for_its_storage_ends_a_worker_well(tmp_path: Path) -> None:
+    instance = Instance(tmp_path / "instance", storage=ZEO_CLIENT.format(host="127.0.0.1", port=server_port()))
+    try:
+        assert worker(instance).wait_for_and_stop("does not answer") == 0
+    finally:
+        instance.close()
