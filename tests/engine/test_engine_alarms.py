@@ -2,6 +2,7 @@
 
 from collective.zcasync import alarms
 from collective.zcasync import clock
+from collective.zcasync import queueactions
 from collective.zcasync import series
 from collective.zcasync.agent import Agent
 from collective.zcasync.job import Job
@@ -64,6 +65,26 @@ def test_a_job_of_a_held_site_does_not_count_as_waiting(queue: Any) -> None:
     job = put(queue, 60 * MINUTE)
     assert kinds(queue) == ["waiting"]
     queue.hold_group(job.group)
+    assert kinds(queue) == []
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_paused_queue_is_told_from_the_beginning_and_urgent_only_when_jobs_wait_too_long(queue: Any) -> None:
+    queue.paused = True
+    put(queue)
+    assert [(alarm.kind, alarm.urgent) for alarm in alarms.examine(queue.parent)] == [("paused", False)]
+    assert text(queue, "paused").endswith("Jobs in it: 1.")
+    put(queue, 16 * MINUTE)
+    assert kinds(queue) == ["waiting"]
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_paused_site_is_told_to_itself_and_to_those_who_look_at_all(queue: Any) -> None:
+    queueactions.pause_site(queue.parent, "01", "/site")
+    assert kinds(queue) == kinds(queue, group="01") == ["paused site"]
+    assert text(queue, "paused site") == "All jobs of the site /site are paused: none begins."
+    assert kinds(queue, group="02") == []
+    queueactions.resume_site(queue.parent, "01")
     assert kinds(queue) == []
 
 

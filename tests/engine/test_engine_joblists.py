@@ -245,6 +245,20 @@ class TestSites:
         monkeypatch.setattr(jobentries, "_counted", lambda *args: pytest.fail("jobs were counted one by one"))
         assert numbers(joblists.counts(place.look(), group="01")) == {"waiting": 1}
 
+    def test_a_job_alone_tells_what_keeps_it_from_beginning_as_its_list_does(self, place: Place) -> None:
+        place.queue.quotas.create("io", 1)
+        place.put(send_letter, "1@b.c", quota_names=("io",))
+        parked = place.put(send_letter, "2@b.c", quota_names=("io",))
+        place.claim()
+        assert place.claim() is None
+        assert joblists.row(parked).detail == "quota:io"
+        waits = place.put(send_letter, "c", group="01")
+        assert joblists.row(waits).detail == ""
+        place.queue.paused = True
+        assert joblists.row(waits).detail == "queue:"
+        place.queue.hold_group("01")
+        assert joblists.row(waits).detail == "group:01"
+
     def test_counts_of_one_site_among_others_stop_at_a_limit_and_say_so(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:

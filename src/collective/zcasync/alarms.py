@@ -14,6 +14,8 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import group_of
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.processes import is_paused
+from collective.zcasync.queue import get_queues
+from collective.zcasync.queue import Queues
 from collective.zcasync.readable import span_text
 from collective.zcasync.utils import takecount
 from dataclasses import dataclass
@@ -63,6 +65,8 @@ def examine(source: Any, limits: Limits | None = None, group: str | None = None)
     for queue in joblists.all_queues(source):
         for alarm in _of_queue(queue, limits, group):
             found.setdefault(alarm.key, alarm)
+    for alarm in _of_sites(source, group):
+        found[alarm.key] = alarm
     return sorted((*found.values(), *_of_hour(source, limits)), key=lambda alarm: not alarm.urgent)
 
 
@@ -92,7 +96,37 @@ def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
             ),
             queue.name,
         )
+    elif queue.paused:
+        yield Alarm(
+            "paused",
+            _(
+                "alarm_paused",
+                default="The queue is paused: none of its jobs begins. Jobs in it: ${number}.",
+                mapping={"number": len(queue)},
+            ),
+            _("alarm_paused_advice", default="Resume it on the page Queues when its jobs may run again."),
+            queue.name,
+            urgent=False,
+        )
     yield from _of_jobs(queue, group)
+
+
+def _of_sites(source: Any, group: str | None) -> Iterator[Alarm]:
+    """Sites all of whose jobs a person has paused: only this one, if ``group`` is given."""
+    queues = source if isinstance(source, Queues) else get_queues(source)
+    for key, site in queues.sites.items() if queues is not None else ():
+        if site.paused and group in (None, key):
+            yield Alarm(
+                "paused site",
+                _(
+                    "alarm_paused_site",
+                    default="All jobs of the site ${path} are paused: none begins.",
+                    mapping={"path": site.path},
+                ),
+                _("alarm_paused_site_advice", default="Resume them on the page Queues when they may run again."),
+                subject=key,
+                urgent=False,
+            )
 
 
 def _unserved(queue: Any, stopped: bool) -> Alarm:

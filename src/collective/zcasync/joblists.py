@@ -211,9 +211,12 @@ def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None
             broken=True,
         )
     queue = job.queue
+    state = state or state_of(job)
+    if queue is not None and state in (WAITING, SCHEDULED):
+        detail = detail or _what_holds(queue, job)
     return JobRow(
         id=job.id,
-        state=state or state_of(job),
+        state=state,
         task=job.task or "",
         title=job.title or "",
         user=job.user or "",
@@ -233,6 +236,15 @@ def row(job: Any, state: str = "", detail: str = "", due: datetime | None = None
         overdue=bool(job.overdue),
         progress=job.progress,
     )
+
+
+def _what_holds(queue: Any, job: Any) -> str:
+    """Why a job that waits may not begin: its site's jobs or its queue are paused, or a quota is full."""
+    if job.group in queue.held_groups:
+        return f"group:{job.group}"
+    if queue.paused:
+        return f"queue:{queue.name}"
+    return next((why for why, parked in queue.parked.items() if parked.get(job.key) is job), "")
 
 
 def _is_claimed_ahead(job: Any) -> bool:

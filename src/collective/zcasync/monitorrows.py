@@ -67,7 +67,8 @@ class JobRow:
     attempts: int = 0
     error: str = ""
     path: str = ""
-    #: Why it waits, or where it runs: name of the full quota, reason of the quarantine, agent.
+    #: Why it waits, or where it runs: ``quota:``, ``group:`` or ``queue:`` and the name of what is full or paused;
+    #: reason of the quarantine; agent.
     detail: str = ""
     needs_attention: bool = False
     #: A dispatcher has taken it ahead, and no job thread has begun it.

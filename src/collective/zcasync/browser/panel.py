@@ -219,6 +219,8 @@ class Panel:
         kind, _colon, name = row.detail.partition(":")
         if kind == "quota":
             return self.translate(_("detail_quota", default="Waits for the quota ${name}", mapping={"name": name}))
+        if kind == "queue":
+            return self.translate(_("detail_queue_paused", default="Its queue is paused"))
         if kind == "group":
             if self.queues.is_site_paused(name):
                 return self.translate(_("detail_site_paused", default="Paused with all jobs of its site"))

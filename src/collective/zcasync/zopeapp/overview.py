@@ -67,6 +67,8 @@ class Chart:
 _STATES = {
     "waiting": joblists.WAITING,
     "unserved": joblists.WAITING,
+    "paused": joblists.WAITING,
+    "paused site": joblists.WAITING,
     "attention": joblists.ATTENTION,
     "overdue": joblists.RUNNING,
     "quarantined": joblists.QUARANTINED,
