@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from collective.zcasync import claims
+from collective.zcasync import execution
 from collective.zcasync import instanceuuid
 from collective.zcasync import places
 from collective.zcasync import sweeping
+from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
@@ -560,3 +562,60 @@ def test_trouble_with_a_sibling_does_not_end_the_pings(
     monkeypatch.setattr(instanceuuid, "process_is_gone", look)
     running.dispatcher.heartbeat.siblings = [(uuid4(), {"pid": 2**99}, None)]
     assert looks.acquire(timeout=6) and looks.acquire(timeout=6)
+
+
+def test_a_job_whose_dying_thread_cannot_give_it_back_while_the_database_is_away_is_given_back_afterwards(
+    queue: Any, dispatch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch(threads=1)
+    given_back, tries = execution.interrupted_here, []
+
+    def fail_at_first(*args: Any) -> str:
+        tries.append(args)
+        if len(tries) < 3:
+            raise ClientDisconnected("no server") if len(tries) == 1 else RuntimeError("nobody expects this")
+        return given_back(*args)
+
+    monkeypatch.setattr(execution, "interrupted_here", fail_at_first)
+    monkeypatch.setattr(transactions, "BACKOFF", (0.01, 0.01, 0.01))
+    job = _put(queue, Job(enginejobs.exit_once))
+
+    assert wait_for_result(job, 20) == "second time"
+    assert len(tries) == 3 and dict(job.policy_data)["interruptions"] == 1
+
+
+def test_a_database_that_is_away_as_an_attempt_is_undone_costs_neither_thread_nor_interruption(
+    queue: Any, dispatch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = dispatch(threads=1)
+    original, away, met = MVCCAdapterInstance.poll_invalidations, threading.Event(), []
+    commit = MVCCAdapterInstance.tpc_begin
+
+    def in_the_job() -> bool:
+        return threading.current_thread().name.startswith("zcasync-main") and away.is_set()
+
+    def fail_to_begin(self: Any, *args: Any) -> Any:
+        if enginejobs.calls and not met and threading.current_thread().name.startswith("zcasync-main"):
+            away.set()
+            raise ClientDisconnected("no server")
+        return commit(self, *args)
+
+    def fail_to_ask(self: Any) -> Any:
+        if in_the_job():
+            met.append("asked")
+            raise ClientDisconnected("no server")
+        return original(self)
+
+    def back(*args: Any, **kwargs: Any) -> bool:
+        away.clear()
+        return True
+
+    monkeypatch.setattr(MVCCAdapterInstance, "tpc_begin", fail_to_begin)
+    monkeypatch.setattr(MVCCAdapterInstance, "poll_invalidations", fail_to_ask)
+    monkeypatch.setattr(transactions, "wait_for_database", back)
+    job = _put(queue, Job(enginejobs.note, "ran"))
+
+    assert wait_for_result(job, 20) == "ran"
+    assert met and enginejobs.calls == ["ran", "ran"]
+    assert job.attempts == 1 and "interruptions" not in dict(job.policy_data)
+    assert len(running.dispatcher.queues[""]["main"].threads) == 1

@@ -135,10 +135,10 @@ class Run:
             with entered(job):
                 self._call_and_commit(guard)
         except EXPLOSIVE:
-            self.manager.abort()
+            transactions.abort(self.manager)
             raise
         except BaseException as error:
-            self.manager.abort()
+            transactions.abort(self.manager)
             if self.stage == "done":
                 logger.critical(
                     "Leaving the context of %r failed after its commit; the job is done", job, exc_info=True
@@ -178,7 +178,7 @@ class Run:
         except BaseException as error:
             if self.around.debug is not None and isinstance(error, Exception):
                 self.around.debug(error)
-            self.manager.abort()  # inside the context: the site must be set until after the abort
+            transactions.abort(self.manager)  # inside the context: the site must be set until after the abort
             raise
         finally:
             self._tear_down(setup)
@@ -274,7 +274,7 @@ class Run:
         if isinstance(answer, timedelta) and decisions.needs_queue(answer):
             self._give_back(answer, kind, failure)
             return RETURNED
-        self.manager.abort()
+        transactions.abort(self.manager)
         self._pause(answer)
         return RETURNED
 

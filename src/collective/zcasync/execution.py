@@ -98,9 +98,9 @@ def close(connection: Any, manager: Any) -> None:
         # Nothing has changed since the last commit, and an abort before would only ask what others have changed.
         connection.close()
         if manager.manager._txn is not None:  # else an abort would begin one
-            manager.abort()
+            transactions.abort(manager)
     else:
-        manager.abort()
+        transactions.abort(manager)
         connection.close()
 
 
@@ -134,6 +134,24 @@ def _ask_again(job: Any, manager: Any, around: Surroundings) -> str:
         if job._status_id == 2:
             return run_callbacks(job, manager, around)
     return reports[-1]
+
+
+def surely_interrupted(database: Any, oid: bytes, token: str, around: Surroundings) -> str:
+    """The same as ``interrupted_here``, however often it takes until the dispatcher stops: while that lives nobody else
+    sees to the job."""
+    tries = 0
+    while True:
+        try:
+            return interrupted_here(database, oid, token, around)
+        except Exception as error:
+            tries += 1
+            logger.critical("Giving job %s back failed, try %d; it is tried again", oid.hex(), tries, exc_info=True)
+            if transactions.is_disconnect(error):
+                transactions.wait_for_database(database, around.stopping)
+            else:
+                transactions.pause(transactions.backoff(tries), around.stopping)
+            if around.stopping.is_set():
+                raise
 
 
 def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings) -> str:
@@ -171,7 +189,7 @@ def interrupted_here(database: Any, oid: bytes, token: str, around: Surroundings
     except ReassignedError:
         return REASSIGNED
     finally:
-        manager.abort()
+        transactions.abort(manager)
         connection.close()
 
 
@@ -190,7 +208,7 @@ def open_for(database: Any, oid: bytes, stopping: threading.Event, cls: Any = No
         except Exception as error:
             away, conflict = transactions.is_disconnect(error), transactions.is_conflict(error)
             if connection is not None and (away or conflict):
-                transaction.abort()
+                transactions.abort(transaction.manager)
                 connection.close()
             if away and not transactions.wait_for_database(database, stopping):
                 raise SystemExit("stopped while the database was away") from error

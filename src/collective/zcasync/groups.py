@@ -162,7 +162,7 @@ class Group:
             self.manager.commit()
         except BaseException:
             self.guard.over = True
-            self.manager.abort()  # inside the context: the site must be set until after the abort
+            transactions.abort(self.manager)  # inside the context: the site must be set until after the abort
             raise
         finally:
             local.job, local.running = before

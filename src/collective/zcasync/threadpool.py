@@ -391,7 +391,7 @@ class AgentThreadPool:
     def _interrupted(self, item: Item) -> str:
         """The thread dies under its job: an interruption, dealt with at once."""
         try:
-            return execution.interrupted_here(self.dispatcher.db, item.oid, item.token, self.dispatcher.around)
+            return execution.surely_interrupted(self.dispatcher.db, item.oid, item.token, self.dispatcher.around)
         except BaseException:
             # Still ACTIVE in the database: the end or death of this dispatcher will interrupt it.
             logger.critical("Job %s could not be given back by its dying thread", item.oid.hex(), exc_info=True)

@@ -74,6 +74,17 @@ def is_conflict(exc: Any) -> bool:
     return isinstance(exc, TransactionError) and not isinstance(exc, DoomedTransaction)
 
 
+def abort(manager: Any) -> None:
+    """Abort. As that is done some storages ask their server what is new, which may be away: by then all is undone, and
+    whoever begins next meets it again."""
+    try:
+        manager.abort()
+    except Exception as error:
+        if not is_disconnect(error):
+            raise
+        logger.debug("The database is away at an abort", exc_info=True)
+
+
 def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | None = None) -> Any:
     """Call and commit until both work; return what the call returned.
 
@@ -86,7 +97,7 @@ def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | 
             tm.commit()
             return result
         except Exception as e:
-            tm.abort()
+            abort(tm)
             if isinstance(e, ReassignedError) or (stop is not None and stop.is_set()):
                 raise
             if is_conflict(e):
@@ -112,16 +123,16 @@ def surely(call: Callable[[], None], what: str, manager: Any, database: Any, sto
     """Call and commit until it is stored. Conflicts are tried again at once, other trouble after growing waits."""
     tries = 0
     while True:
-        manager.begin()
         try:
+            manager.begin()
             call()
             manager.commit()
             return
         except EXPLOSIVE:
-            manager.abort()
+            abort(manager)
             raise
         except Exception as error:
-            manager.abort()
+            abort(manager)
             tries += 1
             if is_disconnect(error):
                 if not wait_for_database(database, stopping):
