@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import dispatcher
 from collective.zcasync import joblists
 from collective.zcasync import lookup
 from collective.zcasync.exceptions import InvalidArgumentError
@@ -18,6 +19,7 @@ from ZODB.FileStorage import FileStorage
 
 import enginejobs
 import pytest
+import threading
 import transaction
 import ZEO
 import ZODB
@@ -102,6 +104,62 @@ def test_jobs_spread_over_databases_all_run_once_and_change_the_content(
     counts = [joblists.counts(connection.get_connection(name)) for name in SHARDS]
     assert sum(count[joblists.FINISHED].number for count in counts) == 30
     assert all(count[joblists.WAITING].number == 0 for count in counts)
+
+
+def test_one_process_serves_several_databases_and_leaves_all_of_them(
+    application: dict[str, Any], connection: Any
+) -> None:
+    running = start(application[SHARDS[0]], threads=2)
+    others = [running.serve(application[name]) for name in SHARDS[1:]]
+    try:
+        assert running.databases == [application[name] for name in SHARDS]
+        uuids = {one.UUID for one in running.dispatchers}
+        assert len(uuids) == 3 and {one.reactor for one in others if one is not None} == {running.reactor}
+        jobs = [queue_for(connection, page).put(Job(write_page, page)) for page in PAGES]
+        transaction.commit()
+        assert [wait_for_result(job, 20) for job in jobs] == PAGES
+        assert running.hung is None
+        running.dispatchers[2].hung = "a job"
+        assert running.hung == "a job"
+    finally:
+        running.stop(grace=0)
+    running.stop(grace=0)  # changes nothing
+    transaction.begin()
+    assert [list(get_queue(connection.get_connection(name)).dispatchers) for name in SHARDS] == [[], [], []]
+    assert running.serve(application["main"]) is None
+    assert [dispatcher.get(uuid) for uuid in uuids] == [None, None, None]
+
+
+def test_the_same_process_has_the_same_uuids_again(application: dict[str, Any], tmp_path: Path) -> None:
+    seen = []
+    for _start in range(2):
+        running = start(application["jobs0"], uuid_file=str(tmp_path / "uuid.txt"))
+        running.serve(application["jobs1"])
+        seen.append([one.UUID for one in running.dispatchers])
+        running.stop(grace=0)
+    assert seen[0] == seen[1] and len(set(seen[0])) == 2
+
+
+def test_all_databases_share_the_time_that_running_jobs_get_at_a_stop(
+    application: dict[str, Any], connection: Any
+) -> None:
+    running = start(application["jobs0"], threads=1)
+    running.serve(application["jobs1"])
+    jobs = [
+        get_queue(connection.get_connection(name)).put(Job(enginejobs.wait, which))
+        for name, which in zip(SHARDS, "ab", strict=False)
+    ]
+    transaction.commit()
+    assert all(enginejobs.started[which].wait(10) for which in "ab")
+    stopping = threading.Thread(target=running.stop, args=(60,))
+    stopping.start()
+    for one in running.dispatchers:
+        wait_until(connection, lambda one=one: one._leaving, what="both that take no more jobs")
+    for which in "ab":
+        enginejobs.released[which].set()
+    stopping.join(30)
+    transaction.begin()
+    assert not stopping.is_alive() and [job.outcome for job in jobs] == ["succeeded", "succeeded"]
 
 
 def test_an_abort_leaves_no_job_in_any_database(connection: Any, dispatchers: dict[str, Any]) -> None:

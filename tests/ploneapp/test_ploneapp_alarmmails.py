@@ -186,7 +186,7 @@ def test_a_thread_of_a_process_with_a_dispatcher_looks_again_and_again(caplog: p
         raise ValueError("a reason")
 
     provideUtility(fail, IWatch, "fails")
-    thread = watching.Watching(None, 0.01)
+    thread = watching.Watching(lambda: [None], 0.01)
     assert looks.acquire(timeout=10) and looks.acquire(timeout=10)
     thread.stop()
     assert not thread._thread.is_alive()

@@ -1,15 +1,21 @@
 """zopeapp.starting: start and stop inside one process, over and over."""
 
+from App.config import getConfiguration
 from collections.abc import Iterator
 from collective.zcasync import zopeapp
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.interfaces import KEY
+from collective.zcasync.queue import install
 from collective.zcasync.zopeapp import publishing
 from collective.zcasync.zopeapp import rule
 from collective.zcasync.zopeapp import starting
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.wsgi import make_filter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zc.lockfile import LockError
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
 
@@ -69,6 +75,74 @@ def test_twenty_starts_and_stops_leave_nothing_behind(settings: pytest.MonkeyPat
         signal.getsignal(signal.SIGTERM),
         signal.getsignal(signal.SIGINT),
     )
+
+
+@pytest.fixture
+def beside(settings: pytest.MonkeyPatch) -> DB:
+    """Another database of the same Zope, as for a mount point."""
+    return DB(None, databases=Zope2.DB.databases, database_name="beside")
+
+
+def test_the_jobs_of_a_mount_point_run_here_as_soon_as_it_has_queues(
+    settings: pytest.MonkeyPatch, beside: DB, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    running = zopeapp.start()
+    assert running.databases == [Zope2.DB]
+    with beside.transaction() as connection:
+        install(connection)
+    assert starting.serve_all(running, ON) == [Zope2.DB, beside]
+    assert starting.serve_all(running, ON) == [Zope2.DB, beside]
+    assert caplog.text.count("The jobs of the database 'beside' run here too") == 1
+    zopeapp.stop()
+    assert zopeapp.start().databases == [Zope2.DB, beside]
+
+
+def test_a_root_that_refers_to_the_queues_of_another_database_has_none_of_its_own(
+    settings: pytest.MonkeyPatch, beside: DB
+) -> None:
+    with beside.transaction() as connection:
+        queues = install(connection.get_connection("main"))
+        connection.root()[KEY] = queues
+    assert zopeapp.start().databases == [Zope2.DB]
+
+
+def test_with_a_database_for_all_queues_no_other_one_is_served(settings: pytest.MonkeyPatch, beside: DB) -> None:
+    for each in (Zope2.DB, beside):
+        with each.transaction() as connection:
+            install(connection)
+    settings.setattr(starting, "get_settings", lambda: replace(ON, db_name="beside"))
+    assert zopeapp.start().databases == [beside]
+
+
+def test_a_mount_point_that_does_not_answer_keeps_nobody_from_the_others(
+    settings: pytest.MonkeyPatch, beside: DB, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*args: object) -> None:
+        raise ClientDisconnected("nobody there")
+
+    settings.setattr(beside, "open", away)
+    assert zopeapp.start().databases == [Zope2.DB]
+    assert "'beside' does not tell whether it has queues" in caplog.text
+
+
+def test_databases_of_zope_conf_that_nobody_has_opened_are_opened(
+    settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Tab:
+        def listDatabaseNames(self) -> list[str]:
+            return ["main", "broken", "beside"]
+
+        def getDatabase(self, name: str) -> DB:
+            if name == "broken":
+                raise LockError("in use")
+            databases = Zope2.DB.databases
+            return databases.get(name) or DB(None, databases=databases, database_name=name)
+
+    settings.setattr(getConfiguration(), "dbtab", Tab(), raising=False)
+    zopeapp.start()
+    assert set(Zope2.DB.databases) == {"main", "beside"}
+    assert "The database 'broken' cannot be opened" in caplog.text
 
 
 def test_the_dispatcher_gets_the_settings(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:

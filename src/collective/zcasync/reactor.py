@@ -10,12 +10,14 @@ from collective.zcasync.interfaces import KEY
 from collective.zcasync.politeness import Politeness
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
+from concurrent.futures import ThreadPoolExecutor
 from twisted.internet.epollreactor import EPollReactor
 from typing import Any
 
 import logging
 import threading
 import transaction
+import uuid as uuidlib
 
 logger = logging.getLogger("collective.zcasync.events")
 
@@ -26,7 +28,8 @@ JOIN = 10
 class RunningDispatcher:
     """A dispatcher that works, and the reactor under it. ``stop`` ends both cleanly.
 
-    ``politeness``: the requests that its jobs let go first; None: there are none. ``options``: see Dispatcher.
+    ``politeness``: the requests that its jobs let go first; None: there are none. ``options``: see Dispatcher. Further
+    databases of the process get dispatchers of their own by ``serve``.
     """
 
     def __init__(
@@ -38,32 +41,82 @@ class RunningDispatcher:
     ) -> None:
         # A reactor of our own, never twisted.internet.reactor: that one cannot be started twice.
         self.reactor: Any = reactor_factory()
-        self.dispatcher = Dispatcher(db, self.reactor, **options)
         self.thread = threading.Thread(
             target=self.reactor.run, kwargs={"installSignalHandlers": False}, name="zcasync-reactor", daemon=True
         )
-        self.dispatcher.thread = self.thread
-        self.dispatcher.running = self
-        self.dispatcher.around.politeness = politeness
+        self._politeness = politeness
+        self._options = options
+        self._lock = threading.Lock()
+        #: One for each database; the first is the process' own.
+        self.dispatchers = [self._make(db, options)]
+        self.dispatcher = self.dispatchers[0]
         self.thread.start()
         self.dispatcher.activate()
 
+    def _make(self, db: Any, options: dict[str, Any]) -> Dispatcher:
+        made = Dispatcher(db, self.reactor, **options)
+        made.thread, made.running = self.thread, self
+        made.around.politeness = self._politeness
+        return made
+
+    def serve(self, db: Any) -> Dispatcher | None:
+        """Run the jobs of another database too, with the same options and as many threads; the dispatcher that does.
+
+        Its UUID follows from that of the first and the name of the database. None once ``stop`` was called.
+        """
+        with self._lock:
+            if self.reactor is None:
+                return None
+            uuid = uuidlib.uuid5(self.dispatcher.UUID, db.database_name)
+            made = self._make(db, {**self._options, "uuid": uuid})
+            self.dispatchers.append(made)
+            made.activate()
+            return made
+
+    @property
+    def databases(self) -> list[Any]:
+        """The databases whose jobs run here."""
+        return [one.db for one in self.dispatchers]
+
+    @property
+    def ran(self) -> int:
+        """How many runs of jobs have ended here; see Dispatcher."""
+        return sum(one.ran for one in self.dispatchers)
+
+    @property
+    def failed(self) -> int:
+        """How many jobs have failed for good here."""
+        return sum(one.failed for one in self.dispatchers)
+
+    @property
+    def hung(self) -> str | None:
+        """The job that has hung, as text; see Dispatcher."""
+        return next((one.hung for one in self.dispatchers if one.hung is not None), None)
+
     def stop(self, grace: float | None = None) -> None:
-        """Stop cleanly: see Dispatcher.deactivate. ``grace``: seconds. Does nothing the second time."""
-        if self.reactor is None:
-            return
-        if self.dispatcher.activated:
-            self.dispatcher.deactivate(grace)
-        self._stop_reactor()
-        pop(self.dispatcher.UUID)
+        """Stop cleanly, all at the same time: see Dispatcher.deactivate. ``grace``: seconds. Does nothing the second
+        time."""
+        with self._lock:
+            if self.reactor is None:
+                return
+            active = [one for one in self.dispatchers if one.activated]
+            with ThreadPoolExecutor(len(self.dispatchers), "zcasync-stopping") as threads:
+                ends = [threads.submit(one.deactivate, grace) for one in active]
+            self._stop_reactor()
+            for one in self.dispatchers:
+                pop(one.UUID)
+        for end in ends:
+            end.result()  # raises what one of them met
 
     def hurry(self) -> None:
         """See Dispatcher.hurry."""
-        self.dispatcher.hurry()
+        for one in self.dispatchers:
+            one.hurry()
 
     def crash(self) -> None:
         """For tests: stop without a word to the database, as a killed process does."""
-        self.dispatcher.crash()
+        for one in self.dispatchers:
+            one.crash()
         self._stop_reactor()
 
     def _stop_reactor(self) -> None:

@@ -13,6 +13,7 @@ from collective.zcasync import schema
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.lookup import parse
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import get_settings
@@ -125,7 +126,7 @@ def migrate(place: Opened) -> Answer:
 def run(zope_conf: str, id: str, use_pdb: bool = False) -> Answer:
     """Start Zope and run one waiting job here. With ``use_pdb`` an error opens the debugger where it was raised."""
     with zope_started(zope_conf):
-        database = get_database(get_settings())
+        database = get_database(get_settings(), parse(id)[1])
         report = foreground.run(database, id, post_mortem if use_pdb else None)
         with database.transaction() as connection:
             row = joblists.row(joblists.find(connection, id))

@@ -137,10 +137,10 @@ def _add_looking(add: Callable[..., ArgumentParser]) -> None:
 
     def look(name: str, help: str, command: Callable[..., Answer], *names: str) -> ArgumentParser:
         def run(options: Namespace) -> Answer:
-            with opened(options.configuration) as place:
+            with opened(options.configuration, database=_database_of(options)) as place:
                 return command(place, **{key: getattr(options, key) for key in names})
 
-        return _with_json(add(name, help, run))
+        return _with_database(_with_json(add(name, help, run)))
 
     look("status", "tell how many jobs are in each state, and whether something needs attention", looking.status)
     listed = ("states", "queue", "site", "start", "limit", "skip", "oldest", "since", "until")
@@ -177,10 +177,10 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
 
     def change(name: str, help: str, command: Callable[..., Answer], *names: str) -> ArgumentParser:
         def run(options: Namespace) -> Answer:
-            with opened(options.configuration, writes=True) as place:
+            with opened(options.configuration, writes=True, database=_database_of(options)) as place:
                 return command(place, **{key: getattr(options, key) for key in names})
 
-        return _with_json(add(name, help, run))
+        return _with_database(_with_json(add(name, help, run)))
 
     def of_jobs(name: str, help: str, command: Callable[..., Answer]) -> None:
         change(name, help, command, "ids").add_argument("ids", nargs="+", metavar="ID", help="ids of jobs")
@@ -223,6 +223,20 @@ def _add_place(parser: ArgumentParser) -> None:
 def _with_json(parser: ArgumentParser) -> ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
+
+
+def _with_database(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument(
+        "--database", metavar="NAME", help="queues of that database of zope.conf (as ids say, else those of the root)"
+    )
+    return parser
+
+
+def _database_of(options: Namespace) -> str | None:
+    """The database that the command line names; else the one that all ids name."""
+    ids = [*getattr(options, "ids", ()), *filter(None, [getattr(options, "id", None)])]
+    names = {id.partition("@")[2] for id in ids}
+    return options.database or (names.pop() if len(names) == 1 else None) or None
 
 
 def _worker(options: Namespace) -> int:

@@ -1,6 +1,7 @@
 """The database that holds the queues, made ready for a dispatcher."""
 
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
 from collective.zcasync.zopeapp.config import did_you_mean
 from collective.zcasync.zopeapp.config import Settings
@@ -17,19 +18,56 @@ logger = logging.getLogger("collective.zcasync.zopeapp")
 ATTEMPTS = 10
 
 
-def get_database(settings: Settings) -> Any:
-    """The open database that holds the queues; ConfigurationError if ``db-name`` names none."""
+def get_database(settings: Settings, name: str | None = None) -> Any:
+    """The open database that holds the queues; ConfigurationError if ``db-name`` names none. ``name``: that of another
+    one, which may be the database of a mount point that nobody has opened yet."""
     import Zope2
 
+    databases = Zope2.DB.databases
+    if name is not None:
+        open_all()
+        if name in databases:
+            return databases[name]
     if not settings.db_name:
         return Zope2.DB
-    databases = Zope2.DB.databases
     if settings.db_name not in databases:
         raise ConfigurationError(
             f"db-name: zope.conf has no database {settings.db_name!r}{did_you_mean(settings.db_name, databases)};"
             f" it has {', '.join(sorted(databases))}"
         )
     return databases[settings.db_name]
+
+
+def open_all() -> None:
+    """Open all databases of zope.conf: those of mount points open by themselves only when somebody goes there."""
+    from App.config import getConfiguration
+
+    dbtab = getattr(getConfiguration(), "dbtab", None)  # there is none in tests
+    for name in [] if dbtab is None else dbtab.listDatabaseNames():
+        try:
+            dbtab.getDatabase(name=name)
+        except Exception:
+            logger.exception("The database %r cannot be opened: its jobs wait until this process is restarted", name)
+
+
+def with_queues_beside(database: Any) -> list[Any]:
+    """The other open databases of this Zope that hold queues of their own: those of sites in mount points."""
+    return [other for other in list(database.databases.values()) if other is not database and _has_queues(other)]
+
+
+def _has_queues(database: Any) -> bool:
+    manager = transaction.TransactionManager()
+    try:
+        connection = database.open(manager)
+        try:
+            queues = get_queues(connection)
+            return queues is not None and queues._p_jar is connection  # else its root refers to those of another
+        finally:
+            manager.abort()
+            connection.close()
+    except Exception:
+        logger.warning("The database %r does not tell whether it has queues", database.database_name, exc_info=True)
+        return False
 
 
 def prepare(database: Any, settings: Settings) -> None:

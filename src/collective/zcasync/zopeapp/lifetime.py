@@ -78,7 +78,7 @@ class Lifetime:
 
     @property
     def _hangs(self) -> bool:
-        return self.running.dispatcher.hung is not None
+        return self.running.hung is not None
 
     def end(self) -> None:
         """Stop, and undo what ``install`` did. Not in a loop over ``Zope2.opened``, which must not shrink meanwhile."""

@@ -23,8 +23,8 @@ PATIENCE = 10.0
 class Limits:
     """How many jobs, minutes and megabytes a worker may have. 0 in the settings: as many as it likes."""
 
-    def __init__(self, settings: Settings, dispatcher: Any, spread: float = SPREAD) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, settings: Settings, running: Any, spread: float = SPREAD) -> None:
+        self._running = running
         self._began = time.monotonic()
         share = 1 - random.uniform(0, spread)
         self._jobs = settings.max_jobs * share
@@ -37,8 +37,8 @@ class Limits:
         """Whether one of them is reached."""
         minutes = (time.monotonic() - self._began) / 60
         megabytes = instanceuuid.process_memory() / MEGABYTE if self._megabytes else 0.0
-        if 0 < self._jobs <= self._dispatcher.ran:
-            self.reached = f"it has run {self._dispatcher.ran} jobs"
+        if 0 < self._jobs <= self._running.ran:
+            self.reached = f"it has run {self._running.ran} jobs"
         elif 0 < self._minutes <= minutes:
             self.reached = f"it has run for {minutes:.0f} minutes"
         elif 0 < self._megabytes <= megabytes:

@@ -48,8 +48,9 @@ class Opened:
 
 
 @contextmanager
-def opened(zope_conf: str, writes: bool = False) -> Iterator[Opened]:
+def opened(zope_conf: str, writes: bool = False, database: str | None = None) -> Iterator[Opened]:
     """Open the database of a zope.conf. ``writes``: else a FileStorage is opened read-only, beside a running server.
+    ``database``: its name; None: the one that holds the queues of the root.
 
     Raises ConfigurationError if zope.conf or the database is missing or wrong, DatabaseInUse if it cannot be written,
     and SchemaTooNew if only newer code may write its queues. The connection has a transaction manager of its own; what
@@ -57,20 +58,20 @@ def opened(zope_conf: str, writes: bool = False) -> Iterator[Opened]:
     """
     root = read_zope_conf(zope_conf)
     settings = read_settings(root.product_config.get(SECTION) or {})
-    section = _section(root, settings)
+    section = _section(root, database or settings.db_name)
     files = [opener for opener in _openers(section.config.storage) if isinstance(opener, FileStorage)]
     _prepare(section, files, writes)
     try:
-        database = ZODBDatabase.open(section, {})
+        opened_one = ZODBDatabase.open(section, {})
     except LockError as error:
         raise DatabaseInUse from error
     except ReadOnlyError as error:
         raise ConfigurationError(f"the database of {zope_conf} is empty: start the server once") from error
     try:
         if settings.notify and writes:
-            notify.switch_on(database)
+            notify.switch_on(opened_one)
         manager = transaction.TransactionManager()
-        connection = database.open(manager)
+        connection = opened_one.open(manager)
         try:
             if writes:
                 schema.check_database(connection)
@@ -79,8 +80,8 @@ def opened(zope_conf: str, writes: bool = False) -> Iterator[Opened]:
             manager.abort()
             connection.close()
     finally:
-        notify.switch_off(database)
-        database.close()
+        notify.switch_off(opened_one)
+        opened_one.close()
 
 
 def read_zope_conf(zope_conf: str) -> Any:
@@ -100,7 +101,7 @@ def read_zope_conf(zope_conf: str) -> Any:
 def wait_for_storage(root: Any) -> None:
     """Return once the storage of the main database answers: one line in the log tells that it is waited for, another
     one that it is there. A file is not looked at. ``root``: what ``read_zope_conf`` returns; it is of no use then."""
-    section = _section(root, Settings())
+    section = _section(root, "")
     if any(isinstance(opener, FileStorage) for opener in _openers(section.config.storage)):
         return
     _prepare(section, [], writes=True, patience=GLANCE)
@@ -123,10 +124,10 @@ def wait_for_storage(root: Any) -> None:
             return
 
 
-def _section(root: Any, settings: Settings) -> Any:
-    """The <zodb_db> that holds the queues: the one that db-name says, else that of the root."""
+def _section(root: Any, name: str) -> Any:
+    """The <zodb_db> of that name; without one, that of the root."""
     factories = root.dbtab.db_factories
-    name = settings.db_name or root.dbtab.mount_paths.get("/") or "main"
+    name = name or root.dbtab.mount_paths.get("/") or "main"
     if name not in factories:
         raise ConfigurationError(
             f"zope.conf has no database {name!r}{did_you_mean(name, factories)}; it has {', '.join(sorted(factories))}"

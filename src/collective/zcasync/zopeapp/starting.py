@@ -13,10 +13,13 @@ from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
+from collective.zcasync.zopeapp.database import open_all
 from collective.zcasync.zopeapp.database import prepare
+from collective.zcasync.zopeapp.database import with_queues_beside
 from collective.zcasync.zopeapp.lifetime import Lifetime
 from collective.zcasync.zopeapp.watching import Watching
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import logging
@@ -122,9 +125,24 @@ def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:
             replaceable=replaceable,
             politeness=publishing.politeness if settings.polite else None,
         )
-        _lifetime = Lifetime(started, settings.shutdown_grace, Watching(database))
+        open_all()
+        serve_all(started, settings)
+        _lifetime = Lifetime(started, settings.shutdown_grace, Watching(partial(serve_all, started, settings)))
         _lifetime.install()
         return started
+
+
+def serve_all(running: RunningDispatcher, settings: Settings) -> list[Any]:
+    """Serve the databases of mount points too, if their sites have got queues meanwhile; all that are served.
+
+    Not with ``db-name``: then the jobs of all sites are in that one.
+    """
+    if not settings.db_name:
+        served = running.databases
+        for database in with_queues_beside(served[0]):
+            if database not in served and running.serve(database) is not None:
+                logger.info("The jobs of the database %r run here too", database.database_name)
+    return running.databases
 
 
 def _start_if(decision: rule.Decision, settings: Settings) -> RunningDispatcher | None:

@@ -1,5 +1,7 @@
 """A look each minute at what nobody asks about: by a thread of a process that runs a dispatcher."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collective.zcasync.zopeapp.interfaces import IWatch
 from typing import Any
 from zope.component import getUtilitiesFor
@@ -14,11 +16,11 @@ EVERY = 60.0
 
 
 class Watching:
-    """Calls all utilities of IWatch each minute, from its making until ``stop``. It waits for no job thread: what is
-    looked for may be that none is free."""
+    """Calls all utilities of IWatch each minute for each database, from its making until ``stop``. It waits for no job
+    thread: what is looked for may be that none is free."""
 
-    def __init__(self, database: Any, every: float = EVERY) -> None:
-        self._database = database
+    def __init__(self, databases: Callable[[], Iterable[Any]], every: float = EVERY) -> None:
+        self._databases = databases
         self._every = every
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="zcasync-watching", daemon=True)
@@ -32,7 +34,8 @@ class Watching:
 
     def _loop(self) -> None:
         while not self._stopped.wait(self._every):
-            look(self._database)
+            for database in self._databases():
+                look(database)
 
 
 def look(database: Any) -> None:

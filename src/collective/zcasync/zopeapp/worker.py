@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import schema
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.signals import leave_at_once
 from collective.zcasync.zopeapp import health
 from collective.zcasync.zopeapp import jsonlog
@@ -77,7 +78,7 @@ def run_worker(zope_conf: str, once: bool = False, **given: Any) -> int:
                 describe_queues(settings),
                 f"; {hint}: all settings have their defaults" if (hint := missing_section_hint()) else "",
             )
-            return _until_the_end(running.dispatcher, settings, once)
+            return _until_the_end(running, settings, once)
     except KeyboardInterrupt:
         return 0
 
@@ -94,19 +95,19 @@ class State:
         return health.live(self.dispatcher), health.ready(self.dispatcher)
 
 
-def _until_the_end(dispatcher: Any, settings: Settings, once: bool) -> int:
+def _until_the_end(running: RunningDispatcher, settings: Settings, once: bool) -> int:
     """Wait for whatever ends the worker but a signal; the exit code."""
-    limits, drained = Limits(settings, dispatcher), Drained(dispatcher)
-    starting.wait_for_end(lambda: limits() or once and drained())
-    if dispatcher.hung is not None:
-        logger.error("This worker ends because job %s hangs; start a new one", dispatcher.hung)
+    limits, drained = Limits(settings, running), [Drained(one) for one in running.dispatchers]
+    starting.wait_for_end(lambda: limits() or once and all(one() for one in drained))
+    if running.hung is not None:
+        logger.error("This worker ends because job %s hangs; start a new one", running.hung)
         return HUNG
     if limits.reached:
         logger.info("This worker ends because %s; start a new one", limits.reached)
         return RECYCLED
-    if once and dispatcher.activated:
-        logger.info("Nothing more is due: %s runs, %s jobs failed", dispatcher.ran, dispatcher.failed)
-        return FAILED if dispatcher.failed else 0
+    if once and running.dispatcher.activated:
+        logger.info("Nothing more is due: %s runs, %s jobs failed", running.ran, running.failed)
+        return FAILED if running.failed else 0
     logger.error("The dispatcher ended without having been asked to; its last log lines say why")
     return FAILED
 
