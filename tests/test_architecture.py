@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "collective" / "zcasync"
 #: What the engine may import beside the standard library: nothing that needs a Zope server.
 ENGINE_LIBRARIES = {
     "BTrees",
+    "opentelemetry",
     "persistent",
     "transaction",
     "twisted",
@@ -34,7 +35,7 @@ ENGINE_ORDER = """
     clock instanceuuid persistence schema threadlocal failuredata failure transactions
     notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
-    surroundings ending joblog running deferreds decisions attempts interruptions
+    tracing surroundings ending joblog running deferreds decisions attempts interruptions
     callbacks callbackruns direct execution calls job quota history slot series letters filing entries rejections moves
     spilling claims
     sweeping takeover dispatchers places puts queues rightofway
@@ -45,7 +46,7 @@ ENGINE_ORDER = """
     activity plaindata monitor jobselection monitordb findings doctordispatchers doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
     ownjobs
-    processes alarms figures figurereading
+    processes alarms figures figurereading spans
     bulk manyjobs foreground
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

@@ -207,3 +207,12 @@ def test_a_restart_follows_a_stop_at_once(instance: Instance) -> None:
         server = instance.runwsgi()
         server.wait_for("Serving on")
         assert server.stop() == 0
+
+
+def test_zope_follows_jobs_in_spans_where_the_library_is_installed(instance: Instance) -> None:
+    script = instance.script(
+        "from collective.zcasync import tracing; print('followed by', type(tracing.tracer).__name__)"
+    )
+    console = instance.start("zconsole", "run", instance.zope_conf, script)
+    console.wait_for("followed by JobTracer")
+    assert console.wait() == 0

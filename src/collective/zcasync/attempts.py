@@ -10,6 +10,7 @@ from collective.zcasync import events
 from collective.zcasync import outcomes
 from collective.zcasync import retry
 from collective.zcasync import running
+from collective.zcasync import tracing
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.failure import Failure
@@ -40,7 +41,6 @@ tracelog = logging.getLogger("collective.zcasync.trace")
 
 #: What a thread reports of a job that it has done with, beside FINISHED, WAITING and DEFERRED.
 RETURNED, REASSIGNED, UNREADABLE = "returned", "reassigned", "unreadable"
-
 
 #: Seconds that a job waits which conflicts with other processes again and again: a claim gives it a lane meanwhile.
 LANE_PAUSE = 0.15
@@ -116,12 +116,22 @@ class Run:
             with self.around.attempt(self.who, self.conflicts > 0) as waited:
                 if waited or not begun:
                     self.manager.begin()
-                ended = self._attempt()
+                span = tracing.begin(self.job, self.attempts + 1)
+                ended = self._attempt() if span is None else self._followed(span)
             begun = False
             if ended == RETURNED and self.stage != "returned" and self.running.leaves:
                 ended = self._leave()
             if ended != RETURNED or self.stage == "returned":
                 return ended
+
+    def _followed(self, span: tracing.Span) -> str:
+        try:
+            ended: str = span.call(self._attempt)
+        except BaseException as error:
+            span.end(tracing.RETRIED if isinstance(error, MustWait) else tracing.INTERRUPTED)
+            raise
+        span.end(tracing.RETRIED) if ended == RETURNED else tracing.end(span, self.job)
+        return ended
 
     def _attempt(self) -> str:
         """One attempt: FINISHED, WAITING, DEFERRED or RETURNED, for another here or in the queue (stage "returned")."""
@@ -245,6 +255,7 @@ class Run:
                 raise SystemExit("stopped while the database was away")
         if isinstance(error, StopRequested) and self.running.asked is not None:
             return self._leave()
+        tracing.failed(error)
         self.manager.begin()
         self.job = self.find()
         check_owner(self.job, self.token)

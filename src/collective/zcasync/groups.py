@@ -5,6 +5,7 @@ from collections.abc import Callable
 from collective.zcasync import events
 from collective.zcasync import outcomes
 from collective.zcasync import retry
+from collective.zcasync import tracing
 from collective.zcasync import transactions
 from collective.zcasync.attempts import Run
 from collective.zcasync.counters import counters
@@ -102,6 +103,7 @@ class Group:
         self.manager: Any = transaction.manager
         self.guard = GroupGuard()
         self.runs: list[tuple[Item, Run]] = []
+        self._spans: list[tuple[tracing.Span, Run]] = []
         self.alone: list[Item] = []
         #: What was in the transaction before the first job: those who surround the jobs have put it there.
         self._known: set[int] = set()
@@ -119,6 +121,8 @@ class Group:
             finally:
                 for _item, run in self.runs:
                     run.running.leave()
+            for span, run in self._spans:
+                tracing.end(span, run.job) if stored else span.end(tracing.ALONE)
             if not stored:
                 items = [item for item, _run in self.runs]
                 return Done([], [*items, *self.alone], self.runs[-1][1].task if self.guard.refused else "")
@@ -190,7 +194,12 @@ class Group:
         self.guard.members.append((job, item.token))
         local.job, local.running = job, run.running
         run.take_up()
-        contextvars.copy_context().run(run.call)
+        span = tracing.begin(job, 1)
+        if span is None:
+            contextvars.copy_context().run(run.call)
+        else:
+            self._spans.append((span, run))
+            contextvars.copy_context().run(span.call, run.call)
         after_job(job)
         run.running.timeout = None  # the time of those that follow is not its own
         if self.guard.refused is not None:  # and its code has let that pass

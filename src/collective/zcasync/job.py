@@ -72,6 +72,8 @@ class Job(Ending, Call):
     token: str | None = None
     agent_name = ""
     put_at: Any = Moment()
+    #: Where the put stands in a trace, if somebody followed it; see spans.
+    trace_parent = ""
     active_start: Any = Moment()
     #: When a job whose callbacks have to wait goes on.
     resume_at: Any = Moment()

@@ -5,6 +5,7 @@ from collective.zcasync import events
 from collective.zcasync import filing
 from collective.zcasync import notify
 from collective.zcasync import schema
+from collective.zcasync import tracing
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidJobError
 from collective.zcasync.exceptions import InvalidValueError
@@ -72,6 +73,7 @@ class Puts(Places):
         job._wait_in(self)
         if connection is not None and job._p_jar is None:
             connection.add(job)
+        tracing.put(job, self.name)
         place = self._enter(job, make_key(job._begin_after, job.priority))
         if connection is not None:
             context = queryUtility(IJobContext)
