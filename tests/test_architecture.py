@@ -47,7 +47,7 @@ ENGINE_ORDER = """
     taskarguments api actions queueactions policyactions
     ownjobs
     processes alarms figures figurereading spans
-    bulk manyjobs foreground
+    bulk manyjobs foreground queuemoves
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()
 

@@ -45,7 +45,7 @@ def send(address):
 """
 
 #: Commands that start Zope: test_zopeapp_commands_processes runs them. And one that is left out of the page.
-NOT_SHOWN = {"run", "worker", "purge", "discard"}
+NOT_SHOWN = {"run", "worker", "purge", "discard", "move-queue"}
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -102,6 +102,27 @@ def test_run_finds_the_database_by_the_id(mounted: Instance, job: str) -> None:
     assert f"Job {job} finished" in run.output and "hello beside" in run.output
 
 
+def test_a_paused_queue_is_moved_to_another_database(
+    mounted: Instance, job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*words: str) -> tuple[int, str]:
+        code = main([*words, "-C", str(mounted.zope_conf)])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    ZODB.DB(FileStorage(str(mounted.folder / "var" / "Data.fs"))).close()
+    move = ("move-queue", "default", "--database", "beside", "--to", "main")
+    code, said = call(*move)
+    assert code == 2 and "it is not paused" in said
+    assert call("pause", "default", "--database", "beside")[0] == 0
+    assert call(*move) == (0, "Queue default: 1 job waits in the database main now\n")
+    assert call(*move) == (0, "Queue default: 0 jobs wait in the database main now\n")
+    assert "instancejobs.greet" in call("jobs", "waiting")[1]
+    assert "instancejobs.greet" not in call("jobs", "waiting", "--database", "beside")[1]
+    code, said = call("move-queue", "default", "--to", "nowhere")
+    assert code == 2 and "no database 'nowhere'" in said
+
+
 @pytest.fixture(autouse=True)
 def no_transaction_is_left() -> Iterator[None]:
     yield

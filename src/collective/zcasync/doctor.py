@@ -72,6 +72,13 @@ def _of_queue(queue: Any) -> Iterator[Finding]:
             queue.name,
             problem=waits > 0,
         )
+    if queue.arriving or queue.departed:
+        yield Finding(
+            "arriving",
+            "a move of the queue's jobs to another database was broken off: some of them wait in neither",
+            "call zcasync move-queue once more, with the same names",
+            queue.name,
+        )
     yield from _of_parked(queue)
     yield from _of_lanes(queue)
     yield from _of_waiting(queue)

@@ -103,6 +103,16 @@ def stored_size(value: Any) -> int | None:
     return size
 
 
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A copy of the value as if it was stored and loaded again, with what ``change`` returns for each persistent object
+    and each weak reference in it."""
+    file = BytesIO()
+    references: list[Any] = []
+    _ReferencePickler(file, references).dump(value)
+    file.seek(0)
+    return _ReferenceUnpickler(file, [change(reference) for reference in references]).load()
+
+
 def _is_plain(value: Any, depth: int, limit: int) -> bool:
     kind = type(value)
     if kind is tuple:

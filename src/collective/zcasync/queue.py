@@ -93,6 +93,10 @@ class Queue(Puts):
     #: When a person changed a number, a quota or an agent last; dispatchers that have looked in since know it.
     changed: Any = Moment()
     owner = ""
+    #: While jobs are moved to another database, see queuemoves: id there -> job, of those that come and do not wait
+    #: yet; and id -> new id, of those that have left. None: none ever did.
+    arriving: Any = None
+    departed: Any = None
     quotas: Quotas
 
     def __init__(self) -> None:

@@ -90,6 +90,8 @@ def remove_queue(queue: Any) -> None:
     if not queue.name:
         raise InUse("The default queue cannot be removed: what names no queue is put there. Pause it instead.")
     held = {kind: number for kind, number in queue.counts().items() if kind in HELD and number}
+    if queue.arriving or queue.departed:
+        held["on their way between databases"] = len(queue.arriving or queue.departed)
     if held:
         raise InUse(
             f"The queue {queue.name!r} cannot be removed: it holds jobs that have not ended ({_told(held)}). Let them"

@@ -9,10 +9,12 @@ from collective.zcasync import actions
 from collective.zcasync import bulk
 from collective.zcasync import foreground
 from collective.zcasync import joblists
+from collective.zcasync import queuemoves
 from collective.zcasync import schema
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.findings import jobs_text
 from collective.zcasync.lookup import parse
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.answers import Answer
@@ -105,6 +107,14 @@ def pause(place: Opened, names: Iterable[str]) -> Answer:
 def resume(place: Opened, names: Iterable[str]) -> Answer:
     """Let jobs of these queues begin again."""
     return _queues(place, names, actions.resume_queue, "resumed")
+
+
+def move_queue(old: Opened, new: Opened, name: str) -> Answer:
+    """Move what waits in a queue to another database."""
+    moved = queuemoves.move_queue(old.connection, new.connection, named_queue(old, name).name)
+    lines = [f"Queue {name}: {jobs_text(moved.number)} in the database {new.connection.db().database_name} now"]
+    lines += [f"Job {id}: stays: {why}" for id, why in moved.left.items()]
+    return Answer({"moved": moved.number, "left": moved.left}, lines, attention=bool(moved.left))
 
 
 def migrate(place: Opened) -> Answer:

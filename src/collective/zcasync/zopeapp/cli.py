@@ -209,6 +209,9 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
     release.add_argument("ids", nargs="*", metavar="ID", help="ids of jobs that were set aside")
     release.add_argument("--group", metavar="PATH", help="path of a site whose jobs are held")
     of_jobs("discard", "remove jobs that were set aside, for good", changing.discard)
+    move = _with_database(_with_json(add("move-queue", "move what waits in a queue to another database", _move)))
+    move.add_argument("name", metavar="QUEUE", help="name of the queue; 'default' is the one without a name")
+    move.add_argument("--to", required=True, metavar="DATABASE", help="name of the other database in zope.conf")
     change("migrate", "raise the schema of the stored queues, when all processes have been upgraded", changing.migrate)
     run = _with_json(add("run", "run one waiting job in the foreground", _run, log_level=logging.INFO))
     run.add_argument("id", metavar="ID", help="the job's id")
@@ -249,6 +252,15 @@ def _purge(options: Namespace) -> int:
 
     print(f"zcasync: {purge_site(options.configuration, options.site)}")
     return 0
+
+
+def _move(options: Namespace) -> Answer:
+    zope_conf = options.configuration
+    with (
+        opened(zope_conf, writes=True, database=options.database) as old,
+        opened(zope_conf, writes=True, database=options.to) as new,
+    ):
+        return changing.move_queue(old, new, options.name)
 
 
 def _run(options: Namespace) -> Answer:

@@ -1,0 +1,242 @@
+"""The jobs of a queue move to another database: whenever the process dies, each of them waits once or is on its way."""
+
+from collections.abc import Iterator
+from collective.zcasync import doctor
+from collective.zcasync import queueactions
+from collective.zcasync import queuemoves
+from collective.zcasync.clock import utcnow
+from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import InUse
+from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.job import Job
+from collective.zcasync.job import serial
+from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import install
+from collective.zcasync.queuemoves import move_queue
+from collective.zcasync.reactor import start
+from collective.zcasync.testing import wait_until
+from datetime import timedelta
+from pathlib import Path
+from persistent.mapping import PersistentMapping
+from typing import Any
+from uuid import uuid4
+from ZODB.FileStorage import FileStorage
+
+import enginejobs
+import pytest
+import transaction
+import ZODB
+
+LONG = 20
+
+
+class Two:
+    """Two databases, with a connection and a manager for each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.databases = {name: ZODB.DB(FileStorage(str(folder / f"{name}.fs")), database_name=name) for name in NAMES}
+        self.managers = {name: transaction.TransactionManager() for name in NAMES}
+        self.connections = {name: db.open(self.managers[name]) for name, db in self.databases.items()}
+        install(self.old).get("").paused = True
+        self.managers["main"].commit()
+
+    @property
+    def old(self) -> Any:
+        return self.connections["main"]
+
+    @property
+    def new(self) -> Any:
+        return self.connections["beside"]
+
+    def begin(self) -> tuple[Any, Any]:
+        """The queue in both of them, as they are now; None where there is none."""
+        for manager in self.managers.values():
+            manager.begin()
+        return get_queue(self.old), install(self.new)[""]
+
+    def put(self, *jobs: Any, **options: Any) -> list[Any]:
+        queue = get_queue(self.old)
+        put = [queue.put(job, **options) for job in jobs]
+        self.managers["main"].commit()
+        return put
+
+    def close(self) -> None:
+        for name in NAMES:
+            self.managers[name].abort()
+            self.connections[name].close()
+            self.databases[name].close()
+
+
+NAMES = ("main", "beside")
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Two]:
+    made = Two(tmp_path)
+    yield made
+    made.close()
+
+
+def notes(queue: Any) -> list[Any]:
+    return [job.args[0] for job in queue]
+
+
+def test_what_waits_moves_in_its_order_with_all_that_belongs_to_it(two: Two) -> None:
+    old = get_queue(two.old)
+    old.quotas.create("mail", 2)
+    jobs = two.put(*(Job(enginejobs.note, number) for number in range(5)))
+    (late,) = two.put(Job(enginejobs.note, "late"), begin_after=utcnow() + timedelta(hours=1))
+    rich = Job(enginejobs.note, ["a", "list"])
+    rich.addCallbacks(Job(enginejobs.note, "success"), Job(enginejobs.note, "failure"))
+    rich.quota_names = ("mail",)
+    rich.annotations["colour"] = "blue"
+    two.put(rich)
+    rich.attempts = 2
+    two.managers["main"].commit()
+
+    assert move_queue(two.old, two.new) == queuemoves.Moved(7)
+    old, new = two.begin()
+    assert (len(old), len(new), new.quotas["mail"].size) == (0, 7, 2)
+    assert notes(new)[:5] == [0, 1, 2, 3, 4]
+    moved = {str(job.args[0]): job for job in new}
+    assert moved["late"].begin_after == late.begin_after and moved["late"] is not late
+    copy = moved["['a', 'list']"]
+    (callback,) = copy.callbacks
+    assert (copy.annotations["colour"], copy.quota_names, copy.attempts) == ("blue", ("mail",), 2)
+    assert callback.parent is copy and callback.success.args[0] == "success" and callback.success._p_jar is two.new
+    assert (copy.queue, copy.put_at) == (new, rich.put_at)
+    assert not (new.arriving or old.departed) and all(job.id.endswith("@beside") for job in new)
+    assert {job.parent for job in jobs} == {None}
+
+
+def test_the_moved_jobs_run_with_their_callbacks(two: Two) -> None:
+    job = Job(enginejobs.note, "first")
+    job.addCallback(Job(enginejobs.note))
+    two.put(job, Job(enginejobs.note, "second"))
+    move_queue(two.old, two.new)
+    running = start(two.databases["beside"], threads=1)
+    try:
+        two.begin()
+        wait_until(two.new, lambda: get_queue(two.new).counts()["succeeded"] == 2, LONG, "both")
+    finally:
+        running.stop(grace=0)
+    assert enginejobs.calls == ["first", "first", "second"] or enginejobs.calls == ["first", "second", "first"]
+
+
+@pytest.mark.parametrize("stage", ["it is not paused", "1 running", "1 awaiting"])
+def test_a_queue_that_is_not_at_rest_is_not_moved(two: Two, stage: str) -> None:
+    queue = get_queue(two.old)
+    two.put(Job(enginejobs.note, 1))
+    if stage == "it is not paused":
+        queue.paused = False
+    elif stage == "1 awaiting":
+        queue.adjust("awaiting", 1)
+    else:
+        queue.paused = False
+        queue.dispatchers.register(name := uuid4())
+        da = queue.dispatchers[name]
+        da.activate()
+        da["main"] = agent = enginejobs.Agent()
+        two.managers["main"].commit()
+        assert agent.claimJob() is not None
+        queue.paused = True
+    two.managers["main"].commit()
+
+    with pytest.raises(BadStatusError, match=f"cannot be moved .{stage}.: pause it, and wait"):
+        move_queue(two.old, two.new)
+    assert len(two.begin()[1]) == 0
+
+
+def test_a_queue_does_not_move_to_where_it_is(two: Two) -> None:
+    with pytest.raises(InvalidValueError, match="is in the database 'main' already"):
+        move_queue(two.old, two.old)
+
+
+def test_a_job_that_holds_an_object_of_the_old_database_stays_and_keeps_nobody(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queuemoves, "BATCH", 2)
+    two.old.root()["page"] = page = PersistentMapping()
+    two.managers["main"].commit()
+    stay = two.put(*(Job(enginejobs.note, page) for _ in range(3)))
+    two.put(serial(Job(enginejobs.note, "a"), Job(enginejobs.note, "b")), Job(enginejobs.note, "goes"))
+
+    moved = move_queue(two.old, two.new)
+    assert moved.number == 2 and set(moved.left) == {job.id for job in stay}
+    assert "it holds an object of this database (persistent.mapping.PersistentMapping)" in moved.left[stay[0].id]
+    old, new = two.begin()
+    assert list(old) == stay and len(new) == 2 and not new.arriving
+
+
+class Killed(BaseException):
+    """The process has died."""
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("which", range(1, 12))
+def test_a_move_that_is_killed_at_any_commit_is_finished_by_the_next_and_loses_and_doubles_nothing(
+    two: Two, which: int, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queuemoves, "BATCH", 2)
+    two.put(*(Job(enginejobs.note, number) for number in range(4)))
+    commits = 0
+
+    def die_there(commit: Any) -> Any:
+        def call() -> None:
+            nonlocal commits
+            commits += 1
+            if commits == which and not after:
+                raise Killed
+            commit()
+            if commits == which:
+                raise Killed
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for manager in two.managers.values():
+            patch.setattr(manager, "commit", die_there(manager.commit))
+        try:
+            move_queue(two.old, two.new)
+        except Killed:
+            pass
+        assert commits <= which
+    for manager in two.managers.values():
+        manager.abort()
+    old, new = two.begin()
+    waits = notes(old) + notes(new)
+    assert len(waits) == len(set(waits))
+    broken_off = bool(new.arriving or old.departed)
+    kinds = {finding.kind for connection in (two.old, two.new) for finding in doctor.examine(connection)}
+    assert ("arriving" in kinds) is broken_off
+    for manager in two.managers.values():
+        manager.abort()
+
+    move_queue(two.old, two.new)
+    old, new = two.begin()
+    assert (notes(old), sorted(notes(new))) == ([], [0, 1, 2, 3])
+    assert not (new.arriving or old.departed)
+
+
+def test_a_job_that_is_cancelled_while_it_is_on_its_way_does_not_run_there(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job, other) = two.put(Job(enginejobs.note, "cancelled"), Job(enginejobs.note, "goes"))
+
+    def settle(move: Any) -> None:
+        if get_queue(two.new).arriving:
+            get_queue(two.old).cancel(job)
+            two.managers["main"].commit()
+        real(move)
+
+    real = queuemoves._Move._settle
+    monkeypatch.setattr(queuemoves._Move, "_settle", settle)
+    assert move_queue(two.old, two.new).number == 1
+    assert notes(two.begin()[1]) == ["goes"] and job.outcome == "cancelled" and other.parent is None
+
+
+def test_a_queue_with_jobs_on_their_way_is_not_removed(two: Two) -> None:
+    queue = queueactions.create_queue(two.new, "mail")
+    queue.arriving = {"a": 1}
+    with pytest.raises(InUse, match="on their way between databases"):
+        queueactions.remove_queue(queue)
