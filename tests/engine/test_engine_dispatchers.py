@@ -202,7 +202,7 @@ def test_agents_follow_the_templates_of_their_role(queue: Any, dispatch: Any) ->
     running = dispatch(threads=None, poll_interval=0.1)
     transaction.begin()
     da = queue.dispatchers[running.dispatcher.UUID]
-    assert {name: (agent.size, agent.prefetch) for name, agent in da.items()} == {"main": (2, 32), "extra": (1, 0)}
+    assert {name: (agent.size, agent.prefetch) for name, agent in da.items()} == {"main": (2, 64), "extra": (1, 0)}
     queue.set_template("worker", "main", size=4)
     transaction.commit()
     poll_now(running.dispatcher)

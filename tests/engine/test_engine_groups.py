@@ -430,11 +430,11 @@ def put_another() -> None:
     enginejobs.local.getQueue().put(Job(enginejobs.add, 1))
 
 
-def test_no_more_than_eight_share_a_transaction(scene: Scene) -> None:
-    scene.claim(*counting(10))
+def test_no_more_than_sixteen_share_a_transaction(scene: Scene) -> None:
+    scene.claim(*counting(18))
     scene.share()
 
-    assert (len(scene.done.ended), len(scene.items)) == (8, 2)
+    assert (len(scene.done.ended), len(scene.items)) == (16, 2) and groups.MOST == 16
 
 
 def test_the_time_that_jobs_may_share_a_transaction_is_said_by_their_surroundings(scene: Scene) -> None:
@@ -767,11 +767,11 @@ def test_a_job_that_fails_among_others_is_tried_once_by_itself(queue: Any, dispa
 
     assert queue._p_jar.root()["count"] == 7
     assert [job.attempts for job in jobs] == [1] * 8 and jobs[4].outcome == "failed"
-    assert pool._sizes._most[("", "enginejobs.count")] < 8
+    assert pool._sizes._most[("", "enginejobs.count")] < 8 < groups.MOST
 
 
 def test_short_jobs_are_left_to_the_transaction_of_a_thread_that_will_soon_take_them_up(scene: Scene) -> None:
-    scene.claim(*counting(9))
+    scene.claim(*counting(groups.MOST + 1))
     parts = {"neighbours": Neighbours(2), "around": scene.around, "claim_soon": lambda: None}
     pool = AgentThreadPool(SimpleNamespace(**parts), "", "main", 0)
     pool.give(scene.items)  # which starts no thread, as there are to be none
@@ -782,10 +782,10 @@ def test_short_jobs_are_left_to_the_transaction_of_a_thread_that_will_soon_take_
     assert (list(pool._without_promised()[0]), pool._without_promised()[1]) == ([pool.waiting[-1]], True)
 
     pool.mean = 0.01
-    assert len(list(pool._without_promised()[0])) == 8
+    assert len(list(pool._without_promised()[0])) == groups.MOST
     pool.mean = 0.0001
     pool._began[threading.current_thread()] -= 1  # its job takes longer than such jobs do
-    assert len(list(pool._without_promised()[0])) == 8
+    assert len(list(pool._without_promised()[0])) == groups.MOST
     while pool._join(threading.current_thread(), first, places) is not None:
         pass
     assert not pool.waiting and pool._without_promised() == (pool.waiting, False)
@@ -817,12 +817,14 @@ def test_where_sharing_has_failed_fewer_jobs_share_and_tasks_that_commit_never_d
     scene.claim(*counting(1), Job(enginejobs.add, 1))
     one, other = scene.items
     sizes = groups.Sizes()
-    assert sizes.most(one) == 8 and sizes.most(one._replace(bundle=None)) == 1
-    for _ in range(3):
-        sizes.learn(one.who, groups.Done([], []))
-    assert (sizes.most(one), sizes.most(other)) == (2, 8)
-    for _ in range(9):
+    assert sizes.most(one) == groups.MOST and sizes.most(one._replace(bundle=None)) == 1
+    sizes.learn(one.who, groups.Done([], [one] * 10))
+    assert sizes.most(one) == 5
+    for _ in range(2):
+        sizes.learn(one.who, groups.Done([], [one] * sizes.most(one)))
+    assert (sizes.most(one), sizes.most(other)) == (2, groups.MOST)
+    for _ in range(groups.MOST):
         sizes.learn(one.who, groups.Done([(one, FINISHED)], []))
-    assert sizes.most(one) == 8
+    assert sizes.most(one) == groups.MOST
     sizes.learn(one.who, groups.Done([], [], refused="enginejobs.add"))
-    assert (sizes.most(one), sizes.most(other)) == (8, 1)
+    assert (sizes.most(one), sizes.most(other)) == (groups.MOST, 1)

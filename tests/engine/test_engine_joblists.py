@@ -393,7 +393,7 @@ class TestQueues:
         assert (default.name, mail.name) == ("", "mail")
         assert default.counts["running"] == 1
         assert default.quotas == (joblists.QuotaRow("io", 2, False),)
-        assert default.agents == (joblists.AgentRow("worker", "main", 4, 2, 32),)
+        assert default.agents == (joblists.AgentRow("worker", "main", 4, 2, 64),)
         (dispatcher,) = default.dispatchers
         assert (dispatcher.role, dispatcher.host, dispatcher.pid, dispatcher.running) == ("worker", "apple", "4711", 1)
         assert default.served and not mail.served

@@ -33,6 +33,7 @@ def test_where_claims_are_slow_jobs_are_claimed_ahead_for_four_of_them(pool: Any
     pool.mean = 0.1  # mostly its commit: that is slow too
     assert pool.wants(32, claim=0.02) == (3, 0)
     assert pool.wants(32, claim=0.05) == (3, 6)
+    assert pool.wants(32, claim=0.5) == (3, 15)  # what waits for a second is given back
 
 
 def test_where_nothing_is_claimed_ahead_a_claim_waits_for_the_other_threads_that_run_short_jobs(pool: Any) -> None:

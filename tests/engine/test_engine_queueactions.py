@@ -164,7 +164,7 @@ def test_agents_follow_their_template(queues: Any) -> None:
     queue.dispatchers[key].process = {"role": "worker"}
     queue.dispatchers[key]["main"] = agent = Agent()
     queueactions.set_agent(queue, "worker", "main", "site", size=7)
-    assert (agent.size, agent.weight, agent.prefetch) == (7, 1, 32)
+    assert (agent.size, agent.weight, agent.prefetch) == (7, 1, 64)
     queueactions.set_agent(queue, "worker", "main", "another", weight=2)
     assert (agent.size, agent.weight) == (7, 2)
     assert queue.owners["agent:worker/main"] == "site"

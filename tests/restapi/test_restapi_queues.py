@@ -23,7 +23,7 @@ def test_a_queue_is_made_changed_and_removed(portal: Any, queues: Any, admin: An
     ).json
     assert (told["paused"], told["failed_days"], told["default_priority"], told["time_limit"]) == (True, 3, 2, 60)
     assert told["quotas"] == [{"name": "io", "size": 2, "filled": False}]
-    assert told["agents"] == [{"role": "worker", "name": "main", "size": 4, "weight": 2, "prefetch": 32}]
+    assert told["agents"] == [{"role": "worker", "name": "main", "size": 4, "weight": 2, "prefetch": 64}]
     nothing = {"quotas": [{"name": "io", "size": None}], "agents": [{"role": "worker", "name": "main", "size": None}]}
     told = admin("PATCH", url, {"paused": False, "time_limit": None, **nothing}).json
     assert told["time_limit"] is None

@@ -26,11 +26,11 @@ import secrets
 DEFAULT_SIZE = 3
 
 #: Jobs that may be claimed ahead of free threads, at most; 0 switches it off.
-DEFAULT_PREFETCH = 32
+DEFAULT_PREFETCH = 64
 
 DEFAULT_WEIGHT = 1
 
-#: Random bytes of a claim's token: no two claims of one job may have the same.
+#: Random bytes of a claim's token: no two claims of one job may have the same. Jobs that are taken together have one.
 TOKEN = 8
 
 
@@ -177,11 +177,11 @@ class Agent(Base):
 
     def hold_all(self, taken: Iterable[tuple[Any, bool]]) -> None:
         """Enter jobs that were taken out of the queue, each with whether it is ACTIVE now."""
-        now, jobs = clock.utcnow(), []
+        now, token, jobs = clock.utcnow(), secrets.token_hex(TOKEN), []
         for job, active in taken:
             if job._p_oid is None:
                 self._p_jar.add(job)
-            job._claim(self, secrets.token_hex(TOKEN), now, active)
+            job._claim(self, token, now, active)
             jobs.append(job)
         if jobs:
             self.slot.hold(self.name, jobs)

@@ -30,7 +30,7 @@ import time
 import transaction
 
 #: Jobs that share one transaction, at most.
-MOST = 8
+MOST = 16
 
 logger = logging.getLogger("collective.zcasync.events")
 tracelog = logging.getLogger("collective.zcasync.trace")
@@ -75,7 +75,8 @@ class Sizes:
         return self._most.get(item.who, MOST)
 
     def learn(self, who: tuple[str, str], done: Done) -> None:
-        """Half as many after a failure, and one more after each success; tasks that commit by themselves never."""
+        """Half as many as have failed together, and one more after each success; tasks that commit by themselves
+        never."""
         if done.refused:
             self._refused.add(done.refused)
             logger.warning(
@@ -85,7 +86,7 @@ class Sizes:
             )
             return
         most = self._most.get(who, MOST)
-        self._most[who] = min(most + 1, MOST) if done.ended else max(most // 2, 2)
+        self._most[who] = min(most + 1, MOST) if done.ended else max(min(most, len(done.alone)) // 2, 2)
 
 
 class Group:

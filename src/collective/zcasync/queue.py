@@ -186,7 +186,7 @@ class Queue(Puts):
 
     # Settings
 
-    def set_template(self, role: str, name: str, size: int = 3, weight: int = 1, prefetch: int = 32) -> None:
+    def set_template(self, role: str, name: str, size: int = 3, weight: int = 1, prefetch: int = 64) -> None:
         """What an agent ``name`` of dispatchers in ``role`` begins with; existing agents of that role follow."""
         for what, value, least in (("size", size, 1), ("weight", weight, 1), ("prefetch", prefetch, 0)):
             whole(least)(value, f"{what} of agent {name!r}")

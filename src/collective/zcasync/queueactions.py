@@ -37,7 +37,7 @@ QUEUE_NUMBERS: dict[str, tuple[Any, Any]] = {
 UNLIMITED = ("time_limit",)
 
 QUOTA_SIZES = (1, 10_000)
-AGENT_NUMBERS = {"size": (1, 64), "weight": (1, 1000), "prefetch": (0, 32)}
+AGENT_NUMBERS = {"size": (1, 64), "weight": (1, 1000), "prefetch": (0, DEFAULT_PREFETCH)}
 
 #: Where jobs are that would be lost with their queue.
 HELD = ("waiting", "later", "parked", "awaiting", "running", "quarantined")

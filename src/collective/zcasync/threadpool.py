@@ -18,8 +18,9 @@ import time
 logger = logging.getLogger("collective.zcasync.events")
 
 #: Seconds of work that may be claimed ahead, and the same in claims: where commits are slow, the time of a short job is
-#: that of its commit, and its threads would wait for the next claim's.
-AHEAD, AHEAD_CLAIMS = 0.05, 4
+#: that of its commit, and its threads would wait for the next claim's. Seconds at most, however slow claims are: what
+#: no thread has begun after twice that goes back to the queue.
+AHEAD, AHEAD_CLAIMS, AHEAD_MOST = 0.05, 4, 0.5
 
 #: Where nothing is claimed ahead, a claim of what was left waits until so many times as many threads are free as will
 #: be soon: it costs as much as several short jobs.
@@ -110,7 +111,7 @@ class AgentThreadPool:
 
         ``claim``: seconds that a claim takes. A thread that has met a long job counts for nothing ahead.
         """
-        horizon, now = max(AHEAD, AHEAD_CLAIMS * claim), time.monotonic()
+        horizon, now = min(max(AHEAD, AHEAD_CLAIMS * claim), AHEAD_MOST), time.monotonic()
         with self._changed:
             began = [when for when, _oid in self.active()]
             waiting = self.startable() if self.waiting else 0
