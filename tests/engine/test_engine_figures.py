@@ -8,11 +8,15 @@ from collective.zcasync import figures
 from collective.zcasync import joblists
 from collective.zcasync.counters import Counters
 from collective.zcasync.figurereading import Reading
+from collective.zcasync.interfaces import KEY
 from collective.zcasync.job import Job
+from collective.zcasync.queue import install
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from typing import Any
+from ZODB.DB import DB
+from ZODB.MappingStorage import MappingStorage
 
 import enginejobs
 import pytest
@@ -163,25 +167,54 @@ def test_commits_that_jobs_share_are_counted_with_their_jobs(
     assert 1 <= commits <= jobs <= 6
 
 
-def test_threads_are_told_with_those_that_are_busy(queue: Any, dispatch: Any) -> None:
+def test_threads_are_told_with_those_that_are_busy(queue: Any, dispatch: Any, main: str) -> None:
     dispatch(threads=3)
     job = queue.put(Job(enginejobs.wait))
     transaction.commit()
     assert enginejobs.started["a"].wait(20)
     found = figures.of_process()
-    assert told(found, "zcasync_process_dispatcher") == {(): 1}
-    assert told(found, "zcasync_process_held") == {(): 0}
-    [(where, busy)] = told(found, "zcasync_process_threads_busy").items()
-    assert (where, busy) == (("default", "main"), 1)
-    assert told(found, "zcasync_process_threads")[where] >= 1
+    assert told(found, "zcasync_process_dispatchers") == {(): 1}
+    assert told(found, "zcasync_process_held") == {(main,): 0}
+    assert told(found, "zcasync_process_threads_busy") == {(main, "default", "main"): 1}
+    assert told(found, "zcasync_process_threads")[main, "default", "main"] >= 1
     enginejobs.release_all()
     wait_for_result(job)
 
 
+def test_a_dispatcher_that_is_held_and_its_clock_are_told(
+    dispatch: Any, main: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = dispatch().dispatcher
+    monkeypatch.setattr(type(dispatcher), "held", "a copy", raising=False)
+    monkeypatch.setattr(dispatcher.heartbeat, "skew", 7.5)
+    found = figures.of_process()
+    assert told(found, "zcasync_process_held") == {(main,): 1}
+    assert told(found, "zcasync_process_clock_skew_seconds") == {(main,): 7.5}
+
+
 def test_a_process_without_a_dispatcher_says_so() -> None:
     found = figures.of_process()
-    assert told(found, "zcasync_process_dispatcher") == {(): 0}
+    assert told(found, "zcasync_process_dispatchers") == {(): 0}
     assert told(found, "zcasync_process_threads") == {}
+
+
+def test_the_queues_of_each_database_are_told_once_and_by_its_name() -> None:
+    databases: dict[str, Any] = {}
+    first, second = (DB(MappingStorage(), database_name=name, databases=databases) for name in ("first", "second"))
+    third = DB(MappingStorage(), database_name="third", databases=databases)
+    try:
+        for database in (first, second):
+            with database.transaction() as connection:
+                install(connection)
+        with third.transaction() as connection:  # as with db-name
+            connection.root()[KEY] = connection.get_connection("second").root()[KEY]
+        with first.transaction() as connection:
+            found = figures.of_databases(connection)
+        assert set(told(found, "zcasync_queue_paused")) == {("first", "default"), ("second", "default")}
+        assert set(told(found, "zcasync_clock_skew_seconds")) == {("first",), ("second",)}
+    finally:
+        for database in (first, second, third):
+            database.close()
 
 
 def test_further_tasks_are_counted_together_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

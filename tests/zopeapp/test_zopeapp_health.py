@@ -82,7 +82,7 @@ def test_prometheus_is_told_numbers_without_that_a_probe_waits_for_them(
         scrape.join(PATIENCE)
     [(status, text, content_type)] = told
     assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
-    assert "\nzcasync_process_dispatcher 1.0\n" in text
+    assert "\nzcasync_process_dispatchers 1.0\n" in text
     assert '\nzcasync_jobs{database="unnamed",queue="default",state="waiting"} 0.0\n' in text
 
 

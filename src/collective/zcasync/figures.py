@@ -40,14 +40,11 @@ class Figure:
     help: str
     labels: tuple[str, ...] = ()
     samples: list[tuple[tuple[str, ...], Any]] = field(default_factory=list)
+    #: Whether all processes on one database tell the same.
+    shared: bool = False
 
     def add(self, number: Any, *values: str) -> None:
         self.samples.append((values, number))
-
-    @property
-    def shared(self) -> bool:
-        """Whether all processes on one database tell the same."""
-        return DATABASE in self.labels
 
 
 def bounds_of(spread: Spread) -> Iterator[tuple[str, int]]:
@@ -65,35 +62,25 @@ class _Shelf:
     """The figures of all queues of several databases, as they are read."""
 
     def __init__(self) -> None:
-        queue = (DATABASE, "queue")
-        self.jobs = Figure(
-            "zcasync_jobs", GAUGE, "Jobs in a state; those that have ended, while kept.", (*queue, "state")
+        self.jobs = _of_all("zcasync_jobs", "Jobs in a state; those that have ended, while kept.", "queue", "state")
+        self.oldest = _of_all(
+            "zcasync_oldest_waiting_seconds", "Since when the job that waits longest could have begun.", "queue"
         )
-        self.oldest = Figure(
-            "zcasync_oldest_waiting_seconds", GAUGE, "Since when the job that waits longest could have begun.", queue
-        )
-        self.attention = Figure(
+        self.attention = _of_all(
             "zcasync_attention_jobs",
-            GAUGE,
             "Jobs that need a person: failing again and again, overdue, or set aside (quarantined).",
-            (*queue, "reason"),
+            *("queue", "reason"),
         )
-        self.hour = Figure(
-            "zcasync_last_hour_jobs", GAUGE, "What happened to jobs in the last 60 minutes.", (*queue, "what")
+        self.hour = _of_all("zcasync_last_hour_jobs", "What happened to jobs in the last 60 minutes.", "queue", "what")
+        self.paused = _of_all("zcasync_queue_paused", "1: a person has paused the queue.", "queue")
+        self.filled = _of_all("zcasync_quota_running", "Jobs that hold a place of a quota.", "queue", "quota")
+        self.size = _of_all("zcasync_quota_size", "Places of a quota.", "queue", "quota")
+        self.serving = _of_all("zcasync_queue_dispatchers", "Dispatchers that take jobs of the queue.", "queue")
+        self.dispatchers = _of_all(
+            "zcasync_dispatchers", "Dispatchers that are registered; silent ones seem dead.", "state"
         )
-        self.paused = Figure("zcasync_queue_paused", GAUGE, "1: a person has paused the queue.", queue)
-        self.filled = Figure("zcasync_quota_running", GAUGE, "Jobs that hold a place of a quota.", (*queue, "quota"))
-        self.size = Figure("zcasync_quota_size", GAUGE, "Places of a quota.", (*queue, "quota"))
-        self.serving = Figure("zcasync_queue_dispatchers", GAUGE, "Dispatchers that take jobs of the queue.", queue)
-        self.dispatchers = Figure(
-            "zcasync_dispatchers", GAUGE, "Dispatchers that are registered; silent ones seem dead.", (DATABASE, "state")
-        )
-        self.threads = Figure(
-            "zcasync_dispatcher_threads", GAUGE, "Jobs that all dispatchers at work may run at once.", (DATABASE,)
-        )
-        self.skew = Figure(
-            "zcasync_clock_skew_seconds", GAUGE, "By how much the worst clock of a dispatcher is wrong.", (DATABASE,)
-        )
+        self.threads = _of_all("zcasync_dispatcher_threads", "Jobs that all dispatchers at work may run at once.")
+        self.skew = _of_all("zcasync_clock_skew_seconds", "By how much the worst clock of a dispatcher is wrong.")
 
     def figures(self) -> list[Figure]:
         return list(vars(self).values())
@@ -128,13 +115,18 @@ class _Shelf:
         self.serving.add(sum(1 for da in queue.dispatchers.active() if alarms.takes_jobs(da)), *where)
 
 
+def _of_all(name: str, help: str, *labels: str) -> Figure:
+    return Figure(name, GAUGE, help, (DATABASE, *labels), shared=True)
+
+
 def of_databases(connection: Any) -> list[Figure]:
     """What the database of a connection, and those that are open beside it, know of their queues. Reads only, and looks
     at a bounded number of jobs of each queue."""
     shelf = _Shelf()
     for name in sorted(connection.db().databases):
-        queues = get_queues(connection.get_connection(name))
-        if queues is not None:
+        beside = connection.get_connection(name)
+        queues = get_queues(beside)
+        if queues is not None and queues._p_jar is beside:  # else the root refers to those of another database
             shelf.read(name, queues)
     return shelf.figures()
 
@@ -144,7 +136,7 @@ def of_databases(connection: Any) -> list[Figure]:
 
 def of_process() -> list[Figure]:
     """What this process knows by itself; reads memory only."""
-    return [*_of_counters(), *_of_dispatcher(inprocess.get())]
+    return [*_of_counters(), *_of_dispatchers(inprocess.active())]
 
 
 def _of_counters() -> Iterator[Figure]:
@@ -176,27 +168,31 @@ def _of_counters() -> Iterator[Figure]:
     yield info
 
 
-def _of_dispatcher(dispatcher: Any) -> Iterator[Figure]:
-    """Of the dispatcher that runs here; None: zeros tell that there is none."""
-    works = dispatcher is not None and bool(dispatcher.activated)
-    threads = Figure("zcasync_process_threads", GAUGE, "Job threads of an agent, at most.", ("queue", "agent"))
-    busy = Figure("zcasync_process_threads_busy", GAUGE, "Job threads that run a job.", ("queue", "agent"))
-    for queue, pools in sorted(dispatcher.queues.items()) if works else ():
-        for agent, pool in sorted(pools.items()):
-            threads.add(pool.size, _shown(queue), agent)
-            busy.add(len(pool.active()), _shown(queue), agent)
-    yield _one("zcasync_process_dispatcher", GAUGE, "1: this process runs a dispatcher.", int(works))
-    yield _one(
+def _of_dispatchers(dispatchers: list[Any]) -> Iterator[Figure]:
+    """Of those that are at work here: one for each database."""
+    agent = (DATABASE, "queue", "agent")
+    threads = Figure("zcasync_process_threads", GAUGE, "Job threads of an agent, at most.", agent)
+    busy = Figure("zcasync_process_threads_busy", GAUGE, "Job threads that run a job.", agent)
+    held = Figure(
         "zcasync_process_held",
         GAUGE,
         "1: the dispatcher is held and runs no jobs: this seems to be a copy or a restored database.",
-        int(works and bool(getattr(dispatcher, "held", False))),
+        (DATABASE,),
     )
-    yield from (threads, busy)
-    skew = Figure("zcasync_process_clock_skew_seconds", GAUGE, "How far the clock is ahead of the storage's.")
-    if works and dispatcher.heartbeat.skew is not None:
-        skew.add(dispatcher.heartbeat.skew)
-    yield skew
+    skew = Figure(
+        "zcasync_process_clock_skew_seconds", GAUGE, "How far the clock is ahead of the storage's.", (DATABASE,)
+    )
+    for one in dispatchers:
+        database = one.db.database_name
+        held.add(int(bool(getattr(one, "held", False))), database)
+        if one.heartbeat.skew is not None:
+            skew.add(one.heartbeat.skew, database)
+        for queue, pools in sorted(one.queues.items()):
+            for name, pool in sorted(pools.items()):
+                threads.add(pool.size, database, _shown(queue), name)
+                busy.add(len(pool.active()), database, _shown(queue), name)
+    yield _one("zcasync_process_dispatchers", GAUGE, "Dispatchers at work in this process.", len(dispatchers))
+    yield from (held, threads, busy, skew)
 
 
 def _shown(queue: str) -> str:

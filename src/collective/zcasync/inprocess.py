@@ -17,10 +17,14 @@ def get(uuid: uuidlib.UUID | None = None, default: Any = None) -> Any:
     return alive.get(uuid, default)
 
 
+def active() -> list[Any]:
+    """The dispatchers that are at work in this process."""
+    return [one for one in list(_dispatchers.values()) if one.pid == os.getpid() and one.activated]
+
+
 def serving(db: Any) -> Any:
     """The active dispatcher of this process that works on a database, or None."""
-    alive = [one for one in list(_dispatchers.values()) if one.pid == os.getpid()]
-    return next((one for one in alive if one.activated and one.db is db), None)
+    return next((one for one in active() if one.db is db), None)
 
 
 def pop(uuid: uuidlib.UUID | None = None, default: Any = None) -> Any:
