@@ -63,3 +63,9 @@ def write_and_die(path: str) -> None:
 def lines(path: Any) -> list[str]:
     """What was written so far."""
     return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def take_a_moment() -> int:
+    """Work of some milliseconds; the process."""
+    threading.Event().wait(0.02)
+    return os.getpid()

@@ -33,7 +33,8 @@ IN_USE = "the database is in use by another process ({}). Stop that one, or shar
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command."""
-    options = get_parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = get_parser().parse_args(arguments, Namespace(arguments=arguments))
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s [%(name)s] %(message)s")
     try:
         answer = options.command(options)
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LockError as error:
         return _refused(IN_USE.format(error), options.code_in_use, options)
     except Exception as error:
+        if transactions.is_conflict(error) and not transactions.is_disconnect(error):
+            return _refused(f"another process has changed the same at the same time; try again ({error})", 1, options)
         if not transactions.is_disconnect(error):
             raise
         return _refused(f"the database does not answer: {type(error).__name__}: {error}", 1, options)
@@ -78,6 +81,7 @@ SEARCHED = {
 
 #: Options of ``zcasync worker``, each before a key of zope.conf: the name of its value, the key, and what it says.
 WORKER = {
+    "processes": ("N", "processes", "processes, 1 to 64, of which a supervisor restarts those that end; else 1"),
     "threads": ("N", "threads", "job threads of a process, 1 to 64; 3 unless zope.conf says otherwise"),
     "queues": (
         "NAMES",
@@ -244,7 +248,7 @@ def _database_of(options: Namespace) -> str | None:
 
 def _worker(options: Namespace) -> int:
     given = {name: getattr(options, name) for name in (key.replace("-", "_") for _, key, _ in WORKER.values())}
-    return run_worker(options.configuration, once=options.once, **given)
+    return run_worker(options.configuration, options.arguments, once=options.once, **given)
 
 
 def _purge(options: Namespace) -> int:

@@ -57,6 +57,8 @@ class Settings:
     health_host: str = "127.0.0.1"
     #: File that a worker touches every few seconds while it lives; "": none.
     health_file: str = ""
+    #: How many processes a worker consists of.
+    processes: int = 1
     #: After how many jobs, minutes and megabytes of memory a worker ends, to be replaced by a fresh one; 0: never.
     max_jobs: int = 0
     max_minutes: int = 0
@@ -215,6 +217,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "health-port": _integer(0, 65535),
     "health-host": _name,
     "health-file": _path,
+    "processes": _count,
     "max-jobs": _limit,
     "max-minutes": _limit,
     "max-megabytes": _limit,

@@ -38,6 +38,11 @@ class Lifetime:
         """Whether the dispatcher runs, in this process."""
         return not self.done and self.pid == os.getpid()
 
+    @property
+    def asked(self) -> bool:
+        """Whether a stop signal has come."""
+        return self._signals.asked
+
     def install(self) -> None:
         """Be told of the end of the process."""
         import Zope2

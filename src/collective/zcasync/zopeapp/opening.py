@@ -124,6 +124,29 @@ def wait_for_storage(root: Any) -> None:
             return
 
 
+def configured(path: Path, number: int) -> Any:
+    """What Zope is started with in this process, of which ``number`` tells several with one zope.conf apart: a cache
+    file of ZEO's belongs to one process."""
+    from App.config import setConfiguration
+    from Zope2.Startup.handlers import handleWSGIConfig
+    from Zope2.Startup.options import ZopeWSGIOptions
+
+    options = ZopeWSGIOptions(configfile=str(path))()
+    root = options.configroot
+    handleWSGIConfig(root, options.confighandlers)
+    for factory in root.dbtab.db_factories.values():
+        for opener in _openers(factory.config.storage):
+            if getattr(opener.config, "client", None):
+                opener.config.client = numbered(opener.config.client, number)
+    setConfiguration(root)
+    return root
+
+
+def numbered(name: str, number: int) -> str:
+    """The name of what each of several processes has for itself; the first one has the name as it is."""
+    return f"{name}-{number}" if name and number > 1 else name
+
+
 def _section(root: Any, name: str) -> Any:
     """The <zodb_db> of that name; without one, that of the root."""
     factories = root.dbtab.db_factories

@@ -91,6 +91,11 @@ def running() -> RunningDispatcher | None:
     return lifetime.running if lifetime is not None and lifetime.alive else None
 
 
+def stopping() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return _lifetime is not None and _lifetime.asked
+
+
 def wait_for_end(enough: Callable[[], bool] = lambda: False) -> None:
     """Return when the dispatcher of this process has died, or wants to be replaced, or when ``enough`` says so. At a
     clean stop, the signal's exception ends the wait."""

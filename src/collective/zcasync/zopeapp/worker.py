@@ -9,6 +9,7 @@ from collective.zcasync.signals import leave_at_once
 from collective.zcasync.zopeapp import health
 from collective.zcasync.zopeapp import jsonlog
 from collective.zcasync.zopeapp import starting
+from collective.zcasync.zopeapp import supervised
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import missing_section_hint
 from collective.zcasync.zopeapp.config import read_settings
@@ -17,9 +18,12 @@ from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
 from collective.zcasync.zopeapp.limits import Drained
 from collective.zcasync.zopeapp.limits import Limits
+from collective.zcasync.zopeapp.opening import configured
+from collective.zcasync.zopeapp.opening import numbered
 from collective.zcasync.zopeapp.opening import read_zope_conf
 from collective.zcasync.zopeapp.opening import wait_for_storage
 from collective.zcasync.zopeapp.signs import Signs
+from collective.zcasync.zopeapp.supervisor import supervise
 from contextlib import contextmanager
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,10 +44,11 @@ THREADS = 3
 FAILED, WRONG_USE, HUNG, RECYCLED = 1, 2, 3, 4
 
 
-def run_worker(zope_conf: str, once: bool = False, **given: Any) -> int:
+def run_worker(zope_conf: str, arguments: list[str], once: bool = False, **given: Any) -> int:
     """Run jobs until SIGTERM or SIGINT; returns the exit code, see docs/reference/cli.md.
 
-    ``once``: only until nothing is due. ``given``: fields of Settings that go before zope.conf, unless they are None.
+    ``arguments``: of the command that this is, for more processes of its kind. ``once``: only until nothing is due.
+    ``given``: fields of Settings that go before zope.conf, unless they are None.
     """
     # SIGTERM's default leaves the databases as they are; once the dispatcher runs, its own handler takes over.
     signal.signal(signal.SIGTERM, leave_at_once)
@@ -52,6 +57,8 @@ def run_worker(zope_conf: str, once: bool = False, **given: Any) -> int:
         settings = worker_settings(read_settings(root.product_config.get(SECTION) or {}), **given)
         if settings.log_format == "json":
             jsonlog.install()
+        if settings.processes > 1:
+            return supervise(arguments, settings, once)
         shown: dict[str, Callable[[], health.Page]] = {
             "/live": lambda: health.verdict(""),
             "/ready": lambda: health.verdict("starting"),
@@ -63,7 +70,7 @@ def run_worker(zope_conf: str, once: bool = False, **given: Any) -> int:
             signs = Signs(settings.health_file, state)
             stack.callback(signs.stop)
             wait_for_storage(root)
-            stack.enter_context(zope_started(zope_conf))
+            stack.enter_context(zope_started(zope_conf, supervised.number))
             with get_database(settings).transaction() as connection:
                 schema.check_database(connection)
             running = starting.run(settings, replaceable=True)
@@ -118,27 +125,31 @@ def worker_settings(settings: Settings, **given: Any) -> Settings:
         "dispatcher": True,
         # A server's zope.conf serves its workers too.
         "role": "worker" if settings.role == "embedded" else settings.role,
+        # Those of one supervisor are several.
+        "uuid_file": numbered(settings.uuid_file, supervised.number),
         "threads": settings.threads if "threads" in settings.given else THREADS,
     }
     return replace(settings, **{**own, **{name: value for name, value in given.items() if value is not None}})
 
 
 @contextmanager
-def zope_started(zope_conf: str) -> Iterator[Any]:
+def zope_started(zope_conf: str, number: int = 1) -> Iterator[Any]:
     """Zope as a server starts it, without a server, and its databases closed at the end; yields the module Zope2.
 
-    ConfigurationError if zope.conf is missing or wrong.
+    ``number``: of this process, if several use zope.conf. ConfigurationError if zope.conf is missing or wrong.
     """
     path = Path(zope_conf).absolute()
     if not path.is_file():
         raise ConfigurationError(f"there is no zope.conf at {path}; name one with -C")
-    from Zope2.Startup.run import make_wsgi_app
+    from Zope2.Startup import get_wsgi_starter
 
     import Zope2
 
     try:
         with starting.held_back():
-            make_wsgi_app({}, str(path))
+            starter = get_wsgi_starter()
+            starter.setConfiguration(configured(path, number))
+            starter.prepare()
         yield Zope2
     except ZConfig.ConfigurationError as error:
         raise ConfigurationError(f"{path} cannot be used: {error}") from error
