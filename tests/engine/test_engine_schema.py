@@ -1,9 +1,12 @@
 """Versions side by side: code that is older than the stored queues leaves them alone, and says what it needs."""
 
+from collective.zcasync import actions
+from collective.zcasync import bulk
 from collective.zcasync import doctor
 from collective.zcasync import instanceuuid
 from collective.zcasync import interfaces
 from collective.zcasync import schema
+from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import PutRefused
 from collective.zcasync.exceptions import SchemaTooNew
@@ -96,6 +99,26 @@ def test_older_code_makes_no_queue_and_the_doctor_tells_what_is_wrong(queue: Any
         install(connection, ("mail",))
     (finding,) = doctor.examine(queue)
     assert finding.kind == "schema" and finding.problem and "install 7.0 or newer" in finding.what
+
+
+def test_older_code_changes_nothing_on_request(queue: Any, connection: Any) -> None:
+    job = queue.put(Job(enginejobs.add, 1))
+    queue.hold_group("/held")
+    plant(queue)
+    before = connection.db().lastTransaction()
+    for change in (
+        lambda: actions.cancel(job),
+        lambda: actions.run_now(job),
+        lambda: actions.discard(job),
+        lambda: actions.pause_queue(queue),
+        lambda: actions.hold_group(connection, "/site"),
+        lambda: actions.release_group(connection, "/held"),
+        lambda: bulk.cancel_all(connection, ("waiting",)),
+    ):
+        with pytest.raises(BadStatusError, match="Nothing can be changed here: .* install 7.0 or newer"):
+            change()
+    transaction.commit()
+    assert connection.db().lastTransaction() == before
 
 
 def test_new_code_works_with_the_old_schema_until_a_person_raises_it(

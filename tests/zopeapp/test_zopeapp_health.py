@@ -209,6 +209,15 @@ def test_a_reactor_that_stands_still_is_not_alive(running: RunningDispatcher) ->
         go.set()
 
 
+def test_a_process_is_not_alive_if_the_dispatcher_of_one_of_its_databases_stands_still(
+    running: RunningDispatcher, database: Any
+) -> None:
+    beside = running.serve(DB(None, databases=database.databases, database_name="beside"))
+    assert beside is not None and health.live(running.dispatcher) == health.live(beside) == ""
+    beside.heartbeat.stop()
+    assert health.live(running.dispatcher) == health.live(beside) == "heartbeat"
+
+
 def test_a_heartbeat_that_stands_still_is_not_alive_unless_it_waits_for_the_database(
     running: RunningDispatcher,
 ) -> None:

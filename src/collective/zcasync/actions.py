@@ -8,6 +8,7 @@ itself.
 from collections.abc import Callable
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync import schema
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jobdetail import is_broken
@@ -35,7 +36,7 @@ def cancel(job: Any, by: str = "") -> str:
     """End a job that has not started, or ask a running one to stop: "cancelled", "stopping" or "finished"."""
     if job.outcome is not None:
         return "finished"
-    queue = joblists.queue_of(job)
+    queue = _queue_of(job)
     if queue is None:
         raise BadStatusError(f"Job {job.id} is in no queue, so there is nothing to cancel.")
     if queue.quarantine_key(job) is not None:
@@ -79,7 +80,7 @@ def change_priority(job: Any, priority: int, by: str = "") -> None:
 
 def delete(job: Any, by: str = "") -> None:
     """Forget a job that has ended, or was set aside, for good; BadStatusError for any other."""
-    queue = None if is_broken(job) or job.outcome is None else joblists.queue_of(job)
+    queue = None if is_broken(job) or job.outcome is None else _queue_of(job)
     if queue is None:
         discard(job, by)
         return
@@ -95,7 +96,7 @@ def retry(job: Any, by: str = "") -> Any:
     Returns the job that waits now. It runs as the one who put the first, and its arguments are the same.
     """
     _check_code(job)
-    queue = joblists.queue_of(job)
+    queue = _queue_of(job)
     if queue is not None and queue.quarantine_key(job) is not None:
         return _release(queue, job, by)
     _check_retriable(job)
@@ -143,7 +144,7 @@ def put_again(queue: Any, job: Any, by: str = "") -> Any:
 
 def discard(job: Any, by: str = "") -> None:
     """Remove a job that was set aside, for good and without callbacks; also one whose class is gone."""
-    queue = joblists.queue_of(job)
+    queue = _queue_of(job)
     key = queue.quarantine_key(job) if queue is not None else None
     if key is None:
         raise BadStatusError(f"Job {oid_text(job)} is not set aside, so it cannot be discarded: cancel it.")
@@ -156,7 +157,7 @@ def discard(job: Any, by: str = "") -> None:
 def hold_group(queues: Any, group: str) -> None:
     """No job of the group (a site's path) begins any more, in any queue, until it is released; what runs goes on."""
     for queue in joblists.all_queues(queues):
-        queue.hold_group(group)
+        check_writable(queue).hold_group(group)
     logger.info("Group %r: held on request", group)
 
 
@@ -166,13 +167,13 @@ def release_group(queues: Any, group: str) -> None:
     if not held:
         raise BadStatusError(f"The group {group!r} is not held in any queue.")
     for queue in held:
-        queue.release_group(group)
+        check_writable(queue).release_group(group)
     logger.info("Group %r: released on request", group)
 
 
 def release(job: Any, by: str = "") -> Any:
     """Let a job that was set aside run again; BadStatusError if it was not, or its code is missing."""
-    queue = joblists.queue_of(job)
+    queue = _queue_of(job)
     if queue is None or queue.quarantine_key(job) is None:
         raise BadStatusError(f"Job {oid_text(job)} is not set aside, so there is nothing to release.")
     _check_code(job)
@@ -181,13 +182,13 @@ def release(job: Any, by: str = "") -> Any:
 
 def pause_queue(queue: Any) -> None:
     """No job of the queue begins any more; what runs goes on."""
-    queue.paused = True
+    check_writable(queue).paused = True
     logger.info("Queue %r: paused on request", queue.name)
 
 
 def resume_queue(queue: Any) -> None:
     """Jobs of the queue begin again."""
-    queue.paused = False
+    check_writable(queue).paused = False
     logger.info("Queue %r: resumed on request", queue.name)
 
 
@@ -210,6 +211,19 @@ def commit(connection: Any, change: Callable[[], Any]) -> Any:
                 raise
 
 
+def check_writable(queue: Any) -> Any:
+    """The queue; BadStatusError, naming the version that is needed, if only newer code may change what is in it."""
+    if queue.parent is not None and not schema.understood(queue.parent):
+        raise BadStatusError(f"Nothing can be changed here: {schema.too_new(queue.parent)}.")
+    return queue
+
+
+def _queue_of(job: Any) -> Any:
+    """The queue to which a job belongs, to be changed; None if there is none."""
+    queue = joblists.queue_of(job)
+    return None if queue is None else check_writable(queue)
+
+
 def _where_it_waits(job: Any) -> Any:
     """The queue in which the job waits; BadStatusError if it does not."""
     _check_code(job)
@@ -217,7 +231,7 @@ def _where_it_waits(job: Any) -> Any:
         raise BadStatusError(f"Job {job.id} does not wait any more, so it cannot be moved.")
     if job.queue is None or job._status_id != 0:
         raise BadStatusError(f"Job {job.id} has run already, and only goes on with what follows it.")
-    return job.queue
+    return check_writable(job.queue)
 
 
 def _moved(job: Any, what: str, by: str, when: datetime, front: bool = False) -> None:

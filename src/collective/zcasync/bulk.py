@@ -188,9 +188,9 @@ class _Work:
 
     def _queues(self) -> list[Any]:
         if self.wanted.queue is not None:
-            return [get_queue(self.connection, self.wanted.queue)]
+            return [actions.check_writable(get_queue(self.connection, self.wanted.queue))]
         found = get_queues(self.connection)
-        return [] if found is None else found.values()
+        return [] if found is None else [actions.check_writable(queue) for queue in found.values()]
 
     def _new(self, shelves: Shelves, seen: set[bytes]) -> Iterator[tuple[Any, Any, Any]]:
         """Queue, tree and last key of the shelves that were not seen yet."""

@@ -65,10 +65,16 @@ def _numbers(metrics: Metrics) -> Page:
 
 
 def live(dispatcher: Any) -> str:
-    """Why the process should be killed and started anew: ``reactor`` or ``heartbeat``; empty if it should not.
+    """Why the process should be killed and started anew: ``reactor`` or ``heartbeat``, of this dispatcher or of those
+    that serve other databases beside it; empty if it should not.
 
     Reads memory only. A database that is away is no reason, nor are jobs: a new process would meet the same.
     """
+    together = [dispatcher] if dispatcher.running is None else dispatcher.running.dispatchers
+    return next(filter(None, map(_stands_still, together)), "")
+
+
+def _stands_still(dispatcher: Any) -> str:
     if dispatcher.activated is None or dispatcher.leaving:
         return ""  # a stop has its own limits
     now, heartbeat = time.monotonic(), dispatcher.heartbeat
