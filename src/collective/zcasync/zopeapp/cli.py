@@ -96,7 +96,7 @@ WORKER = {
     "max-jobs": ("N", "max-jobs", "end with code 4 after so many jobs, to be replaced by a fresh process; 0: never"),
     "max-minutes": ("N", "max-minutes", "the same after so many minutes"),
     "max-megabytes": ("N", "max-megabytes", "the same when the process uses so much memory"),
-    "health-port": ("PORT", "health-port", "port for probes: /live and /ready; 0: none"),
+    "health-port": ("PORT", "health-port", "port for probes, /live and /ready, and for Prometheus, /metrics; 0: none"),
     "health-host": ("HOST", "health-host", "where it listens; 127.0.0.1 unless zope.conf says otherwise"),
     "health-file": ("PATH", "health-file", "file that is touched every 5 s while the process lives"),
     "log-format": ("FORMAT", "log-format", "text, or json: one object a line, with job, task, site and attempt"),
