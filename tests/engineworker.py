@@ -2,13 +2,15 @@
 without a host, the second part of the address is the dsn of a database in PostgreSQL.
 
 ``ping``, ``death``: seconds. ``kill``: where the process kills itself, by name. ``hide``: a module that this process
-does not find. All other options are the dispatcher's. SIGTERM stops it cleanly, SIGHUP lets it only say that it leaves.
+does not find. ``schema``: the newest that its code knows. All other options are the dispatcher's. SIGTERM stops it
+cleanly, SIGHUP lets it only say that it leaves.
 """
 
 from collections.abc import Callable
 from collective.zcasync import attempts
 from collective.zcasync import dispatcher
 from collective.zcasync import groups
+from collective.zcasync import interfaces
 from collective.zcasync import threadpool
 from collective.zcasync.dispatchers import DispatcherAgents
 from collective.zcasync.reactor import start
@@ -90,6 +92,7 @@ def main(host: str, port: str, told: str) -> None:
     DispatcherAgents.ping_death_interval = timedelta(seconds=options.pop("death", 60))
     if hidden := options.pop("hide", None):
         sys.meta_path.insert(0, Hidden(hidden))
+    interfaces.SCHEMA = options.pop("schema", interfaces.SCHEMA)
     if point := options.pop("kill", None):
         _kill(*POINTS[point])
         threadpool.AHEAD = 10.0  # so that there are groups, however slow the machine is

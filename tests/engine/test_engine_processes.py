@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import interfaces
+from collective.zcasync import schema
 from collective.zcasync.exceptions import AbortedError
+from collective.zcasync.exceptions import InUse
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.retry import NeverRetry
@@ -374,3 +377,34 @@ def test_a_job_whose_code_one_process_lacks_is_run_by_another_that_has_it(
 
     assert wait_for_result(job, PATIENCE) == "run"
     assert lines(tmp_path / "effect") == ["run"]
+
+
+def test_a_rolling_upgrade_runs_all_jobs_and_old_code_that_comes_back_after_it_none(
+    zeo: ZEOProcess, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = zeo.worker(threads=1), zeo.worker(threads=1, schema=2)
+    for worker in (old, new):
+        worker.wait_for("^ready")
+    monkeypatch.setattr(interfaces, "SCHEMA", 2)  # as this process would have it: its code is the new one
+    monkeypatch.setitem(schema.STEPS, 1, lambda queues: None)
+
+    def run() -> set[int]:
+        jobs = [queue.put(Job(os.getpid)) for _number in range(10)]
+        transaction.commit()
+        return {wait_for_result(job, PATIENCE) for job in jobs}
+
+    assert run() <= {old.pid, new.pid}
+    with pytest.raises(InUse, match=f"schema 2 is not understood by dispatcher .*pid {old.pid} "):
+        schema.raise_newest(queue.parent)
+    transaction.abort()
+    assert old.stop() == 0
+    transaction.begin()
+    assert schema.raise_newest(queue.parent) == (1, 2)
+    transaction.commit()
+    assert run() == {new.pid}
+
+    again = zeo.worker(threads=1)
+    again.wait_for("takes no jobs: the queues in the database .* have schema 2")
+    assert run() == {new.pid}
+    transaction.begin()
+    assert [da.process["pid"] for da in queue.dispatchers.active()] == [new.pid]

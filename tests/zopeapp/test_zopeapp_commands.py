@@ -424,18 +424,18 @@ class TestChanging:
         assert zeo.db.lastTransaction() == before
 
     def test_migrate_raises_the_schema_when_no_older_dispatcher_is_at_work(
-        self, zeo: Site, ask: Any, monkeypatch: pytest.MonkeyPatch
+        self, shared: Site, ask: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert ask(zeo, "migrate") == (0, {"before": 1, "now": 1})
+        assert ask(shared, "migrate") == (0, {"before": 1, "now": 1})
         monkeypatch.setattr(interfaces, "SCHEMA", 2)
         monkeypatch.setitem(schema.STEPS, 1, lambda queues: None)
-        code, document = ask(zeo, "migrate")
+        code, document = ask(shared, "migrate")
         assert code == 2 and "not understood by dispatcher" in document["error"] and "pid 4711" in document["error"]
-        zeo.da.deactivate()
-        zeo.manager.commit()
-        assert ask(zeo, "migrate") == (0, {"before": 1, "now": 2})
-        zeo.manager.begin()
-        assert zeo.queues.schema == 2
+        shared.da.deactivate()
+        shared.manager.commit()
+        assert ask(shared, "migrate") == (0, {"before": 1, "now": 2})
+        shared.manager.begin()
+        assert shared.queues.schema == 2
 
     def test_texts_tell_what_was_done(self, shared: Site, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(shared.command("cancel", "WAITING")) == 0
