@@ -38,15 +38,16 @@ ENGINE_ORDER = """
     tracing surroundings ending joblog running deferreds decisions attempts interruptions
     callbacks callbackruns direct execution calls job quota history slot series letters filing entries rejections moves
     spilling claims
-    sweeping takeover dispatchers places puts queues rightofway
-    groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail membership news
+    sweeping takeover dispatchers places puts queues rightofway deployment
+    groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail seenfile
+    ownership membership news
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure
     z3
     monitorrows jobdetail jobtree jobsearch jobentries joblists
     activity plaindata monitor jobselection monitordb findings doctordispatchers doctor putmany tasks jsonvalues
     taskarguments api actions queueactions policyactions
     ownjobs
-    processes alarms figures figurereading spans
+    processes copies alarms figures figurereading spans
     bulk manyjobs foreground queuemoves
     testtime testwait testreactor testputs testinline testing testmixins ftesting
 """.split()

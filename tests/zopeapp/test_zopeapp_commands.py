@@ -6,6 +6,7 @@ from collective.zcasync import interfaces
 from collective.zcasync import schema
 from collective.zcasync.agent import Agent
 from collective.zcasync.clock import utcnow
+from collective.zcasync.deployment import Deployment
 from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from collective.zcasync.persistence import insert
@@ -26,6 +27,7 @@ from ZODB.FileStorage import FileStorage
 import builtins
 import json
 import pytest
+import sys
 import transaction
 import uuid
 import ZEO
@@ -61,6 +63,7 @@ CHANGING = (
     *(("cancel", "WAITING"), ("retry", "BAD"), ("pause", "default"), ("resume", "default")),
     *(("cancel-all",), ("retry-all", "--task", "*"), ("migrate",)),
     *(("release", "ASIDE"), ("discard", "ASIDE"), ("release", "--group", "/held")),
+    *(("release", "--deployment"), ("discard", "--deployment", "--yes")),
 )
 
 
@@ -112,6 +115,12 @@ class Site:
 
     def job(self, name: str) -> Any:
         return self.connection.get(int(self.ids[name], 16).to_bytes(8, "big"))
+
+    def hold(self) -> None:
+        """Its dispatcher has found that this is a copy."""
+        self.queues.deployment = Deployment("production", "")
+        self.da.held = ("copy", "production")
+        self.manager.commit()
 
     def command(self, *words: str) -> list[str]:
         return [self.ids.get(word, word) for word in words] + ["-C", str(self.zope_conf)]
@@ -408,6 +417,48 @@ class TestChanging:
         assert list(shared.queue.quarantined()) == []
         assert shared.ids["ASIDE"] not in {job.id for job in shared.queue}
 
+    def test_a_held_database_is_told_of_and_released(
+        self, shared: Site, ask: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shared.hold()
+        assert main(shared.command("status")) == 1
+        assert "HELD" in capsys.readouterr().out
+        assert main(shared.command("dispatchers")) == 1
+        assert "Held: the database belongs to the deployment production" in capsys.readouterr().out
+        code, findings = ask(shared, "doctor")
+        assert code == 1 and ("held", None) in {(finding["kind"], finding["queue"]) for finding in findings}
+        assert ("no-dispatcher", "") not in {(finding["kind"], finding["queue"]) for finding in findings}
+        code, document = ask(shared, "release", "--deployment")
+        assert (code, document["deployment"]) == (0, True)
+        shared.manager.begin()
+        owner = shared.queues.deployment
+        assert owner.hold is None and owner.name == "" and len(owner.addresses) == 1
+        assert owner.addresses[0].startswith(("zeo:", "sql:"))
+
+    def test_discard_removes_all_that_waits_in_a_held_database_once_it_was_confirmed(
+        self, shared: Site, ask: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shared.hold()
+        before = shared.db.lastTransaction()
+        code, document = ask(shared, "discard", "--deployment")
+        assert code == 2 and "nothing was discarded; --yes removes all 1 jobs" in document["error"]
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr(builtins, "input", lambda question: "no")
+        assert main(shared.command("discard", "--deployment")) == 2
+        shared.manager.begin()
+        assert shared.db.lastTransaction() == before
+        monkeypatch.setattr(builtins, "input", lambda question: "yes")
+        capsys.readouterr()
+        assert main(shared.command("discard", "--deployment")) == 0
+        assert capsys.readouterr().out == "Jobs discarded: 1. The database is released\n"
+        shared.manager.begin()
+        assert [len(shared.queue), shared.queue.counts()["quarantined"], shared.queues.deployment.hold] == [0, 1, None]
+
+    def test_a_database_at_which_dispatchers_work_is_neither_released_nor_emptied(self, zeo: Site, ask: Any) -> None:
+        for words in (("release", "--deployment"), ("discard", "--deployment", "--yes")):
+            code, document = ask(zeo, *words)
+            assert code == 2 and "pid 4711 on apple) works on this database" in document["error"]
+
     def test_queues_of_newer_code_are_shown_and_never_changed(
         self, zeo: Site, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -457,6 +508,8 @@ class TestWrongUse:
             (("discard", "WAITING"), "is not set aside"),
             (("release", "WAITING"), "is not set aside"),
             (("release",), "name the jobs to release"),
+            (("discard",), "name the jobs to discard"),
+            (("discard", "WAITING", "--deployment"), "name the jobs to discard"),
             (("release", "--group", "/nowhere"), "is not held"),
             (("pause", "default", "nowhere"), "no queue 'nowhere'; there are: default, mail"),
         ],

@@ -31,6 +31,7 @@ GOOD = [
     ("db-name", "jobs", "jobs"),
     ("stale-after", "60", 60.0),
     ("stale-after", "604800", 604800.0),
+    ("seen-file", "/srv/zope/var/seen.json", "/srv/zope/var/seen.json"),
     ("notify", "on", True),
     ("health-port", "8099", 8099),
     ("health-host", "0.0.0.0", "0.0.0.0"),
@@ -69,6 +70,7 @@ BAD = [
     ("db-name", "", "a name without spaces"),
     ("stale-after", "59", "from 60 to 31536000"),
     ("stale-after", "31536001", "from 60 to 31536000"),
+    ("seen-file", "seen.json", "an absolute path"),
     ("notify", "postgresql", "on and off"),
     ("health-port", "65536", "a whole number from 0 to 65535"),
     ("health-host", "", "a name without spaces"),
@@ -116,6 +118,7 @@ def test_an_empty_section_gives_the_documented_defaults() -> None:
         shutdown_grace=8,
         db_name="",
         stale_after=86400,
+        seen_file="",
         notify=False,
     )
 

@@ -26,25 +26,10 @@ def db(tmp_path: Path) -> Iterator[DB]:
     made.close()
 
 
-def stored_deployment(db: DB) -> Any:
-    with db.transaction() as connection:
-        return get_queues(connection).deployment
-
-
-def test_the_queues_are_created_and_their_deployment_is_the_storage(db: DB) -> None:
+def test_the_queues_are_created(db: DB) -> None:
     prepare(db, Settings())
-    assert "Data.fs" in stored_deployment(db)
-
-
-def test_a_named_deployment_is_stored(db: DB) -> None:
-    prepare(db, Settings(deployment="production"))
-    assert stored_deployment(db) == "production"
-
-
-def test_the_deployment_that_owns_the_queues_stays(db: DB) -> None:
-    prepare(db, Settings(deployment="production"))
-    prepare(db, Settings(deployment="copy"))
-    assert stored_deployment(db) == "production"
+    with db.transaction() as connection:
+        assert list(get_queues(connection)) == [""]
 
 
 def test_a_second_start_writes_nothing(db: DB) -> None:
@@ -64,12 +49,13 @@ def test_processes_that_create_the_queues_together_both_go_on(db: DB, monkeypatc
     def install_too_late(connection: Any) -> Any:
         queues = install(connection)
         monkeypatch.setattr(module, "install", install)
-        prepare(db, Settings(deployment="first"))  # the other process commits between
+        prepare(db, Settings())  # the other process commits between
         return queues
 
     monkeypatch.setattr(module, "install", install_too_late)
-    prepare(db, Settings(deployment="second"))
-    assert stored_deployment(db) == "first"
+    prepare(db, Settings())
+    with db.transaction() as connection:
+        assert list(get_queues(connection)) == [""]
 
 
 def test_a_conflict_that_never_ends_is_raised(db: DB, monkeypatch: pytest.MonkeyPatch) -> None:

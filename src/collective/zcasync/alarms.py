@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collective.zcasync import activity
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync import ownership
 from collective.zcasync.doctor import LOOK_AT_MOST
 from collective.zcasync.doctor import needy_jobs
 from collective.zcasync.doctor import overdue_jobs
@@ -73,8 +74,12 @@ def examine(source: Any, limits: Limits | None = None, group: str | None = None)
 def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
     active = queue.dispatchers.active()
     served = any(map(takes_jobs, active))
-    if not served:
-        yield _unserved(queue, any(not da.dead and da.leaving is None for da in active))
+    alive = [da for da in active if not da.dead and da.leaving is None]
+    held = [da.held for da in alive if da.held is not None]
+    if held:
+        yield _held(held[0])
+    elif not served:
+        yield _unserved(queue, bool(alive))
     for da in active:
         yield from _of_dispatcher(da)
     oldest = oldest_waiting(queue)
@@ -127,6 +132,44 @@ def _of_sites(source: Any, group: str | None) -> Iterator[Alarm]:
                 subject=key,
                 urgent=False,
             )
+
+
+def _held(reason: ownership.Held) -> Alarm:
+    return Alarm(
+        "held",
+        held_text(reason),
+        _(
+            "alarm_held_advice",
+            default="Is this a copy, say on a test server? Then discard what waits. Is it right that these jobs run"
+            " here? Then release them. Both on the page Dispatchers.",
+        ),
+    )
+
+
+def held_text(reason: ownership.Held) -> Any:
+    """Why dispatchers are held, as a message; see ownership."""
+    kind, detail = reason
+    texts = {
+        ownership.COPY: _(
+            "held_copy",
+            default="Jobs are held: the database belongs to another deployment (${detail}), so this may be a copy of"
+            " it.",
+            mapping={"detail": detail},
+        ),
+        ownership.STALE: _(
+            "held_stale",
+            default="Jobs are held: no dispatcher has worked on the database since ${detail}, so it may be an old"
+            " copy.",
+            mapping={"detail": detail},
+        ),
+        ownership.RESTORED: _(
+            "held_restored",
+            default="Jobs are held: what dispatchers stored until ${detail} is not in the database any more, so a"
+            " backup was restored.",
+            mapping={"detail": detail},
+        ),
+    }
+    return texts[kind]
 
 
 def _unserved(queue: Any, stopped: bool) -> Alarm:
@@ -248,8 +291,8 @@ def _of_hour(source: Any, limits: Limits) -> Iterator[Alarm]:
 
 
 def takes_jobs(da: Any) -> bool:
-    """Whether a dispatcher that is active in a queue lives, and nobody has told it to stop."""
-    return not da.dead and da.leaving is None and not is_paused(da)
+    """Whether a dispatcher that is active in a queue lives, is not held, and nobody has told it to stop."""
+    return not da.dead and da.leaving is None and da.held is None and not is_paused(da)
 
 
 def oldest_waiting(queue: Any) -> datetime | None:

@@ -154,6 +154,10 @@ class ClaimThread(Introspection):
         self._full.clear()
         if full:
             self.membership.renew()
+        if self.membership.ownership.held is not None:
+            if full:
+                self._claim((), True, set())  # a poll all the same, in which nothing is claimed
+            return
         look = full or bool(self._look_again) and time.monotonic() >= self._look_again
         abroad = self.claimer.looks_abroad() if look else set()
         if look:

@@ -23,6 +23,8 @@ from collective.zcasync.mail import Mail
 from collective.zcasync.membership import Membership
 from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.observer import Observer
+from collective.zcasync.ownership import STALE_AFTER
+from collective.zcasync.ownership import text_of
 from collective.zcasync.pollinfo import PollInfo
 from collective.zcasync.pollinfo import Polls
 from collective.zcasync.pollinfo import Rolling
@@ -63,7 +65,9 @@ class Dispatcher(ClaimThread):
     ``poll_interval``: seconds. ``threads``: job threads of the process at most (None: as the agents say).
     ``queues``: names of the queues to serve (None: all). ``role``: which agent templates hold. ``shutdown_grace``:
     seconds that running jobs get at a clean stop. ``replaceable``: whether somebody starts this process anew when it
-    ends; then it takes no more jobs once a job hangs (see ``hung``).
+    ends; then it takes no more jobs once a job hangs (see ``hung``). ``deployment``: name of who runs it; "": it goes
+    by the storage's address. ``stale_after``: seconds without a sign of any dispatcher after which a database is taken
+    for a copy. ``seen_file``: see SeenFile.
     """
 
     def __init__(
@@ -80,6 +84,9 @@ class Dispatcher(ClaimThread):
         shutdown_grace: float = 8,
         uuid_file: str | None = None,
         replaceable: bool = False,
+        deployment: str = "",
+        stale_after: float = STALE_AFTER,
+        seen_file: str | None = None,
     ) -> None:
         super().__init__()
         self.db = db
@@ -96,6 +103,9 @@ class Dispatcher(ClaimThread):
         self.served = None if queues is None else frozenset(queues)
         self.shutdown_grace = shutdown_grace
         self.replaceable = replaceable
+        self.deployment = deployment
+        self.stale_after = stale_after
+        self.seen_file = seen_file
         #: The job that has hung, as text; then it is time to stop, and to replace the process.
         self.hung: str | None = None
         self.activated: datetime | None = None
@@ -124,6 +134,12 @@ class Dispatcher(ClaimThread):
         self.ran = self.failed = 0
         self._counting = threading.Lock()
         _dispatchers[self.UUID] = self
+
+    @property
+    def held(self) -> str | None:
+        """Why it may not take jobs until a person decides, in words; None: it may."""
+        reason = self.membership.ownership.held if self.activated else None
+        return None if reason is None else text_of(reason)
 
     # Life
 

@@ -98,6 +98,8 @@ class DispatcherAgents(Base):
     leaving: datetime | None = None
     leaving_grace = 8.0
     slot: Slot | None = None
+    #: (kind, detail) of why it may not work here; see ownership. None: it may.
+    held: tuple[str, str] | None = None
 
     def __init__(self, uuid: uuidlib.UUID) -> None:
         self.UUID = uuid
@@ -299,8 +301,8 @@ class Dispatchers(Base):
         return [da for da in self.values() if da.activated is not None]
 
     def serves(self) -> bool:
-        """Whether one of the active ones is alive, as far as can be seen from here."""
-        return any(da.activated is not None and not da.dead for da in self.values())
+        """Whether one of the active ones is alive, as far as can be seen from here, and not held."""
+        return any(da.activated is not None and da.held is None and not da.dead for da in self.values())
 
     def __getitem__(self, uuid: uuidlib.UUID) -> DispatcherAgents:
         if uuid not in self:

@@ -2,12 +2,25 @@
 
 from collections.abc import Iterator
 from collective.zcasync import callables
+from collective.zcasync import ownership
 from collective.zcasync.findings import Finding
 from collective.zcasync.findings import jobs_text
 from typing import Any
 
 #: Seconds by which a clock may differ.
 SKEW = 2.0
+
+
+def of_held(queues: Any) -> Iterator[Finding]:
+    """Why none of the dispatchers of these queues may work."""
+    reason = ownership.held(queues)
+    if reason is not None:
+        yield Finding(
+            "held",
+            f"dispatchers are held: {ownership.text_of(reason)}; {jobs_text(ownership.waiting(queues))}",
+            "to let the jobs run: zcasync release --deployment; to remove what waits, for good:"
+            " zcasync discard --deployment",
+        )
 
 
 def of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:

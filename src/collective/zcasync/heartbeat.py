@@ -164,6 +164,7 @@ class Heartbeat:
         if not written:
             return
         stored, after = written_at(written[0].last_ping), clock.utcnow()
+        self.dispatcher.membership.ownership.seen(written[0].last_ping._p_serial)
         if stored < before:
             self.skew = (before - stored).total_seconds()
         else:

@@ -48,6 +48,7 @@ from collective.zcasync.monitorrows import SCHEDULED
 from collective.zcasync.monitorrows import STATE_OF_OUTCOME
 from collective.zcasync.monitorrows import STATES
 from collective.zcasync.monitorrows import WAITING
+from collective.zcasync.ownership import text_of
 from collective.zcasync.queue import Queues
 from collective.zcasync.readable import shorten
 from datetime import datetime
@@ -305,4 +306,5 @@ def dispatcher_row(one: Any) -> DispatcherRow:
         memory=one.last_ping.memory or None,
         skew=one.last_ping.skew,
         gave_way=one.last_ping.gave_way,
+        held="" if one.held is None else text_of(one.held),
     )

@@ -8,6 +8,7 @@ from collective.zcasync import sweeping
 from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
 from collective.zcasync.lanes import Lanes
+from collective.zcasync.ownership import Ownership
 from collective.zcasync.persistence import records_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.threadpool import AgentThreadPool
@@ -33,6 +34,7 @@ class Membership:
         #: Names of the queues where another process works under the same UUID, or which could not be joined.
         self.refused: set[str] = set()
         self.siblings: list[Any] = []
+        self.ownership = Ownership(dispatcher)
         self._paces: list[tuple[float, float]] = []
         self._reserved = 0
         self._schema_trouble: str | None = None
@@ -51,12 +53,7 @@ class Membership:
         Each queue has a transaction of its own: trouble in one keeps nobody from the others.
         """
         dispatcher = self.dispatcher
-        dispatcher.manager.begin()
-        try:
-            queues = get_queues(dispatcher.connection)
-            names = [] if queues is None else [queue.name for queue in self._served(queues)]
-        finally:
-            dispatcher.manager.abort()
+        queues, names = self._look()
         self.siblings, self._paces = [], []
         refused = set()
         for name in names:
@@ -81,6 +78,24 @@ class Membership:
             self.refused = refused
             self._learn_homes()
 
+    def _look(self) -> tuple[Any, list[str]]:
+        """The queues, the names of those that are served, and whether this dispatcher may work for them."""
+        dispatcher, conflicts = self.dispatcher, 0
+        while True:
+            dispatcher.manager.begin()
+            queues = get_queues(dispatcher.connection)
+            names = [] if queues is None else [queue.name for queue in self._served(queues)]
+            if queues is None or not schema.understood(queues) or not self.ownership.look(queues):
+                dispatcher.manager.abort()
+                return queues, names
+            try:
+                dispatcher.manager.commit()
+            except Exception as error:
+                dispatcher.manager.abort()
+                conflicts += 1
+                if not transactions.is_conflict(error) or conflicts == 20:
+                    raise
+
     def _renew_one(self, name: str) -> bool:
         """One queue; false if another process works there under the same UUID."""
         dispatcher = self.dispatcher
@@ -100,7 +115,7 @@ class Membership:
                 if queues.right_of_way is None:  # they are older than that
                     queues.right_of_way = rightofway.new_record()
                 da = self._register(queue)
-                siblings = self._bury(queue)
+                siblings = [] if self.ownership.held else self._bury(queue)
                 queue.dispatchers.tidy(dispatcher.UUID)
                 dispatcher.manager.commit()
             except Exception as error:
@@ -111,6 +126,7 @@ class Membership:
             break
         self.siblings += siblings
         if da is not None:
+            self.ownership.seen(da.last_ping._p_serial)
             self._paces.append((da.ping_interval.total_seconds(), da.ping_death_interval.total_seconds()))
         return da is not None
 
@@ -135,6 +151,7 @@ class Membership:
         if da.activated is None:
             dispatcher.connection.readCurrent(queue.parent)  # its schema is not raised at the same time
             da.process = dict(self.process)
+            da.process |= {"deployment": self.ownership.name, "address": self.ownership.address}
             if dispatcher.max_threads is not None:
                 da.process["threads"] = dispatcher.max_threads
             if queue.name in dispatcher.claimer.homes:
@@ -143,6 +160,8 @@ class Membership:
             else:
                 da.activate()
             da.ping(clock.utcnow(), instanceuuid.process_memory(), self.process["version"], dispatcher.heartbeat.skew)
+        if da.held != self.ownership.held:
+            da.held = self.ownership.held
         self._agents(queue, da)
         return da
 
@@ -212,7 +231,7 @@ class Membership:
             boxes: set[bytes] = set()
             kin: set[bytes] = set()
             queues = get_queues(dispatcher.connection)
-            kin |= _oids(queues._queues)
+            kin |= _oids(queues._queues) | _oids_of(queues.deployment)
             served = [q for q in self._served(queues) if q.name not in self.refused]
             for name in set(dispatcher.claimer.homes) - {queue.name for queue in served}:
                 dispatcher.claimer.forget(name)
@@ -220,7 +239,7 @@ class Membership:
                     pool.take_back()
                     pool.setSize(0)
             for queue in served:
-                names = [da.name for da in queue.dispatchers.active()]
+                names = [da.name for da in queue.dispatchers.active() if da.held is None]
                 me = names.index(str(dispatcher.UUID)) if str(dispatcher.UUID) in names else 0
                 count = max(len(names), 1)
                 homes = [shard for shard in range(len(queue.inboxes)) if shard % count == me]
@@ -332,6 +351,10 @@ class Membership:
 def _oids(tree: Any) -> set[bytes]:
     """What to watch for entries that come into a tree and go."""
     return {record._p_oid for record in records_of(tree)}
+
+
+def _oids_of(record: Any) -> set[bytes]:
+    return set() if record is None else {record._p_oid}
 
 
 def _place(da: Any) -> str:

@@ -45,8 +45,8 @@ STATE_OF_OUTCOME = {"succeeded": FINISHED, "failed": FAILED, "cancelled": CANCEL
 OUTCOME_OF_STATE = {state: outcome for outcome, state in STATE_OF_OUTCOME.items()}
 
 
-#: How a dispatcher fares: at work, told to take no more jobs, on its way out, without a sign of life, gone.
-ACTIVE, PAUSED, LEAVING, SILENT, ENDED = "active", "paused", "leaving", "silent", "ended"
+#: How a dispatcher fares: at work, told to take no more jobs, held, on its way out, without a sign of life, gone.
+ACTIVE, PAUSED, HELD, LEAVING, SILENT, ENDED = "active", "paused", "held", "leaving", "silent", "ended"
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,8 @@ class DispatcherRow:
     skew: float | None = None
     #: How often its content jobs let a request go first, at its last ping.
     gave_way: int = 0
+    #: Why it may not take jobs until a person decides; empty: it may. See ownership.
+    held: str = ""
 
     @property
     def alive(self) -> bool:
@@ -179,11 +181,13 @@ class DispatcherRow:
 
     @property
     def state(self) -> str:
-        """ACTIVE, LEAVING, SILENT or ENDED."""
+        """ACTIVE, HELD, LEAVING, SILENT or ENDED."""
         if self.activated is None:
             return ENDED
         if self.dead:
             return SILENT
+        if self.held:
+            return HELD
         return LEAVING if self.leaving else ACTIVE
 
 
@@ -201,5 +205,5 @@ class QueueRow:
 
     @property
     def served(self) -> bool:
-        """Whether a dispatcher that is alive serves it."""
-        return any(one.alive for one in self.dispatchers)
+        """Whether a dispatcher that is alive serves it, and is not held."""
+        return any(one.alive and not one.held for one in self.dispatchers)

@@ -6,6 +6,7 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.monitorrows import ACTIVE
 from collective.zcasync.monitorrows import DispatcherRow
 from collective.zcasync.monitorrows import ENDED
+from collective.zcasync.monitorrows import HELD
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import LEAVING
 from collective.zcasync.monitorrows import PAUSED
@@ -24,8 +25,8 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class ProcessRow:
-    """One dispatcher. ``state``: active, paused, leaving, silent (no sign of life) or ended. ``queues``: names of those
-    that it serves. ``threads``: jobs that it may run at once. ``jobs``: some of those that it runs."""
+    """One dispatcher. ``state``: active, paused, held, leaving, silent (no sign of life) or ended. ``queues``: names of
+    those that it serves. ``threads``: jobs that it may run at once. ``jobs``: some of those that it runs."""
 
     row: DispatcherRow
     state: str
@@ -44,7 +45,7 @@ def processes(source: Any) -> list[ProcessRow]:
         for da in queue.dispatchers.values():
             found.setdefault(da.name, []).append(da)
     rows = [_row(some) for some in found.values()]
-    order = (ACTIVE, PAUSED, LEAVING, SILENT, ENDED)
+    order = (ACTIVE, PAUSED, HELD, LEAVING, SILENT, ENDED)
     return sorted(rows, key=lambda one: (order.index(one.state), one.row.host, one.row.pid))
 
 

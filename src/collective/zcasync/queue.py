@@ -230,7 +230,8 @@ class Queues(Base):
     def __init__(self) -> None:
         self.schema = interfaces.SCHEMA
         self.schema_by = instanceuuid.version()
-        self.deployment: str | None = None
+        #: A Deployment, which says who owns the queues; None: no dispatcher has come to them yet.
+        self.deployment: Any = None
         self.policies: Any = OOBTree()
         self.schedules: Any = OOBTree()
         #: group -> Site

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from collective.zcasync import actions
 from collective.zcasync import bulk
+from collective.zcasync import copies
 from collective.zcasync import foreground
 from collective.zcasync import joblists
+from collective.zcasync import ownership
 from collective.zcasync import queuemoves
 from collective.zcasync import schema
 from collective.zcasync import transactions
+from collective.zcasync.deployment import address_of
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.findings import jobs_text
@@ -27,6 +30,7 @@ from collective.zcasync.zopeapp.worker import zope_started
 from typing import Any
 
 import pdb
+import sys
 import transaction
 
 #: Who asks, in the timelines of jobs.
@@ -76,12 +80,14 @@ def retry_all(
     return _many(done, {"retried": "put again", "refused": "could not be put again"})
 
 
-def release(place: Opened, ids: Sequence[str], group: str | None = None) -> Answer:
-    """Let jobs run again that were set aside, or those of a group that is held."""
-    if not ids and group is None:
-        raise InvalidValueError("name the jobs to release, or a held site with --group")
+def release(place: Opened, ids: Sequence[str], group: str | None = None, deployment: bool = False) -> Answer:
+    """Let jobs run again that were set aside, or those of a group that is held, or all of a database that is."""
+    if not ids and group is None and not deployment:
+        raise InvalidValueError("name the jobs to release, a held site with --group, or the database with --deployment")
 
     def change() -> dict[str, Any]:
+        if deployment:
+            copies.release(_queues_of(place), *_deployment(place), ME)
         if group is not None:
             actions.release_group(place.connection, group)
         return {id: actions.release(joblists.find(place.connection, id), ME).id for id in ids}
@@ -90,13 +96,41 @@ def release(place: Opened, ids: Sequence[str], group: str | None = None) -> Answ
     lines = [f"Job {id}: waits again" for id in found]
     if group is not None:
         lines.append(f"The jobs of {group} may run again")
-    return Answer({"jobs": list(found), "group": group}, lines)
+    if deployment:
+        lines.append("The database is released: its jobs run here from now on")
+    return Answer({"jobs": list(found), "group": group, "deployment": deployment}, lines)
 
 
-def discard(place: Opened, ids: Iterable[str]) -> Answer:
-    """Remove jobs that were set aside, for good."""
+def discard(place: Opened, ids: Sequence[str], deployment: bool = False, yes: bool = False) -> Answer:
+    """Remove jobs that were set aside, for good, or all that wait in a database that is held."""
+    if bool(ids) == deployment:
+        raise InvalidValueError("name the jobs to discard, or all that wait in a held database with --deployment")
+    if deployment:
+        return _discard_all(place, yes)
     found = _each(place, ids, lambda job: actions.discard(job, ME))
     return Answer(list(found), [f"Job {id}: discarded" for id in found])
+
+
+def _discard_all(place: Opened, yes: bool) -> Answer:
+    number = ownership.waiting(_queues_of(place))
+    if not yes:
+        question = f"Remove all {number} jobs that wait in {' '.join(_deployment(place))}, for good? Type yes: "
+        if not sys.stdin.isatty() or input(question).strip() != "yes":
+            raise InvalidValueError(f"nothing was discarded; --yes removes all {number} jobs that wait, for good")
+    number = copies.discard(place.connection, *_deployment(place), ME)
+    return Answer({"discarded": number}, [f"Jobs discarded: {number}. The database is released"])
+
+
+def _queues_of(place: Opened) -> Any:
+    queues = get_queues(place.connection)
+    if queues is None:
+        raise ConfigurationError("this database has no queues yet: nothing waits in it")
+    return queues
+
+
+def _deployment(place: Opened) -> tuple[str, str]:
+    """Name and address of the deployment that this zope.conf describes."""
+    return place.settings.deployment, address_of(place.connection.db().storage)
 
 
 def pause(place: Opened, names: Iterable[str]) -> Answer:

@@ -208,11 +208,23 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
     of_queues("pause", "let no job of these queues begin; what runs goes on", changing.pause)
     of_queues("resume", "let jobs of these queues begin again", changing.resume)
     release = change(
-        "release", "let jobs run that were set aside, or whose site is held", changing.release, "ids", "group"
+        "release",
+        "let jobs run that were set aside, or whose site or database is held",
+        changing.release,
+        *("ids", "group", "deployment"),
     )
     release.add_argument("ids", nargs="*", metavar="ID", help="ids of jobs that were set aside")
     release.add_argument("--group", metavar="PATH", help="path of a site whose jobs are held")
-    of_jobs("discard", "remove jobs that were set aside, for good", changing.discard)
+    release.add_argument("--deployment", action="store_true", help="let all jobs of this held database run here")
+    discard = change(
+        "discard",
+        "remove jobs that were set aside, or all that wait in a held database, for good",
+        changing.discard,
+        *("ids", "deployment", "yes"),
+    )
+    discard.add_argument("ids", nargs="*", metavar="ID", help="ids of jobs that were set aside")
+    discard.add_argument("--deployment", action="store_true", help="remove all that waits in this held database")
+    discard.add_argument("--yes", action="store_true", help="do not ask before all is removed")
     move = _with_database(_with_json(add("move-queue", "move what waits in a queue to another database", _move)))
     move.add_argument("name", metavar="QUEUE", help="name of the queue; 'default' is the one without a name")
     move.add_argument("--to", required=True, metavar="DATABASE", help="name of the other database in zope.conf")

@@ -14,6 +14,9 @@ import re
 #: Name of the section in zope.conf.
 SECTION = "collective.zcasync"
 
+#: Name of the file, in Zope's client home, that remembers what the instance has seen of its databases.
+SEEN_FILE = "zcasync-seen.json"
+
 #: How the default queue, whose name is empty, is written in zope.conf.
 DEFAULT_QUEUE = "default"
 
@@ -47,8 +50,10 @@ class Settings:
     shutdown_grace: float = 8.0
     #: Name of the database that holds the queues; "": the main one.
     db_name: str = ""
-    #: Seconds without any ping after which the database is taken for a copy.
+    #: Seconds without a sign of any dispatcher after which the database is taken for a copy.
     stale_after: float = DAY
+    #: File in which the instance remembers what it has seen of the database; "": one beside Zope's var.
+    seen_file: str = ""
     #: Whether PostgreSQL's NOTIFY wakes the dispatchers.
     notify: bool = False
     #: Port at which a worker tells whether it lives and is ready; 0: none.
@@ -99,6 +104,14 @@ def get_settings() -> Settings:
 def parser_of(key: str) -> Callable[[str], Any]:
     """What reads the text of one key; it raises a ValueError that says what is allowed."""
     return _PARSERS[key]
+
+
+def seen_file() -> str | None:
+    """Where the instance remembers what it has seen, unless zope.conf says so; None where Zope has no folder for it."""
+    from App.config import getConfiguration
+
+    home = getattr(getConfiguration(), "clienthome", None)
+    return os.path.join(home, SEEN_FILE) if home else None
 
 
 def missing_section_hint() -> str:
@@ -213,6 +226,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "shutdown-grace": _seconds(0, 3600),
     "db-name": _name,
     "stale-after": _seconds(60, YEAR),
+    "seen-file": _path,
     "notify": _switch,
     "health-port": _integer(0, 65535),
     "health-host": _name,

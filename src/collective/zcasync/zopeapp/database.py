@@ -86,8 +86,6 @@ def prepare(database: Any, settings: Settings) -> None:
         connection = database.open(manager)
         try:
             queues = install(connection)
-            if queues.deployment is None:
-                queues.deployment = settings.deployment or database.storage.sortKey()
             manager.commit()
             missing = [name for name in settings.queues or () if name not in queues]
         except ConflictError:

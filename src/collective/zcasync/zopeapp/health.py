@@ -86,8 +86,8 @@ def _stands_still(dispatcher: Any) -> str:
 
 
 def ready(dispatcher: Any) -> str:
-    """Why no jobs are taken: ``starting``, ``database``, ``unregistered``, ``leaving`` or ``stopped``; empty if they
-    are. Reads memory only: what the last poll and the last ping have met."""
+    """Why no jobs are taken: ``starting``, ``database``, ``unregistered``, ``held``, ``leaving`` or ``stopped``; empty
+    if they are. Reads memory only: what the last poll and the last ping have met."""
     status = dispatcher.getStatusInfo()["status"]
     if status == STOPPED:
         return "stopped"
@@ -97,6 +97,8 @@ def ready(dispatcher: Any) -> str:
         return "starting"
     if status == STUCK or not dispatcher.heartbeat.may_claim():
         return "database"
+    if dispatcher.held is not None:
+        return "held"
     return "" if dispatcher.claimer.homes else "unregistered"
 
 

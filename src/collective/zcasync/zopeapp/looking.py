@@ -31,10 +31,12 @@ def status(place: Opened) -> Answer:
     findings = _findings(place)
     problems = [finding for finding in findings if finding.problem]
     alive = {one.uuid for row in rows for one in row.dispatchers if one.alive}
+    held = next((finding.what for finding in findings if finding.kind == "held"), None)
     data = {
         "counts": {state: count.number for state, count in counts.items()},
         "queues": [_queue_data(row) for row in rows],
         "dispatchers": len(alive),
+        "held": held,
         "problems": len(problems),
     }
     words = [f"{count.number}{'+' if count.more else ''} {state}" for state, count in counts.items()]
@@ -42,6 +44,7 @@ def status(place: Opened) -> Answer:
         f"Jobs: {', '.join(words)}",
         f"Queues: {', '.join(shown_queue(row.name) + (' (paused)' if row.paused else '') for row in rows) or 'none'}",
         f"Dispatchers that are alive: {len(alive)}",
+        *([f"They are HELD, and take no jobs: {held}"] if held else []),
     ]
     if problems:
         lines.append(f"Things that need attention: {len(problems)}; zcasync doctor lists them")
@@ -180,9 +183,12 @@ def dispatchers(place: Opened) -> Answer:
     ]
     data = [{"queue": queue, **asdict(one), "state": one.state} for queue, one in found]
     columns = ("queue", "dispatcher", "process", "state", "ping", "jobs", "version", "memory", "clock")
-    blocks = [Table(columns, rows)] if rows else ["No dispatcher is registered. Start one: zcasync worker."]
+    blocks: list[str | Table] = (
+        [Table(columns, rows)] if rows else ["No dispatcher is registered. Start one: zcasync worker."]
+    )
     attention = not any(one.state == "active" for _queue, one in found)
     skewed = any(one.skew is not None and abs(one.skew) > doctor.SKEW for _queue, one in found)
+    blocks += [f"Held: {reason}" for reason in {one.held for _queue, one in found if one.held and one.alive}]
     return Answer(data, blocks, attention=attention or skewed or any(one.state == "silent" for _queue, one in found))
 
 

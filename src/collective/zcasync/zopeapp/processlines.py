@@ -8,6 +8,7 @@ from collective.zcasync.doctor import SKEW
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import ACTIVE
 from collective.zcasync.monitorrows import ENDED
+from collective.zcasync.monitorrows import HELD
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import LEAVING
 from collective.zcasync.monitorrows import PAUSED
@@ -26,6 +27,7 @@ body_template = ViewPageTemplateFile("templates/dispatchers.pt")
 STATES = {
     ACTIVE: (_("dispatcher_active", default="At work"), "text-bg-success badge-success"),
     PAUSED: (_("dispatcher_paused", default="Takes no more jobs"), "text-bg-warning badge-warning"),
+    HELD: (_("dispatcher_held", default="Held"), "text-bg-danger badge-danger"),
     LEAVING: (_("dispatcher_leaving", default="Stopping"), "text-bg-warning badge-warning"),
     SILENT: (_("dispatcher_dead", default="No sign of life"), "text-bg-danger badge-danger"),
     ENDED: (_("dispatcher_stopped", default="Stopped"), "text-bg-secondary badge-secondary"),

@@ -11,6 +11,7 @@ from collective.zcasync.zopeapp import publishing
 from collective.zcasync.zopeapp import rule
 from collective.zcasync.zopeapp.config import describe_queues
 from collective.zcasync.zopeapp.config import get_settings
+from collective.zcasync.zopeapp.config import seen_file
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
 from collective.zcasync.zopeapp.database import open_all
@@ -129,6 +130,9 @@ def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:
             uuid_file=settings.uuid_file or None,
             replaceable=replaceable,
             politeness=publishing.politeness if settings.polite else None,
+            deployment=settings.deployment,
+            stale_after=settings.stale_after,
+            seen_file=settings.seen_file or seen_file(),
         )
         open_all()
         serve_all(started, settings)
