@@ -7,6 +7,7 @@ from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import task
 from plone import api
 from typing import Any
+from urllib.parse import urlencode
 from visitor import Visitor
 from zope.interface import Invalid
 
@@ -104,13 +105,26 @@ class TestPreview:
             ("attempts=many", "do not go together"),
             ("growth=", "do not go together"),
             ("growth=1e999", "do not go together"),
+            ("rules=error size", "do not go together"),
+            ("rules=error <b>.b first-wait=9", "&lt;b&gt;.b"),
         ],
     )
     def test_the_script_asks_for_a_fragment(self, admin: Visitor, query: str, said: str) -> None:
         numbers = {"attempts": "5", "first_wait": "1", "growth": "2", "longest_wait": "60", "jitter": "0"}
-        numbers |= dict(part.split("=") for part in query.split("&"))
-        path = "&".join(f"form.widgets.{name}={value}" for name, value in numbers.items())
+        numbers |= dict(part.split("=", 1) for part in query.split("&"))
+        path = urlencode({f"form.widgets.{name}": value for name, value in numbers.items()})
         assert said in admin.open(f"@@zcasync-policy-preview?{path}")
+
+    def test_what_each_rule_does_instead_is_shown_stored_or_typed(self, admin: Visitor) -> None:
+        contents = admin.open(PAGE)
+        stored = contents.partition('id="zcasync-preview-rules"')[2].partition("</table>")[0]
+        assert "error attempts=1" in stored and "The first failure ends the job." in stored
+        mails = "error smtplib.SMTPException attempts=4 first-wait=60 growth=2 longest-wait=600"
+        fill(admin, rules=f"{mails}\naway first-wait=5 growth=1")
+        contents = admin.press("form.buttons.preview")
+        typed = contents.partition('id="zcasync-preview-rules"')[2].partition("</table>")[0]
+        assert "1:00 min, 3:00 min, 7:00 min" in typed and "7:00 min, …" not in typed
+        assert "5.0 s, 10.0 s, 15.0 s" in typed and "50.0 s, …" in typed
 
     def test_what_is_typed_is_read_as_the_readers_language_writes_it(self, admin: Visitor) -> None:
         numbers = {"attempts": "5", "first_wait": "1,5", "growth": "2", "longest_wait": "60", "jitter": "0"}

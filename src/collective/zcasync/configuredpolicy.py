@@ -149,8 +149,11 @@ class ConfiguredPolicy(Persistent):
 
     def numbers_for(self, trouble: str, failure: Any = None) -> dict[str, Any]:
         """The numbers that hold for this trouble. A rule that names the exception goes before one that does not."""
+        return self.numbers_by(trouble, self.rule_for(trouble, failure))
+
+    def numbers_by(self, trouble: str, rule: Rule) -> dict[str, Any]:
+        """The numbers that hold for this trouble where that rule does."""
         numbers = {**self.numbers(), **_DEFAULTS.get(trouble, {})}
-        rule = self.rule_for(trouble, failure)
         numbers.update((field, value) for field, value in rule if field in RULE_FIELDS)
         return numbers
 

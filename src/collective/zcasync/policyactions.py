@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collective.zcasync import joblists
 from collective.zcasync import tasks
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.configuredpolicy import Rule
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import PolicyNotFound
@@ -55,12 +56,13 @@ def remove_policy(queues: Any, name: str) -> None:
     logger.warning("Retry policy %r: removed on request", name)
 
 
-def waits(policy: ConfiguredPolicy, number: int = 10) -> list[timedelta]:
+def waits(policy: ConfiguredPolicy, number: int = 10, rule: Rule | None = None) -> list[timedelta]:
     """What is waited before each of the next attempts, jitter left aside, if a job fails now and then each time again.
 
-    At most ``number``; fewer, if the policy gives up before.
+    At most ``number``; fewer, if the policy gives up before. ``rule``: one of the policy's, for the trouble that it is
+    about; None: trouble of which no rule tells.
     """
-    numbers = policy.numbers()
+    numbers = policy.numbers() if rule is None else policy.numbers_by(dict(rule)["trouble"], rule)
     found: list[timedelta] = []
     for failures in range(1, number + 1):
         after = sum(found, timedelta(0)).total_seconds()

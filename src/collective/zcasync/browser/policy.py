@@ -49,7 +49,7 @@ class PolicyForm(PanelForm, form.EditForm):
         "cancel": "secondary",
     }
     ignoreContext = False
-    #: The numbers that are to be previewed; None: the stored ones.
+    #: The numbers and rules that are to be previewed; None: the stored ones.
     typed: dict[str, Any] | None = None
 
     @property
@@ -138,7 +138,7 @@ class PolicyForm(PanelForm, form.EditForm):
         """Show when jobs would be tried with what was typed, and store nothing."""
         data = self.extracted()
         if data is not None:
-            self.typed = {name: data[name] for name in NUMBERS}
+            self.typed = {**{name: data[name] for name in NUMBERS}, "rules": rules_of(data["rules"] or "")}
 
     @button.buttonAndHandler(_("button_copy", default="Copy…"), name="copy")
     def handle_copy(self, action: Any) -> None:
@@ -219,7 +219,7 @@ class PolicyAddForm(PanelForm, form.Form):
         """Show when jobs would be tried with what was typed, and store nothing."""
         data = self.extracted()
         if data is not None:
-            self.typed = {name: data[name] for name in NUMBERS}
+            self.typed = {**{name: data[name] for name in NUMBERS}, "rules": rules_of(data["rules"] or "")}
 
     @button.buttonAndHandler(_("button_back", default="Cancel"), name="cancel")
     def handle_cancel(self, action: Any) -> None:
@@ -302,7 +302,8 @@ class PolicyPage(PanelFormWrapper):
         """When a job would be tried again."""
         shown = self.form_instance.typed
         if shown is None:
-            shown = self.form_instance.policy.numbers()
+            policy = self.form_instance.policy
+            shown = {**policy.numbers(), "rules": policy.rules}
         return Preview(self.context, self.request, shown).template()
 
     @property

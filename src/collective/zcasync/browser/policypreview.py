@@ -5,7 +5,8 @@ from collective.zcasync import clock
 from collective.zcasync import policyactions
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.configuredpolicy import check_numbers
+from collective.zcasync.browser.policyfields import rules_of
+from collective.zcasync.browser.policyfields import rules_text
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from datetime import timedelta
 from functools import cached_property
+from itertools import accumulate
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 from zope.i18n.format import NumberParseError
+from zope.interface import Invalid
 
 #: Attempts that are shown.
 SHOWN = 10
@@ -36,14 +39,25 @@ class Attempt:
     moment: Moment | None
 
 
+@dataclass(frozen=True)
+class RuleLine:
+    """What a rule does. ``after``: how long after the first failure the job is tried again; empty: never."""
+
+    rule: str
+    after: str
+
+
 class Preview(PanelView):
-    """A fragment of the page: the attempts that follow if a job fails now and each time again."""
+    """A fragment of the page: the attempts that follow if a job fails now and each time again.
+
+    ``given``: numbers and ``rules`` of a policy; None: what was typed.
+    """
 
     template = ViewPageTemplateFile("templates/policy-preview.pt")
 
-    def __init__(self, context: Any, request: Any, numbers: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, context: Any, request: Any, given: Mapping[str, Any] | None = None) -> None:
         super().__init__(context, request)
-        self.given = numbers
+        self.given = given
 
     def __call__(self) -> Any:
         self.request.response.setHeader("Cache-Control", "no-store")
@@ -51,11 +65,10 @@ class Preview(PanelView):
 
     @cached_property
     def policy(self) -> ConfiguredPolicy | None:
-        """A policy with the numbers that were given or typed; None if they are wrong."""
+        """A policy with the numbers and rules that were given or typed; None if they are wrong."""
         try:
-            numbers = check_numbers(**(self._typed() if self.given is None else dict(self.given)))
-            return ConfiguredPolicy("preview", **numbers)
-        except (InvalidValueError, NumberParseError, ValueError):
+            return ConfiguredPolicy("preview", **(self._typed() if self.given is None else dict(self.given)))
+        except (Invalid, InvalidValueError, NumberParseError, ValueError):
             return None
 
     @cached_property
@@ -80,6 +93,17 @@ class Preview(PanelView):
             )
         return found
 
+    @cached_property
+    def rules(self) -> list[RuleLine]:
+        """What each rule does in place of the above."""
+        assert self.policy is not None
+        lines = []
+        for rule in self.policy.rules:
+            waits = policyactions.waits(self.policy, SHOWN, rule)
+            after = [span_text(seconds) for seconds in accumulate(wait.total_seconds() for wait in waits)]
+            lines.append(RuleLine(rules_text([rule]), ", ".join([*after, "…"] if len(after) == SHOWN else after)))
+        return lines
+
     def _moment(self, now: datetime, when: datetime) -> Moment | None:
         """The time of an attempt: on this day to the second, as the first waits are short."""
         told = self.moment(when)
@@ -96,10 +120,10 @@ class Preview(PanelView):
         return self.translate(_("preview_end", default="If it fails then too, the job ends as failed."))
 
     def _typed(self) -> dict[str, Any]:
-        """What was typed, written as the reader's language writes numbers: 0.5 in English, 0,5 in German."""
+        """What was typed; numbers written as the reader's language writes numbers: 0.5 in English, 0,5 in German."""
         form = self.request.form
         formatter = self.request.locale.numbers.getFormatter("decimal")
-        numbers: dict[str, Any] = {}
+        numbers: dict[str, Any] = {"rules": rules_of(str(form.get("form.widgets.rules", "")))}
         for name in FIELDS:
             text = str(form.get(f"form.widgets.{name}", "")).strip()
             if text:

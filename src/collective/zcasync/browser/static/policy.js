@@ -10,7 +10,7 @@
     timer = setTimeout(async () => {
       const mine = ++turn, query = new URLSearchParams();
       for (const [name, value] of new FormData(form))
-        if (name.startsWith("form.widgets.") && typeof value === "string" && !name.endsWith("rules")) query.append(name, value);
+        if (name.startsWith("form.widgets.") && typeof value === "string") query.append(name, value);
       try {
         const answer = await fetch(box.dataset.zcasyncPreview + "?" + query);
         const text = await answer.text();
