@@ -58,8 +58,11 @@ BEHIND = tuple(f"{what}_behind_{head}" for head in ("full_quota", "filter") for 
 #: Milliseconds for whatever a person waits for.
 LIST_MS = 50
 
-#: Milliseconds for what a page of the panel asks, up to so many waiting and as many finished jobs, and beyond.
+#: Milliseconds for a page of the panel, up to so many waiting and as many finished jobs, and beyond.
 PAGE_MS, PAGE_JOBS, LARGE_PAGE_MS = 200, 100_000, 300
+
+#: The same for a search that no structure answers: it looks at 10,000 jobs, however many there are.
+SEARCH_MS = 500
 
 #: Shares of commits that conflict, of putters and of claims.
 CONFLICTS = {"putters": 0.001, "claims": 0.05}
@@ -88,6 +91,7 @@ def goals(storage: str, results: dict[str, Any]) -> Iterator[Goal]:
     """All that hold for one storage, or for the site; of long queues those lengths that were measured."""
     if storage == "site":
         yield from SITE
+        yield from page_goals(storage, "panel_ms", results)
         return
     for suffix, bounds in zip(("", "_2"), DRAINS[storage], strict=True):
         for name, bound in zip(("drain_default", "drain_no_prefetch", "drain_group"), bounds, strict=False):
@@ -102,9 +106,7 @@ def goals(storage: str, results: dict[str, Any]) -> Iterator[Goal]:
     for size, lists in results.get("lists_ms", {}).items():
         for name in lists:
             yield Goal(storage, ("lists_ms", size, name), LIST_MS)
-    for size, pages in results.get("pages_ms", {}).items():
-        for name in pages:
-            yield Goal(storage, ("pages_ms", size, name), PAGE_MS if int(size) <= PAGE_JOBS else LARGE_PAGE_MS)
+    yield from page_goals(storage, "pages_ms", results)
     for who, share in CONFLICTS.items():
         yield Goal(storage, ("conflict_share", who), share)
     for case in ("backlog", "empty"):
@@ -114,6 +116,14 @@ def goals(storage: str, results: dict[str, Any]) -> Iterator[Goal]:
         yield Goal(storage, ("conflict_share", "empty", "wait_ms", "most"), WAIT_MS)
     for name, bound in BYTES.items():
         yield Goal(storage, (name,), bound)
+
+
+def page_goals(storage: str, key: str, results: dict[str, Any]) -> Iterator[Goal]:
+    """Those of the panel's pages, at each number of jobs that was measured."""
+    for size, pages in results.get(key, {}).items():
+        bound = PAGE_MS if int(size) <= PAGE_JOBS else LARGE_PAGE_MS
+        for name in pages:
+            yield Goal(storage, (key, size, name), SEARCH_MS if name.startswith("search ") else bound)
 
 
 def value_of(results: dict[str, Any], path: tuple[str, ...]) -> float | None:

@@ -1,4 +1,7 @@
-"""What the panel computes for each page of one site, with many jobs waiting and as many finished, of two sites."""
+"""What the panel computes for each page of one site, with many jobs waiting and as many finished, of two sites.
+
+How long a site's server takes for the pages themselves is in ``sitepages``.
+"""
 
 from benchmarks import growth
 from benchmarks import jobs
@@ -36,28 +39,34 @@ TENTH = 10
 POLICY_LOOK = 1000
 
 
-def fill(here: Here, number: int) -> None:
-    """So many jobs that wait and as many that have ended, and a tenth more that waits for its time."""
+def fill(here: Here, number: int, make: Callable[[int], Any] | None = None) -> None:
+    """So many jobs that wait and as many that have ended, and a tenth more that waits for its time.
+
+    ``make``: makes the job of a number, as ``_job`` does, for sites that are there already.
+    """
+    make = make or _job
     failure = Failure.from_exception(ValueError("it does not work"))
     with here.connection() as connection:
         manager = connection.transaction_manager
         manager.begin()
         queues = get_queues(connection)
-        for group in GROUPS:
+        for group in GROUPS if make is _job else ():
             queues.sites[group] = Site(f"/{group}")
         manager.commit()
         for some in rates.batches(connection, number):
             queue = get_queue(connection)
             slot = queue.any_slot()
             for each in some:
-                queue.put(_job(each))
+                queue.put(make(each))
+                ended = make(each)
+                ended.parent = queue
                 if each % TENTH:
-                    growth.file(connection, slot, _job(each))
+                    growth.file(connection, slot, ended)
                 else:
-                    later = _job(each // TENTH)
+                    later = make(each // TENTH)
                     later.begin_after = clock.utcnow() + timedelta(days=1)
                     queue.put(later)
-                    growth.file(connection, slot, _job(each), "failed", failure)
+                    growth.file(connection, slot, ended, "failed", failure)
         hand = growth.Hand(connection)
         hand.settle()
         hand.leave()

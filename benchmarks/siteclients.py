@@ -24,11 +24,13 @@ class Server:
     url: str
     password: str
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any, bytes]:
-        """One request of the admin: status, headers and body of the answer."""
+    def ask(self, method: str, path: str, body: Any = None, forget: bool = False) -> tuple[int, Any, bytes]:
+        """One request of the admin: status, headers and body of the answer. ``forget``: with no job in memory."""
         parts = urlsplit(self.url)
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=120)
         headers = {"Authorization": "Basic " + b64encode(f"admin:{self.password}".encode()).decode()}
+        if forget:
+            headers["X-Forget"] = "jobs"
         if body is not None:
             headers |= {"Accept": "application/json", "Content-Type": "application/json"}
         connection.request(method, f"{parts.path}/{path}", None if body is None else json.dumps(body), headers)
@@ -81,17 +83,17 @@ class Editor:
 
 
 class Reader:
-    """Reads one page, logged in."""
+    """Reads one page, logged in. ``forget``: each time with no job in the server's memory."""
 
-    def __init__(self, server: Server, path: str) -> None:
-        self.server, self.path = server, path
+    def __init__(self, server: Server, path: str, forget: bool = False) -> None:
+        self.server, self.path, self.forget = server, path, forget
 
     def read(self, gap: float = 0.0) -> tuple[float, float]:
         """Milliseconds that the page takes, after this many seconds; and what its process works meanwhile: that is the
         same on a machine that has others to serve."""
         time.sleep(gap)
         began = time.monotonic()
-        status, headers, body = self.server.ask("GET", self.path)
+        status, headers, body = self.server.ask("GET", self.path, forget=self.forget)
         if status != 200:
             raise RuntimeError(f"the page answers {status}: {body[:500]!r}")
         return 1000 * (time.monotonic() - began), float(headers["X-Cpu-Ms"])

@@ -32,6 +32,7 @@ ZCML = """\
   <subscriber for="collective.zcasync.events.IJobFinished" handler="benchmarks.sitejobs.count_end" />
   <subscriber for="collective.zcasync.events.IJobFailed" handler="benchmarks.sitejobs.count_failure" />
   <subscriber for="ZPublisher.interfaces.IPubStart" handler="benchmarks.sitejobs.request_begins" />
+  <subscriber for="ZPublisher.interfaces.IPubAfterTraversal" handler="benchmarks.sitejobs.forget_jobs" />
   <subscriber for="ZPublisher.interfaces.IPubBeforeCommit" handler="benchmarks.sitejobs.tell_client" />
   <browser:page name="bench" for="*" class="benchmarks.sitejobs.Bench" permission="cmf.ManagePortal" />
 </configure>
@@ -63,6 +64,15 @@ def request_begins(event: Any) -> None:
     event.request.set("bench.began", time.process_time())
 
 
+def forget_jobs(event: Any) -> None:
+    """Load whatever belongs to jobs anew, if the client wants that; the site itself stays in memory."""
+    if event.request.get_header("X-Forget"):
+        cache = event.request["PARENTS"][-1]._p_jar._cache
+        for oid, one in list(cache.items()):
+            if type(one).__module__.startswith(("collective.zcasync", "BTrees")):
+                cache.invalidate(oid)
+
+
 def tell_client(event: Any) -> None:
     """The client of a request learns how often it was tried, and what its process has worked meanwhile."""
     request = event.request
@@ -82,6 +92,11 @@ def _create() -> None:
 @api.task(name="bench.nothing")
 def nothing() -> None:
     tries[local.getJob().id] += 1
+
+
+@api.task(name="bench.shown", title="A job that people see", visible=True)
+def shown(text: str, number: int) -> None:
+    """The jobs of which the panel's pages are full."""
 
 
 @api.task(name="bench.create", lane="content")

@@ -39,6 +39,8 @@ ZEO_CLIENT = """\
     shared-blob-dir true
   </zeoclient>"""
 
+NO_DISPATCHER = "<product-config collective.zcasync>\n</product-config>"
+
 
 class Node:
     """A process that does what it is told; see sitenode."""
@@ -112,7 +114,7 @@ class Site:
             client = ZEO_CLIENT.format(port=self.port, folder=self._files)
             conf = re.sub(r" *<blobstorage>.*?</blobstorage>", lambda _: client, conf, flags=re.DOTALL)
             site.instance.zope_conf.write_text(conf)
-            site.configure("<product-config collective.zcasync>\n</product-config>")
+            site.configure(NO_DISPATCHER)
         return site
 
     def node(self) -> Node:
@@ -122,6 +124,12 @@ class Site:
         self._stack.callback(node.close)
         node.answer()
         return node
+
+    def files(self) -> PloneSite:
+        """Another instance with files of its own, whose server runs no jobs."""
+        site = self._copy(zeo=False)
+        site.configure(NO_DISPATCHER)
+        return site
 
     @contextmanager
     def server(self, embedded: bool = False) -> Iterator[Server]:

@@ -132,6 +132,13 @@ def block(file: str, results: dict[str, Any]) -> str:
     if "site" in results:
         lines += ["", "| in a Plone site | |", "| --- | --- |"]
         lines += [f"| {label} | {number(value)} |" for label, value in site if value is not None]
+        for size, pages in (look(results, "site", "panel_ms") or {}).items():
+            searches = [value for name, value in pages.items() if name.startswith("search ")]
+            slowest = max(value for name, value in pages.items() if not name.startswith("search "))
+            lines.append(
+                f"| slowest page of the panel, {int(size):,} jobs waiting and finished, ms | {number(slowest)} |"
+            )
+            lines.append(f"| the same of a search that looks at 10,000 jobs, ms | {number(max(searches))} |")
     return "\n".join((f"<!-- numbers of {file} -->", "", said, "", *lines, "", "<!-- end of numbers -->"))
 
 
