@@ -138,3 +138,21 @@ def test_waiting_jobs_of_one_site_are_counted_without_those_of_another(queue: An
     more(queue, agent, 2 * number)
     counted = joblists.counts(queue.parent, group="01")["waiting"]
     assert counted == joblists.Count(min(number, 1000), more=number > 1000)
+
+
+@pytest.mark.parametrize("state", [joblists.WAITING, joblists.FINISHED])
+def test_a_page_far_from_the_beginning_looks_at_no_more_jobs_than_the_first(
+    queue: Any, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    looked: list[Any] = []
+    fits = jobentries.Entry.fits
+
+    def noted(entry: Any, *args: Any) -> bool:
+        looked.append(entry)
+        return fits(entry, *args)
+
+    monkeypatch.setattr(jobentries.Entry, "fits", noted)
+    more(queue, enginejobs.make_agent(queue), 2 * SMALL)
+    page = joblists.jobs(queue.parent, state, group="01", start=900, limit=50)
+    assert len(page.rows) == 50 and page.more
+    assert len(looked) <= jobentries.COUNT_EXACT + 50 + 1

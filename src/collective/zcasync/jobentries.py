@@ -34,8 +34,7 @@ COUNT_LIMIT = 1_000
 #: Entries whose jobs a count loads, at most; then "or more" too. Several such counts stand on one page.
 COUNT_LOOK = 1_000
 
-#: Waiting jobs of a site's own places that a count loads: cancelled ones lie among them until a claim comes. Of more
-#: it is not said so exactly, and only their keys are read.
+#: Waiting jobs of a site's own places that a count loads, or a list before its page: of more only the keys are read.
 COUNT_EXACT = 100
 
 #: Newest entries of each inbox that are looked at for cancelled jobs: no claim takes them out while nobody is at work.
@@ -53,6 +52,13 @@ class Entry(NamedTuple):
     only: Callable[[Any], bool] | None = None
     #: Whether its place belongs to the site whose jobs are looked for, so that the job need not be asked.
     own: bool = False
+
+    def is_known(self, number: int) -> bool:
+        """Whether its place tells well enough that the job fits, if nobody searches; ``number``: how many did before.
+
+        Among jobs that wait lie cancelled ones, until a claim comes: beyond COUNT_EXACT it is not said so exactly.
+        """
+        return self.own and (self.state in OUTCOME_OF_STATE or number >= COUNT_EXACT)
 
     def fits(self, group: str | None, search: Search = NOTHING) -> bool:
         """Whether the job belongs into a list of that site's jobs, for which somebody looks. This loads its record."""
@@ -102,7 +108,7 @@ def _of_list(queue: Any, wanted: str, group: str | None, search: Search, oldest:
     else:
         outcome = OUTCOME_OF_STATE[wanted]
         yield from (Entry(found, wanted) for found in unswept(queue) if found.outcome == outcome)
-        yield from (Entry(found, wanted) for found in queue.finished(outcome, group, search.span, oldest))
+        yield from (Entry(found, wanted, own=True) for found in queue.finished(outcome, group, search.span, oldest))
 
 
 def _is_retry(job: Any) -> bool:
@@ -175,7 +181,7 @@ def _counted(found: Iterator[Entry], group: str | None) -> Count:
     for entry in found:
         if number == COUNT_LIMIT or looked == COUNT_LOOK:
             return Count(number, more=True)
-        if entry.own and number >= COUNT_EXACT:
+        if entry.is_known(number):
             number += 1
         else:
             looked += 1

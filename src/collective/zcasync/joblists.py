@@ -128,7 +128,8 @@ def jobs(
 
     ``oldest``: finished ones oldest first. ``start``: how many that fit are left out. ``skip``: how many entries of the
     list are not even looked at: the ``next`` of the page before. A search looks at LOOK_LIMIT entries beyond ``start``,
-    a list of which the structures do not know all that fits at PAGE_LOOK.
+    a list of which the structures do not know all that fits at PAGE_LOOK. What is left out is loaded only where its
+    place does not tell enough.
     """
     if wanted not in LISTS:
         raise InvalidValueError(f"{wanted!r} is not a state of jobs; use one of {', '.join(LISTS)}")
@@ -140,7 +141,7 @@ def jobs(
     for entry in found:
         if looked >= most:
             return Page(tuple(rows), start, complete=False, looked=looked, next=skip + looked)
-        if entry.fits(group, search):
+        if fitting < start and not search and entry.is_known(fitting) or entry.fits(group, search):
             fitting += 1
             if len(rows) == limit:
                 return Page(tuple(rows), start, more=True, looked=looked, next=skip + looked)

@@ -11,6 +11,7 @@ from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.processlines import Moment
+from collective.zcasync.zopeapp.reasons import reason_text
 from dataclasses import dataclass
 from dataclasses import replace
 from datetime import datetime
@@ -213,19 +214,7 @@ class Panel:
 
     def detail_text(self, row: JobRow) -> str:
         """Why a job does not run, in words."""
-        if row.state == RUNNING:
-            claimed = _("detail_claimed", default="Claimed by a dispatcher: begins as soon as a job thread is free")
-            return self.translate(claimed) if row.claimed else ""
-        kind, _colon, name = row.detail.partition(":")
-        if kind == "quota":
-            return self.translate(_("detail_quota", default="Waits for the quota ${name}", mapping={"name": name}))
-        if kind == "queue":
-            return self.translate(_("detail_queue_paused", default="Its queue is paused"))
-        if kind == "group":
-            if self.queues.is_site_paused(name):
-                return self.translate(_("detail_site_paused", default="Paused with all jobs of its site"))
-            return self.translate(_("detail_held", default="Held until the add-on is installed again in its site"))
-        return row.detail
+        return reason_text(self.queues, row, self.translate)
 
     def step(self, row: JobRow) -> Step | None:
         """How far a running job says it is."""

@@ -10,6 +10,7 @@ from collective.zcasync.zopeapp import overview
 from collective.zcasync.zopeapp import processlines
 from collective.zcasync.zopeapp.connection import of_content
 from collective.zcasync.zopeapp.processlines import Moment
+from collective.zcasync.zopeapp.reasons import reason_text
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -105,6 +106,10 @@ class Screen(BrowserView):
         """URL of a job's page."""
         return self.page_url("zcasync-job", id=row.id)
 
+    def reason(self, row: JobRow) -> str:
+        """Why a job does not run, or which agent runs it."""
+        return reason_text(self.queues, row, self.translate) or (row.detail if row.state == joblists.RUNNING else "")
+
     def site_path(self, group: str) -> str:
         """Path of the site with the jobs of that group; the group itself if it is unknown."""
         return str(self.queues.site_path(group))
@@ -166,15 +171,15 @@ class JobsScreen(Screen):
         ]
 
     @cached_property
-    def start(self) -> int:
-        """Index of the first job that is shown."""
-        asked = str(self.request.form.get("start", "0"))
-        return int(asked) if asked.isdecimal() and len(asked) < 10 else 0
+    def skip(self) -> int:
+        """How many entries of the list were looked at before."""
+        asked = str(self.request.form.get("skip", "0"))
+        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
 
     @cached_property
     def page(self) -> joblists.Page:
         """The rows that are shown."""
-        return joblists.jobs(self.queues, self.state, start=self.start, limit=PAGE_SIZE)
+        return joblists.jobs(self.queues, self.state, skip=self.skip, limit=PAGE_SIZE)
 
     @property
     def lines(self) -> list[JobLine]:
@@ -187,23 +192,21 @@ class JobsScreen(Screen):
                 user=row.user,
                 queue=row.queue,
                 time=self.moment(row.time),
-                note=row.error or row.detail,
+                note=row.error or self.reason(row),
             )
             for row in self.page.rows
         ]
 
     @property
     def steps(self) -> list[Link]:
-        """Links to the jobs before and behind."""
+        """Links to the first jobs, and to those behind."""
         links = []
-        if self.start:
-            before = max(0, self.start - PAGE_SIZE)
-            label = self.translate(_("page_before", default="Previous jobs"))
-            links.append(Link(self.page_url(self.name, state=self.state, start=before), label))
-        if self.page.more:
-            behind = self.start + len(self.page.rows)
+        if self.skip:
+            label = self.translate(_("back_to_beginning", default="Back to the beginning"))
+            links.append(Link(self.page_url(self.name, state=self.state), label))
+        if self.page.more or not self.page.complete:
             label = self.translate(_("page_behind", default="Next jobs"))
-            links.append(Link(self.page_url(self.name, state=self.state, start=behind), label))
+            links.append(Link(self.page_url(self.name, state=self.state, skip=self.page.next), label))
         return links
 
 
@@ -243,7 +246,7 @@ class JobScreen(Screen):
             *((name, text) for name, text in self.detail.arguments),
             (_("fact_result", default="Result"), self.detail.result),
             (_("fact_error", default="Last error"), row.error),
-            *((_("fact_why", default="Why"), text) for text in (row.detail, *self.detail.problems)),
+            *((_("fact_why", default="Why"), text) for text in (self.reason(row), *self.detail.problems)),
         )
         return [(self.translate(label), text) for label, text in facts if text]
 
