@@ -290,11 +290,10 @@ def test_another_process_with_the_same_uuid_keeps_this_one_from_the_queue_until_
     transaction.commit()
     running = dispatch(uuid=da.UUID)
     job = _put(queue, Job(enginejobs.add, 1))
-    caplog.clear()
     for _poll in range(2):
         assert poll_now(running.dispatcher) == {"": None}
     told = [record for record in caplog.records if "another process?" in record.getMessage()]
-    assert len(told) >= 2 and {record.levelname for record in told} == {"ERROR"}
+    assert [record.levelname for record in told if record.levelname != "DEBUG"] == ["ERROR"], "once is enough"
     assert "pid 7 on apple" in told[0].getMessage()
     transaction.begin()
     assert da.last_ping.count == 0, "it does not ping for the other"

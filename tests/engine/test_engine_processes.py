@@ -149,6 +149,7 @@ def test_a_second_process_with_the_same_uuid_waits_until_the_first_is_dead(zeo: 
     assert wait_for_result(job, WAIT) == first.pid
     _ping_on(queue, _das(queue, 1), 3)
     assert "is dead" not in second.output
+    assert second.output.count("another process") == 1, "each poll looks, but once is enough to be told"
     first.kill()
 
     second.wait_for("is that of a process that is dead", WAIT)

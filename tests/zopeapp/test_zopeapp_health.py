@@ -55,7 +55,7 @@ def running(database: Any) -> Iterator[RunningDispatcher]:
 
 
 def test_a_dispatcher_at_work_is_live_and_ready(running: RunningDispatcher) -> None:
-    with health.serving(HOST, 0, health.pages(running.dispatcher)) as port:
+    with health.serving(HOST, 0, health.pages(running.dispatchers)) as port:
         assert ask(port, "/live") == (200, "ok\n", "text/plain; charset=utf-8")
         assert ask(port, "/ready")[:2] == (200, "ok\n")
 
@@ -73,7 +73,7 @@ def test_prometheus_is_told_numbers_without_that_a_probe_waits_for_them(
     monkeypatch.setattr(figures, "of_databases", slowly)
     monkeypatch.setattr(figurereading, "PATIENCE", PATIENCE)
     told: list[tuple[int, str, str]] = []
-    with health.serving(HOST, 0, health.pages(running.dispatcher)) as port:
+    with health.serving(HOST, 0, health.pages(running.dispatchers)) as port:
         scrape = threading.Thread(target=lambda: told.append(ask(port, "/metrics")))
         scrape.start()
         assert reading.wait(PATIENCE)
@@ -90,7 +90,7 @@ def test_without_the_library_of_prometheus_the_page_says_what_to_install(
     running: RunningDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with health.serving(HOST, 0, health.pages(running.dispatcher)) as port:
+    with health.serving(HOST, 0, health.pages(running.dispatchers)) as port:
         status, text, _type = ask(port, "/metrics")
     assert status == 501
     assert "pip install 'collective.zcasync[prometheus]'" in text
@@ -102,7 +102,7 @@ def test_what_is_not_well_is_one_word_with_the_status_that_probes_want() -> None
 
 
 def test_a_page_is_found_by_its_path_alone_and_others_are_not(running: RunningDispatcher) -> None:
-    pages = {**health.pages(running.dispatcher), "/more": lambda: Page(200, "# of another kind", "text/x")}
+    pages = {**health.pages(running.dispatchers), "/more": lambda: Page(200, "# of another kind", "text/x")}
     with health.serving(HOST, 0, pages) as port:
         assert ask(port, "/more?x=1") == (200, "# of another kind\n", "text/x")
         assert ask(port, "/more", "HEAD")[:2] == (200, "")
@@ -177,6 +177,23 @@ def test_one_that_serves_no_queue_says_so(database: Any) -> None:
         assert health.ready(one.dispatcher) == "unregistered"
     finally:
         one.stop(grace=0)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "whole"),
+    [
+        (("", ""), ""),
+        (("unregistered", ""), ""),
+        (("", "database"), "database"),
+        (("unregistered", "unregistered"), "unregistered"),
+    ],
+)
+def test_a_process_with_several_databases_is_ready_if_none_is_away_and_one_is_served(
+    reasons: tuple[str, str], whole: str, running: RunningDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(reasons)
+    monkeypatch.setattr(health, "ready", lambda dispatcher: next(left))
+    assert health.state([running.dispatcher, running.dispatcher]) == ("", whole)
 
 
 def test_one_that_stops_lives_and_is_not_ready(running: RunningDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collective.zcasync.zopeapp import supervisor
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.supervisor import Crew
 from pathlib import Path
+from serverprocess import PATIENCE
 from zopeinstance import Instance
 from zopeinstance import ZEO_CLIENT
 
@@ -17,6 +18,7 @@ import os
 import pytest
 import re
 import signal
+import sys
 import ZEO
 
 _pids = itertools.count(1000)
@@ -286,6 +288,21 @@ def test_a_worker_stops_once_when_told_or_left_alone_and_at_once_when_told_so(
     assert obeyed(lines, stopping) == signals
 
 
+def test_a_worker_gets_the_path_of_its_supervisor_and_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a buildout, whose scripts have a path that nobody else knows.
+    module = tmp_path / "collective" / "zcasync" / "zopeapp" / "supervised.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("def work(number, arguments):\n    return number + len(arguments)\n")
+    library = [path for path in sys.path if path.startswith(sys.base_prefix) and not path.endswith("-packages")]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *library])
+    process = supervisor.WorkerProcess(["worker", "-C", "zope.conf"], 40, tmp_path / "health")
+    assert process._process.wait(PATIENCE) == 43
+    process.tell("stop")  # nobody hears it any more
+    assert process.sign() is None
+
+
 # Real processes
 
 
@@ -314,6 +331,8 @@ def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared:
     process.wait_for(rf"Worker {number} \(pid {pid}\) was ended by SIGKILL")
     assert process.wait_for(runs % (rf"(?!{other})\S{{36}}", rf"(?!{pid}\b)\d+"))[1] == uuid, "it has its uuid-file"
     assert file.read_text() == "ok\n"
+    own = [line for line in process.lines if f'"process": {process.pid}' in line]
+    assert not any("ClientStorage" in line for line in own), "the supervisor opens no database"
     assert process.stop() == 0
     assert process.output.count("Dispatcher stopped") == 2
     assert not file.exists()

@@ -140,7 +140,9 @@ class Membership:
         da = queue.dispatchers[dispatcher.UUID]
         if da.activated is not None and not self.is_own(da):
             if not self._is_gone(da) and not self._is_silent(da):
-                logger.error(
+                logger.log(
+                    # Once: it may take a minute until the other one counts as dead, and each poll looks.
+                    logging.DEBUG if queue.name in self.refused else logging.ERROR,
                     "The UUID %s is active in queue %r: another process? %s. This one takes no jobs there until it"
                     " is gone. If two processes share a uuid-file, give each one of its own.",
                     *(da.UUID, queue.name, _place(da)),

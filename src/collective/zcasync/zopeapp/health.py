@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.introspection import STARTING
 from collective.zcasync.introspection import STOPPED
@@ -41,13 +42,13 @@ class Page(NamedTuple):
 Pages = Mapping[str, Callable[[], Page]]
 
 
-def pages(dispatcher: Any) -> dict[str, Callable[[], Page]]:
+def pages(dispatchers: Sequence[Any]) -> dict[str, Callable[[], Page]]:
     """What the server of a worker shows: a word each to probes, and numbers to Prometheus. Nothing in it is about
     people or content: names are those of queues, quotas, agents and tasks."""
-    metrics = Metrics(dispatcher.db)
+    metrics = Metrics(dispatchers[0].db)
     return {
-        "/live": lambda: verdict(live(dispatcher)),
-        "/ready": lambda: verdict(ready(dispatcher)),
+        "/live": lambda: verdict(state(dispatchers)[0]),
+        "/ready": lambda: verdict(state(dispatchers)[1]),
         "/metrics": lambda: _numbers(metrics),
     }
 
@@ -55,6 +56,17 @@ def pages(dispatcher: Any) -> dict[str, Callable[[], Page]]:
 def verdict(reason: str) -> Page:
     """The page for a reason: a word, empty if all is well."""
     return Page(503, f"not ok: {reason}") if reason else Page(200, "ok")
+
+
+def state(dispatchers: Sequence[Any]) -> tuple[str, str]:
+    """What ``live`` and ``ready`` say of the dispatchers of one process, of which there is one for each database: one
+    that serves no queue in its database does no harm beside one that does."""
+    reasons = [ready(one) for one in dispatchers]
+    trouble = [reason for reason in reasons if reason not in ("", "unregistered")]
+    return (
+        next((reason for one in dispatchers if (reason := live(one))), ""),
+        trouble[0] if trouble else "" if "" in reasons else reasons[0],
+    )
 
 
 def _numbers(metrics: Metrics) -> Page:

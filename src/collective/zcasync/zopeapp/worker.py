@@ -74,8 +74,8 @@ def run_worker(zope_conf: str, arguments: list[str], once: bool = False, **given
             with get_database(settings).transaction() as connection:
                 schema.check_database(connection)
             running = starting.run(settings, replaceable=True)
-            state.dispatcher = running.dispatcher
-            shown.update(health.pages(running.dispatcher))
+            state.dispatchers = running.dispatchers
+            shown.update(health.pages(running.dispatchers))
             signs.soon()
             logger.info(
                 "Worker %s runs jobs (role %s, job threads: %s, queues: %s)%s",
@@ -93,13 +93,11 @@ def run_worker(zope_conf: str, arguments: list[str], once: bool = False, **given
 class State:
     """What a worker says of itself to those who want signs of life: as ``health`` does, once there is a dispatcher."""
 
-    dispatcher: Any = None
+    dispatchers: list[Any] | None = None
 
     def __call__(self) -> tuple[str, str]:
         """Two words, empty where all is well."""
-        if self.dispatcher is None:
-            return "", "starting"
-        return health.live(self.dispatcher), health.ready(self.dispatcher)
+        return ("", "starting") if self.dispatchers is None else health.state(self.dispatchers)
 
 
 def _until_the_end(running: RunningDispatcher, settings: Settings, once: bool) -> int:
