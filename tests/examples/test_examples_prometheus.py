@@ -1,6 +1,7 @@
 """The examples for Prometheus and Grafana: what they ask for is told, and each alarm begins when it should."""
 
 from collections.abc import Iterator
+from collective.zcasync import alarms
 from collective.zcasync import figures
 from collective.zcasync.figurereading import Reading
 from pathlib import Path
@@ -88,6 +89,17 @@ def test_each_alarm_says_what_it_is_and_what_to_do(rules: list[dict[str, Any]]) 
         if "alert" in rule:
             assert rule["labels"]["severity"] in ("warning", "critical")
             assert all(rule["annotations"][key].endswith(".") for key in ("summary", "description"))
+
+
+def test_the_alarms_begin_where_those_of_the_panel_do(rules: list[dict[str, Any]]) -> None:
+    limits, expressions = alarms.Limits(), {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
+
+    def numbers(alarm: str) -> list[float]:
+        return [float(number) for number in re.findall(r"(?:>=?|==) ([0-9.]+)", expressions[alarm])]
+
+    assert numbers("JobsWaitLong")[0] == limits.waiting.total_seconds()
+    assert numbers("JobsFail") == [limits.failing, alarms.LEAST_ENDED]
+    assert numbers("ClockWrong") == [alarms.SKEW]
 
 
 def test_the_rules_ask_only_for_what_is_told(rules: list[dict[str, Any]], told: set[str]) -> None:
