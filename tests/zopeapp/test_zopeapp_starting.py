@@ -126,23 +126,30 @@ def test_a_mount_point_that_does_not_answer_keeps_nobody_from_the_others(
     assert "'beside' does not tell whether it has queues" in caplog.text
 
 
-def test_databases_of_zope_conf_that_nobody_has_opened_are_opened(
+def test_databases_of_zope_conf_that_nobody_has_opened_are_opened_as_soon_as_they_can_be(
     settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Tab:
+        away = True
+
         def listDatabaseNames(self) -> list[str]:
-            return ["main", "broken", "beside"]
+            return ["main", "away", "beside"]
 
         def getDatabase(self, name: str) -> DB:
-            if name == "broken":
+            if name == "away" and self.away:
                 raise LockError("in use")
             databases = Zope2.DB.databases
             return databases.get(name) or DB(None, databases=databases, database_name=name)
 
-    settings.setattr(getConfiguration(), "dbtab", Tab(), raising=False)
-    zopeapp.start()
+    tab = Tab()
+    settings.setattr(getConfiguration(), "dbtab", tab, raising=False)
+    running = zopeapp.start()
     assert set(Zope2.DB.databases) == {"main", "beside"}
-    assert "The database 'broken' cannot be opened" in caplog.text
+    starting.serve_all(running, ON)
+    assert caplog.text.count("The database 'away' cannot be opened; its jobs wait") == 1
+    tab.away = False
+    starting.serve_all(running, ON)
+    assert set(Zope2.DB.databases) == {"main", "beside", "away"}
 
 
 def test_the_dispatcher_gets_the_settings(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ logger = logging.getLogger("collective.zcasync.zopeapp")
 #: Tries to create the queues. Processes that start together meet there once; each try waits for the others' commit.
 ATTEMPTS = 10
 
+#: Names of the databases that could not be opened when that was tried last.
+_closed: set[str] = set()
+
 
 def get_database(settings: Settings, name: str | None = None) -> Any:
     """The open database that holds the queues; ConfigurationError if ``db-name`` names none. ``name``: that of another
@@ -39,7 +42,10 @@ def get_database(settings: Settings, name: str | None = None) -> Any:
 
 
 def open_all() -> None:
-    """Open all databases of zope.conf: those of mount points open by themselves only when somebody goes there."""
+    """Open all databases of zope.conf: those of mount points open by themselves only when somebody goes there.
+
+    One that cannot be opened is told of once, and keeps nobody from the others; call it again later.
+    """
     from App.config import getConfiguration
 
     dbtab = getattr(getConfiguration(), "dbtab", None)  # there is none in tests
@@ -47,7 +53,11 @@ def open_all() -> None:
         try:
             dbtab.getDatabase(name=name)
         except Exception:
-            logger.exception("The database %r cannot be opened: its jobs wait until this process is restarted", name)
+            if name not in _closed:
+                logger.exception("The database %r cannot be opened; its jobs wait, and it is tried again", name)
+            _closed.add(name)
+        else:
+            _closed.discard(name)
 
 
 def with_queues_beside(database: Any) -> list[Any]:

@@ -134,7 +134,6 @@ def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:
             stale_after=settings.stale_after,
             seen_file=settings.seen_file or seen_file(),
         )
-        open_all()
         serve_all(started, settings)
         _lifetime = Lifetime(started, settings.shutdown_grace, Watching(partial(serve_all, started, settings)))
         _lifetime.install()
@@ -142,11 +141,12 @@ def run(settings: Settings, replaceable: bool = False) -> RunningDispatcher:
 
 
 def serve_all(running: RunningDispatcher, settings: Settings) -> list[Any]:
-    """Serve the databases of mount points too, if their sites have got queues meanwhile; all that are served.
+    """Serve the databases of mount points too, those that can be opened and have queues by now; all that are served.
 
     Not with ``db-name``: then the jobs of all sites are in that one.
     """
     if not settings.db_name:
+        open_all()
         served = running.databases
         for database in with_queues_beside(served[0]):
             if database not in served and running.serve(database) is not None:
