@@ -185,9 +185,17 @@ def test_a_thread_of_a_process_with_a_dispatcher_looks_again_and_again(caplog: p
         looks.release()
         raise ValueError("a reason")
 
+    asked = iter([OSError("away"), None, None])
+
+    def databases() -> list[Any]:
+        trouble = next(asked, None)
+        if trouble is not None:
+            raise trouble
+        return [None]
+
     provideUtility(fail, IWatch, "fails")
-    thread = watching.Watching(lambda: [None], 0.01)
+    thread = watching.Watching(databases, 0.01)
     assert looks.acquire(timeout=10) and looks.acquire(timeout=10)
     thread.stop()
     assert not thread._thread.is_alive()
-    assert "The look of fails failed" in caplog.text
+    assert "The look of fails failed" in caplog.text and "which databases to look at" in caplog.text

@@ -2,6 +2,7 @@
 
 from App.config import getConfiguration
 from collections.abc import Iterator
+from collective.zcasync import reactor
 from collective.zcasync import zopeapp
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.interfaces import KEY
@@ -96,6 +97,16 @@ def test_the_jobs_of_a_mount_point_run_here_as_soon_as_it_has_queues(
     assert caplog.text.count("The jobs of the database 'beside' run here too") == 1
     zopeapp.stop()
     assert zopeapp.start().databases == [Zope2.DB, beside]
+
+
+def test_a_mount_point_that_another_dispatcher_of_this_process_serves_is_left_to_it(
+    settings: pytest.MonkeyPatch, beside: DB
+) -> None:
+    by_hand = reactor.start(beside)
+    try:
+        assert zopeapp.start().databases == [Zope2.DB]
+    finally:
+        by_hand.stop(grace=0)
 
 
 def test_a_root_that_refers_to_the_queues_of_another_database_has_none_of_its_own(

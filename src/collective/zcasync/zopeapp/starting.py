@@ -147,9 +147,8 @@ def serve_all(running: RunningDispatcher, settings: Settings) -> list[Any]:
     """
     if not settings.db_name:
         open_all()
-        served = running.databases
-        for database in with_queues_beside(served[0]):
-            if database not in served and running.serve(database) is not None:
+        for database in with_queues_beside(running.databases[0]):
+            if dispatchers.serving(database) is None and running.serve(database) is not None:
                 logger.info("The jobs of the database %r run here too", database.database_name)
     return running.databases
 

@@ -34,7 +34,12 @@ class Watching:
 
     def _loop(self) -> None:
         while not self._stopped.wait(self._every):
-            for database in self._databases():
+            try:
+                databases = list(self._databases())
+            except Exception:
+                logger.exception("Nobody knows which databases to look at; the next try is in a minute")
+                continue
+            for database in databases:
                 look(database)
 
 
