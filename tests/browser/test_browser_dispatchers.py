@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from collective.zcasync import local
 from collective.zcasync import processes
+from collective.zcasync.deployment import Deployment
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queue
 from collective.zcasync.tasks import task
+from contextlib import contextmanager
 from screens import Screen
 from typing import Any
+from uuid import uuid4
 from visitor import Visitor
 
 import pytest
@@ -15,6 +18,7 @@ import threading
 import transaction
 
 PAGE = "@@zcasync-dispatchers"
+OVERVIEW = "@@zcasync-overview"
 
 begun, let_go = threading.Event(), threading.Event()
 
@@ -86,6 +90,88 @@ def test_one_that_has_gone_meanwhile_is_told(admin: Visitor) -> None:
     admin.open(PAGE)
     admin.browser.getControl(name="uuid").value = "nobody"
     assert "not registered any more" in words(admin.press("pause"))
+
+
+@pytest.fixture
+def held(functional: Any) -> Iterator[Any]:
+    """A dispatcher that finds a job in a copy of another deployment's database."""
+    with held_dispatcher(functional["portal"], functional["zodbDB"]) as running:
+        yield running
+
+
+@contextmanager
+def held_dispatcher(portal: Any, db: Any) -> Iterator[Any]:
+    begun.clear()
+    let_go.set()
+    queues = get_queue(portal._p_jar).parent
+    queues.deployment = Deployment("production", "")
+    take_long.put()
+    transaction.commit()
+    with running_dispatcher(db) as running:
+        transaction.begin()
+        yield running
+
+
+def test_why_jobs_are_held_is_told_and_only_managers_of_the_root_decide(held: Any, visit: Any) -> None:
+    page = words(visit("manager").open(PAGE))
+    assert "Nothing runs here until somebody decides" in page and "(production)" in page and "Jobs that wait: 1" in page
+    assert "A manager of the Zope root can" in page and 'name="release"' not in page
+    assert visit("manager").post(PAGE, release="1", sure="1") == 403
+    assert "Jobs are held: the database belongs to another deployment" in words(visit("manager").open(OVERVIEW))
+    assert held.held is not None and not begun.is_set()
+
+
+def test_a_release_is_asked_for_twice_and_then_the_jobs_run(held: Any, admin: Visitor) -> None:
+    admin.open(PAGE)
+    page = words(admin.press("release"))
+    assert "Yes, let 1 jobs run here" in page and 'name="discard"' not in page
+    assert held.held is not None
+    page = words(admin.press("release"))
+    assert "The jobs run here from now on: 1." in page and "Nothing runs here" not in page
+    assert begun.wait(20) and held.held is None
+
+
+def test_a_discard_is_asked_for_twice_and_removes_what_waits(held: Any, portal: Any, admin: Visitor) -> None:
+    admin.open(PAGE)
+    assert "Yes, remove 1 jobs for good" in words(admin.press("discard"))
+    assert "Jobs removed: 1." in words(admin.press("discard"))
+    transaction.begin()
+    assert len(get_queue(portal._p_jar)) == 0
+    take_long.put()
+    transaction.commit()
+    assert begun.wait(20), "it takes jobs again"
+
+
+def test_what_is_in_use_is_not_released(held: Any, portal: Any, admin: Visitor) -> None:
+    admin.open(PAGE)
+    admin.press("release")
+    queue = get_queue(portal._p_jar)
+    queue.dispatchers.register(uuid := uuid4())
+    queue.dispatchers[uuid].activate()
+    transaction.commit()
+    assert "works on this database" in words(admin.press("release"))
+    assert held.held is not None
+
+
+@pytest.mark.usefixtures("held")
+def test_a_release_from_another_page_is_refused(admin: Visitor) -> None:
+    assert admin.post(PAGE, release="1", sure="1") == 403
+
+
+@pytest.mark.browser
+def test_a_held_database_fits_a_desktop_and_a_phone(screen: Screen, acceptance: Any) -> None:
+    with held_dispatcher(acceptance["portal"], acceptance["zodbDB"]):
+        screen.open(OVERVIEW)
+        screen.sees("Jobs are held")
+        screen.picture("overview-held")
+        screen.open(PAGE)
+        screen.sees("Nothing runs here until somebody decides")
+        screen.picture("dispatchers-held")
+        screen.press("button[name=discard]")
+        screen.sees("for good")
+        screen.picture("dispatchers-held-sure")
+        screen.press("button[name=discard]")
+        screen.sees("Jobs removed: 1.")
 
 
 @pytest.mark.browser

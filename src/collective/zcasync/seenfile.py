@@ -13,6 +13,9 @@ logger = logging.getLogger("collective.zcasync.events")
 KEPT = 20
 
 
+_lock = threading.Lock()
+
+
 class SeenFile:
     """identity of the queues -> the latest transaction in which their dispatchers have said something.
 
@@ -22,7 +25,6 @@ class SeenFile:
 
     def __init__(self, path: str | None) -> None:
         self.path = path
-        self._lock = threading.Lock()
         self._told = False
 
     def read(self, identity: str) -> bytes:
@@ -37,7 +39,7 @@ class SeenFile:
         """Remember that transaction, unless a later one is remembered."""
         if self.path is None or self.read(identity) >= tid:
             return
-        with self._lock:
+        with _lock:
             try:
                 known = self._all()
                 known.pop(identity, None)

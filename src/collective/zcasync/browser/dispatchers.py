@@ -2,9 +2,11 @@
 
 from collective.zcasync import processes
 from collective.zcasync.browser.panel import PanelView
+from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import NotHere
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.zopeapp import heldpages
 from collective.zcasync.zopeapp.overview import REFRESH
 from collective.zcasync.zopeapp.processlines import body_template
 from collective.zcasync.zopeapp.processlines import Line
@@ -13,6 +15,9 @@ from functools import cached_property
 from typing import Any
 from zExceptions import Forbidden
 from zope.component import getMultiAdapter
+
+#: What can be done about a database that is held.
+WAYS_OUT = {"release": heldpages.release, "discard": heldpages.discard}
 
 
 class DispatchersPage(PanelView):
@@ -27,10 +32,44 @@ class DispatchersPage(PanelView):
     body = body_template
     script = REFRESH
 
+    #: What is to be confirmed, of WAYS_OUT; or empty.
+    asked = ""
+
     def __call__(self) -> Any:
         if self.request.method == "POST":
-            return self._act()
+            wanted = next((way for way in WAYS_OUT if way in self.request.form), "")
+            return self._decide(wanted) if wanted else self._act()
         return self.index()
+
+    @cached_property
+    def held(self) -> heldpages.Notice | None:
+        """Why no jobs run here until a person decides."""
+        return heldpages.notice(self.queues, self.translate)
+
+    @property
+    def may_decide(self) -> bool:
+        """Whether the user may."""
+        return self.may_see_all
+
+    def _decide(self, way: str) -> Any:
+        """Release or discard what waits in a held database; ask first."""
+        self.check_post()
+        if not self.may_decide:
+            raise Forbidden("Only a Manager of the Zope root can decide about a database that is held.")
+        if not self.request.form.get("sure"):
+            self.asked = way if self.held is not None else ""
+            return self.index()
+        try:
+            number = WAYS_OUT[way](self.queues, self.user_id)
+        except InUse as error:
+            self.say(str(error), "error")
+        else:
+            self.say(
+                _("said_released", default="The jobs run here from now on: ${number}.", mapping={"number": number})
+                if way == "release"
+                else _("said_discarded", default="Jobs removed: ${number}.", mapping={"number": number})
+            )
+        return self.request.response.redirect(self.list_url)
 
     @cached_property
     def lines(self) -> list[Line]:

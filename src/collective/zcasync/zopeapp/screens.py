@@ -6,6 +6,7 @@ from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.queue import get_queues
+from collective.zcasync.zopeapp import heldpages
 from collective.zcasync.zopeapp import overview
 from collective.zcasync.zopeapp import processlines
 from collective.zcasync.zopeapp.connection import of_content
@@ -136,6 +137,12 @@ class DispatchersScreen(Screen):
 
     name = "zcasync-dispatchers"
     body = processlines.body_template
+
+    @property
+    def held(self) -> str:
+        """Why no jobs run here until a person decides; empty if they may."""
+        found = heldpages.notice(self.queues, self.translate)
+        return "" if found is None else found.text
 
     @cached_property
     def lines(self) -> list[processlines.Line]:
