@@ -88,17 +88,23 @@ def test_jobs_that_need_a_person_are_counted_by_what_they_need_him_for(queue: An
     }
 
 
-def test_a_dispatcher_that_seems_dead_and_a_wrong_clock_are_told(queue: Any, connection: Any, main: str) -> None:
-    living, silent = enginejobs.make_agent(queue).parent, enginejobs.make_agent(queue).parent
+def test_dispatchers_that_seem_dead_or_are_held_and_wrong_clocks_are_told(
+    queue: Any, connection: Any, main: str
+) -> None:
+    agents = [enginejobs.make_agent(queue) for _number in range(3)]
+    living, silent, held = (agent.parent for agent in agents)
     living.ping(clock.utcnow(), skew=-7.5)
+    held.ping(clock.utcnow(), skew=0.0)
+    held.held = "copy", "elsewhere"
     silent.ping(clock.utcnow() - timedelta(hours=1), skew=900.0)
     silent.activated = silent.last_ping.value
     transaction.commit()
     found = of_database(connection)
     states = {state: number for (_main, state), number in told(found, "zcasync_dispatchers").items()}
-    assert states == {"active": 1, "paused": 0, "leaving": 0, "silent": 1}
+    assert states == {"active": 1, "paused": 0, "held": 1, "leaving": 0, "silent": 1}
     assert told(found, "zcasync_clock_skew_seconds") == {(main,): 7.5}, "that of the dead one is of no interest"
     assert told(found, "zcasync_queue_dispatchers") == {(main, "default"): 1}
+    assert told(found, "zcasync_dispatcher_threads") == {(main,): agents[0].size}
 
 
 def test_what_happened_in_the_last_hour_is_told(queue: Any, connection: Any, dispatch: Any, main: str) -> None:
@@ -185,7 +191,7 @@ def test_a_dispatcher_that_is_held_and_its_clock_are_told(
     dispatch: Any, main: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatcher = dispatch().dispatcher
-    monkeypatch.setattr(type(dispatcher), "held", "a copy", raising=False)
+    monkeypatch.setattr(dispatcher.membership.ownership, "held", ("copy", "elsewhere"))
     monkeypatch.setattr(dispatcher.heartbeat, "skew", 7.5)
     found = figures.of_process()
     assert told(found, "zcasync_process_held") == {(main,): 1}

@@ -15,11 +15,19 @@ from collective.zcasync.doctor import LOOK_AT_MOST
 from collective.zcasync.doctor import needy_jobs
 from collective.zcasync.doctor import overdue_jobs
 from collective.zcasync.instanceuuid import process_identity
+from collective.zcasync.monitorrows import ACTIVE
+from collective.zcasync.monitorrows import HELD
+from collective.zcasync.monitorrows import LEAVING
+from collective.zcasync.monitorrows import PAUSED
+from collective.zcasync.monitorrows import SILENT
 from collective.zcasync.queue import get_queues
 from collective.zcasync.utils import takecount
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
+
+#: How dispatchers fare that are told of; those that have ended are not.
+STATES = (ACTIVE, PAUSED, HELD, LEAVING, SILENT)
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 
@@ -89,10 +97,10 @@ class _Shelf:
         for queue in joblists.all_queues(queues):
             self._read_queue(database, queue)
         rows = processes.processes(queues)
-        for state in (processes.ACTIVE, processes.PAUSED, processes.LEAVING, processes.SILENT):
+        for state in STATES:
             self.dispatchers.add(sum(row.state == state for row in rows), database, state)
-        alive = [row for row in rows if row.state in (processes.ACTIVE, processes.PAUSED)]
-        self.threads.add(sum(row.threads for row in alive), database)
+        alive = [row for row in rows if row.state in (ACTIVE, PAUSED, HELD)]
+        self.threads.add(sum(row.threads for row in alive if row.state != HELD), database)
         self.skew.add(max((abs(row.row.skew) for row in alive if row.row.skew is not None), default=0.0), database)
 
     def _read_queue(self, database: str, queue: Any) -> None:
@@ -184,7 +192,7 @@ def _of_dispatchers(dispatchers: list[Any]) -> Iterator[Figure]:
     )
     for one in dispatchers:
         database = one.db.database_name
-        held.add(int(bool(getattr(one, "held", False))), database)
+        held.add(int(one.held is not None), database)
         if one.heartbeat.skew is not None:
             skew.add(one.heartbeat.skew, database)
         for queue, pools in sorted(one.queues.items()):
