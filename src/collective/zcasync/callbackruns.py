@@ -151,7 +151,8 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
         logger.error("The callback %r of %r is late: it ends with a TimeoutError", target, main)
 
         def expire() -> None:
-            find()._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
+            if find()._status_id < 2:  # else only the answer to a commit was lost
+                find()._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
 
         surely(expire, f"the end of {target.task}", manager, around.database, around.stopping)
         return run_callbacks(find(), manager, around, resumed) if find()._status_id == 2 else FINISHED

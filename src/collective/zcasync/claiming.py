@@ -172,8 +172,8 @@ class Claimer:
             reports = self.take_reports(name)
             began = time.monotonic()
             self.agents.news_abroad = self.news.seen(name, look)
-            self.dispatcher.manager.begin()
             try:
+                self.dispatcher.manager.begin()  # the database may be away: then the reports are kept all the same
                 info, items, swept, slot = self._claim_once(name, reports, full, look, limit)
                 if items is None:
                     self.dispatcher.manager.abort()
@@ -288,11 +288,12 @@ class Claimer:
             if full:
                 taker.spill(SPILL_AT_POLL)
 
-        def told() -> set[bytes]:
-            return {report.oid for report in (*reports, *list(self._reports.get(name, ())))}
+        def told() -> dict[bytes, str]:
+            return {report.oid: report.what for report in (*reports, *list(self._reports.get(name, ())))}
 
         tidied = self.upkeep.see_to(name, queue, slot, full, told)
-        done = told() - {item.oid for _pool, items in given for item in items}  # what came back may be taken again
+        taken = {item.oid for _pool, items in given for item in items}
+        done = told().keys() - taken  # what came back may be taken again
         tidied = self.laning.end(slot, full, done, partial(self.agents.refused, name)) or tidied
         self.upkeep.note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:

@@ -112,6 +112,7 @@ class Deferreds:
                 return
             except ReassignedError:
                 logger.warning("The Deferred of job %s fired, and the job has ended or has a new owner", kept.job.hex())
+                report = outcomes.FINISHED  # perhaps it has ended here, and only the answer to that commit was lost
             finally:
                 kept.mail.leave(kept)
                 with self._changed:

@@ -126,7 +126,10 @@ def _ask_again(job: Any, manager: Any, around: Surroundings) -> str:
 
     def change() -> None:
         check_owner(job, token)
-        reports.append(interruptions.decide(job))
+        if job._status_id >= 2:  # only the answer to a commit was lost
+            reports.append(FINISHED)
+        else:
+            reports.append(interruptions.decide(job))
 
     surely(change, "an interruption", manager, around.database, around.stopping)
     if reports[-1] == FINISHED:
@@ -243,7 +246,8 @@ def _expire(job: Any, manager: Any, around: Surroundings) -> str:
 
     def change() -> None:
         check_owner(job, token)
-        job._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
+        if job._status_id < 2:  # else only the answer to a commit was lost
+            job._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
 
     surely(change, f"the end of {job.task}", manager, around.database, around.stopping)
     log_failure(job)

@@ -108,8 +108,11 @@ class Slot(Persistent):
         return tree
 
     def hold(self, agent: str, jobs: Iterable[Any]) -> None:
-        """Hold these jobs for an agent."""
-        self.running = {**self.running, **{job._p_oid: (job, agent) for job in jobs}}
+        """Hold these jobs for an agent. One that comes back for its callbacks waits for its Deferred no longer."""
+        held = {job._p_oid: (job, agent) for job in jobs}
+        self.running = {**self.running, **held}
+        if not held.keys().isdisjoint(self.deferreds):
+            self.deferreds = {oid: row for oid, row in self.deferreds.items() if oid not in held}
 
     def release(self, oid: bytes) -> None:
         """Hold the job no longer."""

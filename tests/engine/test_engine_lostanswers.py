@@ -1,0 +1,217 @@
+"""Commits that were stored, while the server seems gone before it has said so; and servers that go as work begins."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collective.zcasync import clock
+from collective.zcasync import execution
+from collective.zcasync import transactions
+from collective.zcasync.exceptions import AbortedError
+from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.job import Job
+from collective.zcasync.surroundings import Surroundings
+from collective.zcasync.testing import wait_for_result
+from collective.zcasync.testing import wait_until
+from datetime import timedelta
+from enginemodel import quick
+from enginemodel import Storage
+from enginemodel import World
+from twisted.internet import defer
+from typing import Any
+from ZEO.Exceptions import ClientDisconnected
+from ZODB.mvccadapter import MVCCAdapterInstance
+
+import enginejobs
+import pytest
+import threading
+import transaction
+
+#: What jobs have returned.
+made: list[Any] = []
+
+
+@pytest.fixture
+def lose_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., threading.Event]:
+    """``lose_answer(name, number)``: that commit of a thread of that name is stored, and then the server seems gone."""
+
+    def lose(thread_name: str, number: int = 1) -> threading.Event:
+        lost, finish, left = threading.Event(), MVCCAdapterInstance.tpc_finish, [number]
+
+        def finish_and_lose(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = finish(self, *args, **kwargs)
+            if threading.current_thread().name.startswith(thread_name):
+                left[0] -= 1
+                if left[0] == 0:
+                    lost.set()
+                    raise ClientDisconnected("the answer is lost")
+            return result
+
+        monkeypatch.setattr(MVCCAdapterInstance, "tpc_finish", finish_and_lose)
+        return lost
+
+    return lose
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    storage = Storage()
+    with quick():
+        world = storage.world()
+        yield world
+        world.close()
+        storage.close()
+
+
+def put(world: World, policy: str | None = None) -> int:
+    client = world.clients[0]
+    client.begin()
+    job = world.new_job(policy)
+    client.queue.put(job)
+    client.then = [world.learn(job)]
+    assert client.commit()
+    return int(job.args[0])
+
+
+def take(world: World, one: Any) -> Any:
+    """The thread that begins the one job that waits."""
+    for _time in range(4):  # what lies in the inboxes of others is taken at the second look
+        world.claim(one, True, True).advance()
+        if world.startable():
+            return world.begin(*world.startable()[0])
+    raise AssertionError("no job can begin")
+
+
+def deferred_job() -> Any:
+    made.append(defer.Deferred())
+    return made[-1]
+
+
+def put_now(queue: Any, job: Any, **options: Any) -> Any:
+    queue.put(job, **options)
+    transaction.commit()
+    return job
+
+
+def perform(job: Any) -> str:
+    """What a thread does with a claimed job; what it would report of it."""
+    database = job._p_jar.db()
+    report = execution.perform(database, job._p_oid, "run", job.token, Surroundings(database))
+    transaction.begin()
+    return report
+
+
+def test_a_server_that_is_gone_as_a_transaction_begins_is_waited_for(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = transaction.TransactionManager()
+    begin, refused, calls = manager.begin, [ClientDisconnected("gone")], []
+
+    def begin_later() -> Any:
+        if refused:
+            raise refused.pop()
+        return begin()
+
+    monkeypatch.setattr(manager, "begin", begin_later)
+    transactions.surely(lambda: calls.append(1), "a test", manager, queue._p_jar.db(), threading.Event())
+    assert (refused, calls) == ([], [1])
+
+
+def test_what_threads_have_reported_is_kept_when_the_server_is_gone_as_a_claim_begins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, number = world.start(1, 0), put(world)
+    take(world, one).advance()
+    with monkeypatch.context() as patch:
+
+        def sync(force: bool = True) -> None:
+            raise ClientDisconnected("gone")
+
+        patch.setattr(one.connection._storage, "sync", sync)
+        with pytest.raises(ClientDisconnected):
+            one.claimer.claim("", True, True, 1)
+    world.claim(one, True, True).advance()
+    slots = world.look().slots.values()
+    assert [slot.running for slot in slots] == [{}]
+    assert world.observer.job(number)._status_id == 3
+
+
+def test_a_job_that_came_back_and_was_claimed_anew_without_an_answer_runs(world: World, lose_answer: Any) -> None:
+    one, number = world.start(1, 0), put(world, "enginemodel:Scripted")
+    take(world, one).advance(outcome="raise", answer=timedelta(0))  # it waits again, which its thread has reported
+    while world.committed_token(world.oids[number]) is None:
+        lost = lose_answer("MainThread")
+        try:
+            one.claimer.claim("", True, True, 1)
+        except ClientDisconnected:
+            assert lost.is_set()
+    assert world.committed_token(world.oids[number]) is not None and not world.startable()
+    take(world, one).advance()
+    world.look()
+    assert world.observer.job(number).outcome == "succeeded"
+
+
+def test_the_end_of_a_job_that_was_not_begun_in_time_is_not_stored_for_ever(
+    queue: Any, dispatch: Any, lose_answer: Any
+) -> None:
+    dispatch(threads=1)
+    lost = lose_answer("zcasync-main")
+    past = clock.utcnow() - timedelta(hours=1)
+    job = put_now(queue, Job(enginejobs.count), begin_after=past, begin_by=timedelta(seconds=1))
+
+    assert wait_for_result(put_now(queue, Job(enginejobs.note, "behind"))) == "behind", "its thread is free again"
+    assert lost.is_set()
+    transaction.begin()
+    assert (job.status, job.outcome) == (COMPLETED, "failed")
+
+
+def test_the_end_of_an_interrupted_job_is_not_stored_for_ever(queue: Any, lose_answer: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    put_now(queue, Job(enginejobs.count), retry_policy_factory="NeverRetry")
+    job = agent.claimJob()
+    job._begin(clock.utcnow())
+    job.interrupted_by = "death"
+    transaction.commit()
+    lost = lose_answer("MainThread")
+
+    assert perform(job) == "finished"
+    assert lost.is_set() and job.result.check(AbortedError)
+
+
+def test_the_end_of_a_callback_that_comes_too_late_is_not_stored_for_ever(queue: Any, lose_answer: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    job, late = Job(enginejobs.note, "done"), Job(enginejobs.note)
+    late.begin_by = timedelta(0)
+    job.addCallback(late)
+    put_now(queue, job)
+    agent.claimJob()
+    transaction.commit()
+    lost = lose_answer("MainThread", 2)
+
+    assert perform(job) == "finished"
+    assert lost.is_set() and (job.status, late.outcome) == (COMPLETED, "failed")
+
+
+def test_a_job_whose_deferred_has_fired_is_filed_away_though_no_answer_came(
+    queue: Any, dispatch: Any, lose_answer: Any
+) -> None:
+    running = dispatch(threads=1)
+    job = put_now(queue, Job(deferred_job))
+
+    def waits() -> bool:
+        return any(slot.deferreds for slot in queue.slots.values())
+
+    assert wait_until(queue, waits, what="a job that waits for its Deferred")
+    lost = lose_answer("zcasync-deferreds")
+    running.reactor.callFromThread(made.pop().callback, 7)
+
+    assert wait_for_result(job) == 7
+    assert wait_until(queue, lambda: not waits(), what="the job's way into the history")
+    assert lost.is_set()
+
+
+def test_a_job_that_comes_back_for_its_callbacks_waits_for_its_deferred_no_longer(queue: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    job = put_now(queue, Job(enginejobs.count))
+    slot = agent.slot
+    slot.deferreds = {job._p_oid: (job, agent.name)}
+    slot.hold(agent.name, iter([job]))
+    assert (list(slot.running), slot.deferreds) == ([job._p_oid], {})
