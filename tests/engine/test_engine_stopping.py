@@ -27,6 +27,7 @@ from ZODB.POSException import ConflictError
 
 import enginejobs
 import pytest
+import threading
 import transaction
 import zope.event
 
@@ -265,6 +266,28 @@ def test_at_a_clean_stop_a_job_stops_at_its_checkpoint_and_goes_on_later_uncount
 
     assert wait_for_result(job) == came_to and enginejobs.calls == [0, came_to]
     assert job.attempts == 1
+
+
+def test_a_stop_that_is_told_to_hurry_waits_no_longer_for_a_job_which_goes_on_later_uncounted(
+    queue: Any, dispatch: Any
+) -> None:
+    job, running = put(queue, wait_for_go), dispatch()
+    assert enginejobs.started["a"].wait(10)
+    stop = threading.Thread(target=running.stop, args=(3600,))
+    stop.start()
+    wait_until(queue, lambda: running.dispatcher.leaving, 10, "it leaves")
+    running.hurry()
+    stop.join(30)
+    assert not stop.is_alive()
+    transaction.begin()
+    assert (job.status, job.attempts) == (PENDING, 0)
+
+
+def wait_for_go() -> str:
+    """A job that never looks whether it should stop."""
+    enginejobs.started["a"].set()
+    enginejobs.released["a"].wait(60)
+    return "released"
 
 
 def cursor_of(job: Any) -> Any:

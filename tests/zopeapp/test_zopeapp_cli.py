@@ -1,12 +1,15 @@
 """zopeapp.cli and zopeapp.worker: the console script ``zcasync`` in real processes."""
 
 from collective.zcasync.queue import install
+from collective.zcasync.zopeapp import cli
 from collective.zcasync.zopeapp.cli import get_parser
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.worker import worker_settings
 from ZODB.FileStorage import FileStorage
+from ZODB.POSException import ConflictError
 from zopeinstance import Instance
 
+import json
 import pytest
 import signal
 import ZODB
@@ -140,3 +143,21 @@ def test_a_worker_takes_the_command_line_then_zope_conf_then_its_own_defaults(
     taken = worker_settings(settings, threads=threads, queues=None)
     assert (taken.role, taken.threads) == expected
     assert taken.dispatcher
+
+
+def test_a_conflict_with_another_process_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def conflict(*_args: object, **_options: object) -> None:
+        raise ConflictError("the same record")
+
+    monkeypatch.setattr(cli, "run_worker", conflict)
+    assert cli.main(["worker", "-C", "zope.conf"]) == 1
+    assert capsys.readouterr().err.startswith("zcasync: another process has changed the same at the same time")
+
+
+def test_what_is_wrong_is_told_in_json_where_the_log_is(instance: Instance) -> None:
+    worker = instance.start("zcasync", "worker", "-C", "nowhere/zope.conf", "--log-format", "json")
+    assert worker.wait() == 2
+    (line,) = worker.lines
+    assert json.loads(line)["message"].startswith("there is no zope.conf at")

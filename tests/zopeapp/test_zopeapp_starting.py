@@ -278,3 +278,11 @@ def test_whoever_waits_for_the_end_hears_of_a_stop(settings: pytest.MonkeyPatch)
     zopeapp.stop()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+def test_a_server_whose_database_is_read_only_serves_without_jobs_and_says_why(
+    settings: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.setattr(Zope2.DB.storage, "isReadOnly", lambda: True)
+    assert zopeapp.start() is None
+    assert "Dispatcher not started: the database 'main' is read-only" in caplog.text

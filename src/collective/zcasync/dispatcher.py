@@ -5,6 +5,7 @@ from collective.zcasync import clock
 from collective.zcasync import mail
 from collective.zcasync.claiming import Claimer
 from collective.zcasync.claimthread import ClaimThread
+from collective.zcasync.claimthread import HURRY
 from collective.zcasync.deferreds import Deferreds
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.heartbeat import Heartbeat
@@ -193,8 +194,9 @@ class Dispatcher(ClaimThread):
         self._order(self.membership.end, 30)
         self._over = True
         self._wake.set()
-        self._ended.wait(10)
-        self._join_claiming(10)
+        patience = HURRY if self._hurried else 10
+        self._ended.wait(patience)
+        self._join_claiming(patience)
         self.watcher.close()
         for pool in self._pools():
             pool.close(THREADS_END)

@@ -16,6 +16,7 @@ from collective.zcasync import transactions
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.plaindata import dumps
 from collective.zcasync.zopeapp import changing
+from collective.zcasync.zopeapp import jsonlog
 from collective.zcasync.zopeapp import looking
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import parser_of
@@ -27,6 +28,8 @@ from zc.lockfile import LockError
 import logging
 import os
 import sys
+
+logger = logging.getLogger("collective.zcasync.zopeapp")
 
 IN_USE = "the database is in use by another process ({}). Stop that one, or share the database with ZEO or RelStorage"
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refused(message: str, code: int, options: Namespace) -> int:
     if options.json:
         print(dumps({"error": message}))
+    elif jsonlog.is_on():
+        logger.critical("%s", message)
     else:
         print(f"zcasync: {message}", file=sys.stderr)
     return code

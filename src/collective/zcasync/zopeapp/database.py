@@ -21,6 +21,10 @@ ATTEMPTS = 10
 _closed: set[str] = set()
 
 
+class ReadOnlyDatabase(ConfigurationError):
+    """The database is read-only, and running jobs write to it."""
+
+
 def get_database(settings: Settings, name: str | None = None) -> Any:
     """The open database that holds the queues; ConfigurationError if ``db-name`` names none. ``name``: that of another
     one, which may be the database of a mount point that nobody has opened yet."""
@@ -83,10 +87,10 @@ def _has_queues(database: Any) -> bool:
 def prepare(database: Any, settings: Settings) -> None:
     """Create the queues where they are missing, and say which of the wanted ones do not exist.
 
-    ConfigurationError if the database is read-only.
+    ReadOnlyDatabase if it cannot be written.
     """
     if database.storage.isReadOnly():
-        raise ConfigurationError(
+        raise ReadOnlyDatabase(
             f"the database {database.database_name!r} is read-only, and running jobs write to it: take read-only out of"
             " its storage in zope.conf, or say dispatcher off"
         )

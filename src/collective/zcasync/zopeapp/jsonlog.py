@@ -41,6 +41,11 @@ class Formatter(logging.Formatter):
         return json.dumps(told, ensure_ascii=False, default=str)
 
 
+def is_on() -> bool:
+    """Whether ``install`` was called."""
+    return any(isinstance(handler.formatter, Formatter) for handler in logging.getLogger().handlers)
+
+
 def install() -> None:
     """From now on all handlers of the root logger write JSON."""
     for handler in logging.getLogger().handlers:

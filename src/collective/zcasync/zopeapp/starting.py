@@ -16,6 +16,7 @@ from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
 from collective.zcasync.zopeapp.database import open_all
 from collective.zcasync.zopeapp.database import prepare
+from collective.zcasync.zopeapp.database import ReadOnlyDatabase
 from collective.zcasync.zopeapp.database import with_queues_beside
 from collective.zcasync.zopeapp.lifetime import Lifetime
 from collective.zcasync.zopeapp.watching import Watching
@@ -148,7 +149,9 @@ def serve_all(running: RunningDispatcher, settings: Settings) -> list[Any]:
     if not settings.db_name:
         open_all()
         for database in with_queues_beside(running.databases[0]):
-            if dispatchers.serving(database) is None and running.serve(database) is not None:
+            if dispatchers.serving(database) is not None or database.storage.isReadOnly():
+                continue
+            if running.serve(database) is not None:
                 logger.info("The jobs of the database %r run here too", database.database_name)
     return running.databases
 
@@ -163,7 +166,11 @@ def _start_if(decision: rule.Decision, settings: Settings) -> RunningDispatcher 
     if present is not None:
         tell_of_second(present)
         return None
-    started = run(settings)
+    try:
+        started = run(settings)
+    except ReadOnlyDatabase as error:  # a site that can only be read is better than none
+        logger.error("Dispatcher not started: %s", error)
+        return None
     logger.info(
         "Dispatcher %s started (role %s, %s, queues: %s): %s",
         started.dispatcher.UUID,

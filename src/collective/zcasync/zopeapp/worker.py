@@ -52,10 +52,12 @@ def run_worker(zope_conf: str, arguments: list[str], once: bool = False, **given
     """
     # SIGTERM's default leaves the databases as they are; once the dispatcher runs, its own handler takes over.
     signal.signal(signal.SIGTERM, leave_at_once)
+    if given.get("log_format") == "json":  # also what is wrong with zope.conf
+        jsonlog.install()
     try:
         root = read_zope_conf(zope_conf)
         settings = worker_settings(read_settings(root.product_config.get(SECTION) or {}), **given)
-        if settings.log_format == "json":
+        if settings.log_format == "json" and not jsonlog.is_on():
             jsonlog.install()
         if settings.processes > 1:
             return supervise(arguments, settings, once)
