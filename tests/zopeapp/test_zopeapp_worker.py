@@ -63,6 +63,12 @@ def test_once_runs_what_is_due_and_tells_by_its_exit_code_whether_all_went_well(
     assert any(record["message"] == "Nothing more is due: 3 runs, 1 jobs failed" for record in records)
 
 
+def test_once_fails_where_it_may_take_no_jobs(ready: Instance) -> None:
+    once = worker(ready, "--once", "--queues", "nowhere")
+    assert once.wait() == 1
+    once.wait_for("No jobs are taken here: unregistered")
+
+
 def test_a_worker_that_has_run_its_share_ends_and_asks_for_a_new_one(ready: Instance) -> None:
     put(ready, ("greet", "one"))
     ended = worker(ready, "--max-jobs", "1")

@@ -63,10 +63,8 @@ def state(dispatchers: Sequence[Any]) -> tuple[str, str]:
     that serves no queue in its database does no harm beside one that does."""
     reasons = [ready(one) for one in dispatchers]
     trouble = [reason for reason in reasons if reason not in ("", "unregistered")]
-    return (
-        next((reason for one in dispatchers if (reason := live(one))), ""),
-        trouble[0] if trouble else "" if "" in reasons else reasons[0],
-    )
+    reason = trouble[0] if trouble else "" if "" in reasons else reasons[0]
+    return next(filter(None, map(live, dispatchers)), ""), reason
 
 
 def _numbers(metrics: Metrics) -> Page:
@@ -77,16 +75,10 @@ def _numbers(metrics: Metrics) -> Page:
 
 
 def live(dispatcher: Any) -> str:
-    """Why the process should be killed and started anew: ``reactor`` or ``heartbeat``, of this dispatcher or of those
-    that serve other databases beside it; empty if it should not.
+    """Why the process should be killed and started anew: ``reactor`` or ``heartbeat``; empty if it should not.
 
     Reads memory only. A database that is away is no reason, nor are jobs: a new process would meet the same.
     """
-    together = [dispatcher] if dispatcher.running is None else dispatcher.running.dispatchers
-    return next(filter(None, map(_stands_still, together)), "")
-
-
-def _stands_still(dispatcher: Any) -> str:
     if dispatcher.activated is None or dispatcher.leaving:
         return ""  # a stop has its own limits
     now, heartbeat = time.monotonic(), dispatcher.heartbeat

@@ -113,6 +113,9 @@ def _until_the_end(running: RunningDispatcher, settings: Settings, once: bool) -
         logger.info("This worker ends because %s; start a new one", limits.reached)
         return RECYCLED
     if once and running.dispatcher.activated:
+        if reason := health.state(running.dispatchers)[1]:
+            logger.error("No jobs are taken here: %s", running.dispatcher.held or reason)
+            return FAILED
         logger.info("Nothing more is due: %s runs, %s jobs failed", running.ran, running.failed)
         return FAILED if running.failed else 0
     logger.error("The dispatcher ended without having been asked to; its last log lines say why")
