@@ -308,6 +308,27 @@ def test_all_that_match_are_deleted_from_the_history_and_no_others(queue: Any) -
     assert outcomes(waiting) == {None}
 
 
+def test_all_waiting_jobs_of_a_site_are_removed_as_if_nobody_had_put_them(queue: Any, connection: Any) -> None:
+    slot = make_agent(queue).slot
+    ended = end(queue, slot, 3)
+    gone, others = put(queue, 300), put(queue, 12)
+    for job in (*gone, *ended):
+        job.group = "site"
+    queue.quotas.create("few", 1)
+    gone[0].quota_names = ("few",)
+    queue.quotas["few"].add(gone[0])  # as one has that was put back
+    transaction.commit()
+    commits: list[int] = []
+
+    told = bulk.remove_all(connection, group="site", progress=lambda done: commits.append(done["removed"]))
+    transaction.begin()
+    assert told == {"removed": 300} and len(commits) >= 300 // bulk.BATCH
+    assert sorted(job.id for job in queue) == sorted(job.id for job in others)
+    assert queue.counts()["waiting"] == 12 and list(queue.finished()) == ended[::-1]
+    assert not queue.quotas["few"].filled and {job.parent for job in gone} == {None}
+    assert bulk.remove_all(connection, group="site") == {}
+
+
 def test_all_that_match_run_now_each_moved_once_wherever_they_wait(queue: Any, connection: Any) -> None:
     slot = make_agent(queue).slot
     jobs = [*put(queue, 30, begin_after=utcnow() + HOUR), *put(queue, 30)]

@@ -2,6 +2,7 @@
 
 from collective.zcasync import api
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.ploneapp import grouped
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp.exportimport import Import
 from collective.zcasync.ploneapp.profilexml import parse
@@ -15,6 +16,7 @@ from plone import api as plone_api
 from plone.app.testing import SITE_OWNER_NAME
 from plone.testing import zope
 from Products.CMFPlone.factory import addPloneSite
+from ZODB.POSException import ConflictError
 from zope.component import getUtility
 from zope.component.hooks import site as local_site
 
@@ -124,6 +126,7 @@ def test_purging_a_site_deletes_its_jobs_and_spares_those_of_others(layer):
     later = put(one, where)
     others = put(two, where)
     run_profile(one, UNINSTALL)
+    transaction.commit()
     purged = getUtility(IPurge)(layer["app"], "/plone")
     transaction.commit()
     assert dict(purged) == {"waiting": 1, "succeeded": 1}
@@ -134,6 +137,23 @@ def test_purging_a_site_deletes_its_jobs_and_spares_those_of_others(layer):
     assert queue.counts()["succeeded"] == 0
     assert sites.group_of(one) not in get_queues(one._p_jar).sites
     assert done.group == later.group
+
+
+def test_a_purge_that_is_broken_off_goes_on_where_it_had_come_to(layer, monkeypatch):
+    one = layer["portal"]
+    for _number in range(3):
+        put(one, where)
+    transaction.commit()
+    with monkeypatch.context() as broken, pytest.raises(ConflictError):
+        broken.setattr(grouped, "purge", conflict)
+        getUtility(IPurge)(layer["app"], "/plone")
+    transaction.abort()
+    assert list(queue_of(one)) == []
+    assert str(getUtility(IPurge)(layer["app"], "/plone")) == "/plone: nothing deleted"
+
+
+def conflict(queues, group):
+    raise ConflictError
 
 
 def test_purging_deletes_what_the_site_owns_and_nobody_uses(layer):
@@ -160,6 +180,7 @@ def test_a_removed_site_can_be_purged_by_its_old_path(layer):
     layer["app"].manage_delObjects(["plone"])
     transaction.commit()
     assert run_jobs(layer["app"]) == []
+    transaction.commit()
     purged = getUtility(IPurge)(layer["app"], "/plone")
     assert purged["cancelled"] == 2
 

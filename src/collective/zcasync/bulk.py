@@ -16,6 +16,7 @@ from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.exceptions import JobNotInQueue
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.jobsearch import NOTHING
 from collective.zcasync.jobsearch import Search
@@ -37,7 +38,7 @@ import transaction
 
 logger = logging.getLogger("collective.zcasync.events")
 
-#: What can be cancelled, what can be retried, what can be moved, and what can be deleted.
+#: What can be cancelled, what can be retried, what can be moved or removed, and what can be deleted.
 CANCELLABLE = (joblists.WAITING, joblists.SCHEDULED, joblists.RUNNING)
 RETRIABLE = (joblists.FAILED, joblists.CANCELLED)
 MOVABLE = CANCELLABLE[:2]
@@ -109,6 +110,11 @@ def delete_all(
     """Forget all jobs in some states, of DELETABLE, that match and are in the history; how many were "deleted"."""
     wanted = _Wanted(states, DELETABLE, **which)
     return _Work(context, wanted, progress).do(_filed, _delete)
+
+
+def remove_all(context: Any, *, progress: Progress | None = None, **which: Unpack[Which]) -> Counter[str]:
+    """Forget all waiting jobs that match, as if nobody had put them; how many were "removed"."""
+    return _Work(context, _Wanted(MOVABLE, MOVABLE, **which), progress).do(_held, _remove)
 
 
 def move_all(
@@ -313,6 +319,15 @@ def _delete(queue: Any, job: Any, wanted: _Wanted) -> Iterator[str]:
     if wanted.fits(job) and queue.delete(job):
         job.parent = None
         yield "deleted"
+
+
+def _remove(queue: Any, job: Any, wanted: _Wanted) -> Iterator[str]:
+    if wanted.fits(job) and job.token is None:
+        try:
+            queue.remove(job)
+        except JobNotInQueue:
+            return  # an entry that the job has left behind
+        yield "removed"
 
 
 def _move(verb: Move, queue: Any, job: Any, wanted: _Wanted) -> Iterator[str]:

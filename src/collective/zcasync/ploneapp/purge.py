@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from collective.zcasync import bulk
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.ploneapp import grouped
 from collective.zcasync.ploneapp import sites
@@ -10,6 +11,8 @@ from collective.zcasync.zopeapp.interfaces import IPurge
 from plone.base.interfaces import IPloneSiteRoot
 from typing import Any
 from zope.interface import provider
+
+import transaction
 
 
 class Purged(Counter[str]):
@@ -29,6 +32,10 @@ class Purged(Counter[str]):
 def purge(app: Any, path: str) -> Purged:
     """See IPurge."""
     purged = Purged(path)
+    for queues in _all_queues(app._p_jar):
+        for group in _groups(app, queues, path):
+            purged.update(+Counter(waiting=bulk.remove_all(queues, group=group).total()))
+    transaction.begin()  # which sees what these have done
     known = []
     for queues in _all_queues(app._p_jar):
         known.extend(site.path for site in queues.sites.values())

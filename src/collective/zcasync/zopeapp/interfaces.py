@@ -19,5 +19,6 @@ class IPurge(Interface):
     def __call__(app, path):
         """Delete the jobs and all that the site at ``path`` owns; return what was deleted, for people to read.
 
-        ``path``: the site's path, which need not exist any more. Does not commit.
+        ``path``: the site's path, which need not exist any more. What waits, which may be much, is deleted in batches,
+        each with a commit of its own; then a transaction begins, and the rest is left to the commit of the caller.
         """
