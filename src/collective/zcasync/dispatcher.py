@@ -130,6 +130,8 @@ class Dispatcher(ClaimThread):
         self._kin: set[bytes] = set()
         self.leaving_grace = shutdown_grace
         self._leaving = self._hurried = False
+        #: Until when a stop that has begun waits for what runs, by the monotonic clock.
+        self._end: float | None = None
         self._triggered = False
         #: How many runs of jobs have ended in its threads, and how many of these jobs have failed for good.
         self.ran = self.failed = 0
@@ -178,11 +180,9 @@ class Dispatcher(ClaimThread):
         ``shutdown_grace``), interrupt the rest, and leave. Not from a job thread."""
         if not self.activated:
             raise InvalidValueError(f"the dispatcher {self.UUID} is not active")
-        self.leaving_grace = self.shutdown_grace if grace is None else grace
-        end = time.monotonic() + self.leaving_grace
-        self._leaving = True
-        self.mail.ask_all()
-        self._order(self.membership.leave, 10)
+        if self._end is None:
+            self.begin_to_leave(grace)
+        end, self._end = self._end or 0.0, None
         while time.monotonic() < end and not self._hurried and not self.idle:
             with self.neighbours.changed:
                 self.neighbours.changed.wait(min(0.1, max(end - time.monotonic(), 0)))
@@ -202,6 +202,14 @@ class Dispatcher(ClaimThread):
             pool.close(THREADS_END)
         self.membership.reserve(None)
         logger.info("dispatcher %s deactivated", self.UUID)
+
+    def begin_to_leave(self, grace: float | None = None) -> None:
+        """The first part of ``deactivate``, which waits for nothing: for whoever stops several together."""
+        self.leaving_grace = self.shutdown_grace if grace is None else grace
+        self._end = time.monotonic() + self.leaving_grace
+        self._leaving = True
+        self.mail.ask_all()
+        self._order(self.membership.leave, 10)
 
     def hurry(self) -> None:
         """Let a stop that goes on wait for nothing more: what runs is interrupted now. Safe in a signal handler."""

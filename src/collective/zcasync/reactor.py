@@ -10,7 +10,6 @@ from collective.zcasync.interfaces import KEY
 from collective.zcasync.politeness import Politeness
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
-from concurrent.futures import ThreadPoolExecutor
 from twisted.internet.epollreactor import EPollReactor
 from typing import Any
 
@@ -100,13 +99,19 @@ class RunningDispatcher:
             if self.reactor is None:
                 return
             active = [one for one in self.dispatchers if one.activated]
-            with ThreadPoolExecutor(len(self.dispatchers), "zcasync-stopping") as threads:
-                ends = [threads.submit(one.deactivate, grace) for one in active]
+            errors = []
+            # Without threads: none may be started any more where this is called at the end of the interpreter.
+            for step in (lambda one: one.begin_to_leave(grace), lambda one: one.deactivate()):
+                for one in active:
+                    try:
+                        step(one)
+                    except Exception as error:
+                        errors.append(error)
             self._stop_reactor()
             for one in self.dispatchers:
                 pop(one.UUID)
-        for end in ends:
-            end.result()  # raises what one of them met
+        if errors:
+            raise errors[0]
 
     def hurry(self) -> None:
         """See Dispatcher.hurry."""
