@@ -20,6 +20,8 @@ from ZODB.MappingStorage import MappingStorage
 
 import enginejobs
 import pytest
+import subprocess
+import sys
 import threading
 import transaction
 
@@ -256,6 +258,22 @@ def test_threads_that_count_at_once_lose_nothing() -> None:
     for thread in threads:
         thread.join()
     assert counters.jobs == {("put", "one"): 8000}
+
+
+def test_a_fork_counts_anew_whoever_was_counting_at_that_moment() -> None:
+    script = """
+import os
+from collective.zcasync.counters import counters
+counters.happened("put", "one")
+counters._lock.acquire()
+child = os.fork()
+if not child:
+    counters.happened("put", "two")
+    os._exit(0 if counters.jobs == {("put", "two"): 1} else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 # Reading

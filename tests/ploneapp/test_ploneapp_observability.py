@@ -50,7 +50,9 @@ def test_a_scrape_of_the_site_gives_what_that_of_a_worker_gives(functional, prov
     assert found["zcasync_process_job_events"].type == "counter"
 
 
-def test_requests_share_one_reading_of_the_database(functional, provider):
+def test_requests_of_a_process_share_one_reading_of_the_database(functional, provider, monkeypatch):
     reading = observability.reading_of(functional["app"])
     list(provider.collect())
     assert observability.reading_of(functional["app"]) is reading
+    monkeypatch.setattr(observability.os, "getpid", lambda: -1)
+    assert observability.reading_of(functional["app"]) is not reading, "a fork inherits no thread that reads"

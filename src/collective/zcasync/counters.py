@@ -4,6 +4,7 @@ from bisect import bisect_left
 from typing import Any
 from typing import NamedTuple
 
+import os
 import threading
 
 #: Upper bounds of the classes into which seconds are sorted; what lasts longer is in one more.
@@ -24,6 +25,10 @@ class Counters:
     """Any thread may count, and read: each method holds the lock for a moment."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing is counted yet, and nobody holds the lock."""
         self._lock = threading.Lock()
         self._tasks: set[str] = set()
         self._jobs: dict[tuple[str, str], int] = {}
@@ -81,7 +86,8 @@ class Counters:
     @property
     def shares(self) -> tuple[int, int]:
         """Commits that have stored several jobs, and how many jobs these were."""
-        return self._shared
+        with self._lock:
+            return self._shared
 
 
 def _add(found: dict[Any, list[float]], key: Any, seconds: float) -> None:
@@ -97,5 +103,6 @@ def _spread(found: list[float]) -> Spread:
     return Spread(tuple(int(number) for number in found[:-1]), found[-1])
 
 
-#: Those of this process.
+#: Those of this process. A fork begins anew: nobody there would give back the lock that a thread held just then.
 counters = Counters()
+os.register_at_fork(after_in_child=counters.begin)

@@ -5,6 +5,7 @@ from collective.zcasync.figures import Figure
 from typing import Any
 
 import logging
+import os
 import threading
 import time
 import transaction
@@ -24,6 +25,7 @@ class Reading:
 
     def __init__(self, db: Any) -> None:
         self.db = db
+        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._known: list[Figure] = []
@@ -34,7 +36,7 @@ class Reading:
     def figures(self) -> list[Figure]:
         """What was read last, and how old that is; nothing if it is too old, or nothing could be read."""
         with self._lock:
-            if self._thread is None and time.monotonic() >= self._next:
+            if (self._thread is None or not self._thread.is_alive()) and time.monotonic() >= self._next:
                 self._thread = threading.Thread(target=self._run, name="zcasync-figures", daemon=True)
                 self._thread.start()
             thread = self._thread

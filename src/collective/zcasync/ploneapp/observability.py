@@ -8,6 +8,8 @@ from plone.observability.metric import Metric
 from typing import Any
 from zope.interface import implementer
 
+import os
+
 _reading: Reading | None = None
 
 
@@ -29,10 +31,10 @@ class JobMetrics:
 
 
 def reading_of(context: Any) -> Reading:
-    """The one for all requests of this process, which begins at the database of the first."""
+    """The one for all requests of this process, which begins at the database of the first. A fork has its own."""
     global _reading
     db = context._p_jar.db()
-    if _reading is None or _reading.db is not db:
+    if _reading is None or _reading.db is not db or _reading.pid != os.getpid():
         _reading = Reading(db)
     return _reading
 
