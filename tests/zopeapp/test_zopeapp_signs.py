@@ -122,11 +122,22 @@ def test_a_watchdog_gets_two_signs_in_its_time(
 ) -> None:
     monkeypatch.setenv(signs.WATCHDOG, "100000")  # 0.1 s; without this the second sign would come after five
     monkeypatch.setattr(signs, "EVERY", 10 * PATIENCE)
+    worker.answer = "", ""
     given = Signs("", worker)
+    assert systemd.recv(100) == b"READY=1"
     for _ in range(3):
         assert systemd.recv(100) == b"WATCHDOG=1"
     monkeypatch.setattr(signs, "EVERY", 5.0)
     given.stop()
+
+
+def test_a_systemd_that_hears_nothing_keeps_nobody_waiting(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signs, "PATIENCE", 0.001)
+    tell = signs._notifier()
+    for _ in range(1000):  # more than a socket holds
+        tell("WATCHDOG=1")
 
 
 def test_without_the_library_systemd_is_told_nothing_and_the_log_says_why(

@@ -19,6 +19,8 @@ import pytest
 import re
 import signal
 import sys
+import threading
+import time
 import ZEO
 
 _pids = itertools.count(1000)
@@ -319,6 +321,14 @@ def shared(tmp_path: Path) -> Iterator[Instance]:
     stop()
 
 
+def wait_for_text(file: Path, text: str) -> None:
+    """Until the file holds that."""
+    glance, end = threading.Event(), time.monotonic() + PATIENCE
+    while not file.exists() or file.read_text() != text:
+        assert time.monotonic() < end
+        glance.wait(0.05)
+
+
 def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared: Instance, tmp_path: Path) -> None:
     file, runs = tmp_path / "health", r'Worker (%s) runs jobs.*"process": (%s)\b'
     options = ("--processes", "2", "--threads", "1", "--health-file", file, "--log-format", "json")
@@ -330,7 +340,7 @@ def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared:
     os.kill(int(pid), signal.SIGKILL)
     process.wait_for(rf"Worker {number} \(pid {pid}\) was ended by SIGKILL")
     assert process.wait_for(runs % (rf"(?!{other})\S{{36}}", rf"(?!{pid}\b)\d+"))[1] == uuid, "it has its uuid-file"
-    assert file.read_text() == "ok\n"
+    wait_for_text(file, "ok\n")
     own = [line for line in process.lines if f'"process": {process.pid}' in line]
     assert not any("ClientStorage" in line for line in own), "the supervisor opens no database"
     assert process.stop() == 0

@@ -1,5 +1,6 @@
 """zopeapp.worker: how real workers begin and end, and what they say meanwhile."""
 
+from instance import free_port
 from pathlib import Path
 from serverprocess import PATIENCE
 from serverprocess import server_port
@@ -92,7 +93,8 @@ def test_a_second_signal_gives_the_running_job_back_at_once(ready: Instance, tmp
 
 
 def test_a_worker_waits_for_its_storage_and_lives_meanwhile(tmp_path: Path) -> None:
-    storage, health = server_port(), server_port() + 1
+    storage = server_port()
+    health = free_port(storage + 1)
     instance = Instance(tmp_path / "instance", storage=ZEO_CLIENT.format(host="127.0.0.1", port=storage))
     instance.write_zope_conf()
     file = tmp_path / "health"

@@ -10,8 +10,11 @@ import threading
 
 logger = logging.getLogger("collective.zcasync.zopeapp")
 
-#: Seconds between two signs.
-EVERY = 5.0
+#: Seconds between two signs, and until the process is ready for the first time: somebody waits for that.
+EVERY, SOON = 5.0, 0.5
+
+#: Seconds that systemd gets to take a message.
+PATIENCE = 2.0
 
 #: Where systemd says that it wants to be told, and how often it wants a sign, in microseconds.
 SOCKET, WATCHDOG = "NOTIFY_SOCKET", "WATCHDOG_USEC"
@@ -62,7 +65,7 @@ class Signs:
                 self._give()
             except Exception:
                 logger.exception("No sign of life can be given; whoever waits for one may end this process")
-            self._wake.wait(every)
+            self._wake.wait(every if self._ready else min(every, SOON))
             self._wake.clear()
 
     def _give(self) -> None:
@@ -95,5 +98,8 @@ def _notifier() -> Callable[[str], Any]:
             " collective.zcasync[systemd], or take Type=notify out of the unit"
         )
         return lambda state: None
-    notify: Callable[[str], Any] = SystemdNotifier().notify
+    notifier = SystemdNotifier()
+    if notifier.socket is not None:
+        notifier.socket.settimeout(PATIENCE)  # a process that is about to end must not wait for a reader for ever
+    notify: Callable[[str], Any] = notifier.notify
     return notify
