@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import doctor
+from collective.zcasync import rightofway
 from collective.zcasync.agent import Agent
 from collective.zcasync.doctor import Finding
 from collective.zcasync.job import Job
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
 from collective.zcasync.queue import install
+from collective.zcasync.queue import Site
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,32 @@ def test_a_clock_that_goes_wrong_is_told(ward: Ward, skew: float, word: str) -> 
     assert ward.found() == {}
     ward.da.last_ping.skew = skew
     assert word in ward.found()["clock"].what
+
+
+def test_embedded_jobs_that_take_much_of_a_processor_are_told_with_the_way_out(ward: Ward) -> None:
+    ward.da.ping(clock.utcnow(), work=0.4)
+    found = ward.found()["embedded-work"]
+    assert "take 40% of a processor" in found.what and "zcasync worker" in found.way_out and not found.problem
+    ward.da.ping(clock.utcnow())
+    assert ward.found() == {}
+
+
+def test_jobs_that_often_let_editors_go_first_are_told(ward: Ward) -> None:
+    start = ward.da.activated
+    ward.da.ping(start + timedelta(hours=5), gave_way=299)
+    assert ward.found() == {}
+    ward.da.ping(start + timedelta(hours=5), gave_way=300)
+    assert "300 times in 5 h" in ward.found()["gave-way"].what
+
+
+def test_jobs_that_wait_for_an_editor_now_are_told_with_their_site(ward: Ward) -> None:
+    queues = ward.queue.parent
+    queues.sites["1a"] = Site("/plone")
+    rightofway._enter(queues.right_of_way, rightofway._number(), 0x1A)
+    found = ward.found()["right-of-way"]
+    assert "content of /plone wait: 1 requests" in found.what and not found.problem
+    clock.set_now(clock.utcnow() + timedelta(seconds=rightofway.LONGEST + 1))
+    assert "right-of-way" not in ward.found()
 
 
 def test_dispatchers_of_different_versions_are_told(ward: Ward) -> None:

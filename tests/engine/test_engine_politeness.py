@@ -151,6 +151,7 @@ def test_much_work_beside_requests_is_said(
         polite.begin()
     with caplog.at_level(logging.WARNING):
         work(polite, monkeypatch, seconds, within=300)
+    assert round(polite.much, 2) == (0.33 if said else 0)
     assert caplog.text.count("zcasync worker") == said
     assert not said or "33 % of a processor" in caplog.text
 

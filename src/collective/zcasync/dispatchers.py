@@ -53,12 +53,16 @@ class Ping(Persistent):
     gave_way = 0
     #: The last error that its claims met, shortened, and when that was known first; None: there was none.
     error: tuple[datetime, str] | None = None
+    #: The share of one processor that its jobs take beside the requests of its process, if that is much.
+    work = 0.0
 
     # The record is short, as an idle dispatcher writes nothing else: one each half minute.
 
     def __getstate__(self) -> Any:
         when = None if self.value is None else clock.to_microseconds(self.value)
         state = when, self.count, self.memory, self.version, self.skew
+        if self.work:
+            return (*state, self.gave_way, self.error, self.work)
         if self.error is not None:
             return (*state, self.gave_way, self.error)
         return (*state, self.gave_way) if self.gave_way else state
@@ -80,7 +84,7 @@ def _plain_ping(state: Any) -> dict[str, Any]:
     when, count, memory, version, skew, *more = state
     value = None if when is None else clock.from_microseconds(when)
     known = {"value": value, "count": count, "memory": memory, "version": version, "skew": skew}
-    return {**known, **dict(zip(("gave_way", "error"), more, strict=False))}
+    return {**known, **dict(zip(("gave_way", "error", "work"), more, strict=False))}
 
 
 def _pings(state: Any) -> int:
@@ -224,13 +228,14 @@ class DispatcherAgents(Base):
         skew: float | None = None,
         gave_way: int = 0,
         error: tuple[datetime, str] | None = None,
+        work: float = 0.0,
     ) -> None:
         """Say that it is alive; see Ping for the rest."""
         ping = self.last_ping
         ping.value = now
         ping.count += 1
         ping.memory, ping.version, ping.skew = memory, version, skew
-        ping.gave_way, ping.error = gave_way, error
+        ping.gave_way, ping.error, ping.work = gave_way, error, work
 
 
 @implementer(IDispatchers)
@@ -275,11 +280,12 @@ class Dispatchers(Base):
         skew: float | None,
         gave_way: int = 0,
         error: tuple[datetime, str] | None = None,
+        work: float = 0.0,
     ) -> None:
         """Write a ping now, whatever the clock says: for the thread that pings by its monotonic clock."""
         da = self[uuid]
         self._revive(da)
-        da.ping(clock.utcnow(), memory, version, skew, gave_way, error)
+        da.ping(clock.utcnow(), memory, version, skew, gave_way, error, work)
 
     @staticmethod
     def _revive(da: DispatcherAgents) -> None:

@@ -8,6 +8,7 @@ from collective.zcasync import joblists
 from collective.zcasync import schema
 from collective.zcasync.doctordispatchers import of_dispatchers
 from collective.zcasync.doctordispatchers import of_held
+from collective.zcasync.doctordispatchers import of_requests
 from collective.zcasync.doctordispatchers import SKEW as SKEW
 from collective.zcasync.doctordispatchers import where
 from collective.zcasync.findings import bounded
@@ -48,7 +49,11 @@ def examine(context: Any) -> list[Finding]:
     if not schema.understood(queues):
         way_out = "install that version here; dispatchers of this one take no jobs, and its puts are refused"
         return [Finding("schema", schema.too_new(queues), way_out)]
-    found = [*of_held(queues), *(finding for queue in queues.values() for finding in _of_queue(queue))]
+    found = [
+        *of_held(queues),
+        *of_requests(queues),
+        *(finding for queue in queues.values() for finding in _of_queue(queue)),
+    ]
     if len(queues) > MANY_QUEUES:
         found.append(
             Finding(

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from collective.zcasync import callables
 from collective.zcasync import ownership
+from collective.zcasync import rightofway
 from collective.zcasync.findings import Finding
 from collective.zcasync.findings import jobs_text
 from typing import Any
 
 #: Seconds by which a clock may differ.
 SKEW = 2.0
+
+#: Times in an hour that jobs let requests go first, from which on that is told.
+OFTEN = 60
 
 
 def of_held(queues: Any) -> Iterator[Finding]:
@@ -20,6 +24,18 @@ def of_held(queues: Any) -> Iterator[Finding]:
             f"dispatchers are held: {ownership.text_of(reason)}; {jobs_text(ownership.waiting(queues))}",
             "to let the jobs run: zcasync release --deployment; to remove what waits, for good:"
             " zcasync discard --deployment",
+        )
+
+
+def of_requests(queues: Any) -> Iterator[Finding]:
+    """Which sites' content jobs wait for people now."""
+    for group, number in rightofway.going_first(queues).items():
+        yield Finding(
+            "right-of-way",
+            f"jobs that write content of {queues.site_path(group)} wait: {number} requests of its editors, which have"
+            " met such jobs, go first",
+            f"nothing: they go on when those are through, after {rightofway.LONGEST:g} s at the latest",
+            problem=False,
         )
 
 
@@ -56,6 +72,7 @@ def of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
                 problem=False,
             )
         yield from _of_agents(queue, da, place)
+        yield from _of_people(queue, da, place)
         skew = da.last_ping.skew
         if skew is not None and abs(skew) > SKEW:
             yield Finding(
@@ -71,6 +88,30 @@ def of_dispatchers(queue: Any, waits: int) -> Iterator[Finding]:
             f"dispatchers of different versions serve the queue: {', '.join(sorted(versions))}",
             "bring all to the newest, and restart them",
             queue.name,
+        )
+
+
+def _of_people(queue: Any, da: Any, place: str) -> Iterator[Finding]:
+    """Where its jobs and people are in each other's way."""
+    ping = da.last_ping
+    if ping.work:
+        yield Finding(
+            "embedded-work",
+            f"the jobs of {place} take {ping.work:.0%} of a processor beside requests, and pages wait for that",
+            "run them in a process of their own: zcasync worker, and dispatcher off in the server's zope.conf",
+            queue.name,
+            problem=False,
+        )
+    hours = ((ping.value or da.activated) - da.activated).total_seconds() / 3600
+    if ping.gave_way >= max(OFTEN, OFTEN * hours):
+        yield Finding(
+            "gave-way",
+            f"jobs of {place} that write content let requests of editors go first {ping.gave_way} times in"
+            f" {max(hours, 1):.0f} h: they are slowed down by that",
+            "nothing, if they have time: people go first. Else let them begin when nobody edits, or do less in one"
+            " transaction",
+            queue.name,
+            problem=False,
         )
 
 

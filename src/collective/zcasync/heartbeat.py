@@ -146,7 +146,9 @@ class Heartbeat:
                 continue
             memory, version = instanceuuid.process_memory(), membership.process["version"]
             gave_way, error = self.dispatcher.way.given, self._last_error()
-            queue.dispatchers.beat(da.UUID, memory, version, self.skew, gave_way, error)
+            polite = self.dispatcher.around.politeness
+            work = 0.0 if polite is None else polite.much
+            queue.dispatchers.beat(da.UUID, memory, version, self.skew, gave_way, error, work)
             written.append(da)
         return written
 

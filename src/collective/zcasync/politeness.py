@@ -35,6 +35,8 @@ class Politeness:
         self._worked = 0.0
         self._since = time.monotonic()
         self._said: float | None = None
+        #: When that was much last, and how much.
+        self._much = self._since - 2 * WINDOW, 0.0
 
     def begin(self) -> Request:
         """This thread serves a request from now on, until ``end`` or until nobody holds what is returned."""
@@ -71,6 +73,12 @@ class Politeness:
         finally:
             self._sum_up(time.thread_time() - began)
 
+    @property
+    def much(self) -> float:
+        """The share of one processor that the jobs have taken beside requests lately, if that is much; else 0."""
+        when, share = self._much
+        return share if time.monotonic() - when < 2 * WINDOW else 0.0
+
     def _sum_up(self, seconds: float) -> None:
         now = time.monotonic()
         with self._changed:
@@ -79,10 +87,12 @@ class Politeness:
                 return
             share, requests = self._worked / (now - self._since), self._requests
             self._since, self._worked, self._requests = now, 0.0, 0
-            much = share >= MUCH and requests > 0 and (self._said is None or now - self._said >= SAY_AGAIN)
-            if much:
+            much = share >= MUCH and requests > 0
+            self._much = now, share if much else 0.0
+            says = much and (self._said is None or now - self._said >= SAY_AGAIN)
+            if says:
                 self._said = now
-        if much:
+        if says:
             logger.warning(
                 "The jobs of this process use %.0f %% of a processor, and pages wait for that: run them in a process of"
                 " their own, with 'zcasync worker'",

@@ -5,6 +5,7 @@ nothing: they win. So the request says that it goes first, in a record that all 
 """
 
 from BTrees.LLBTree import LLBucket
+from collections import Counter
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -110,6 +111,13 @@ def _enter(record: Any, number: int, site: int) -> None:
     for old in list(record.keys(SENTINEL + 1, oldest)):
         del record[old]
     record[number] = site
+
+
+def going_first(queues: Any) -> Counter[str]:
+    """group -> how many of its requests go first now, as the database tells it."""
+    record = queues.right_of_way
+    oldest = clock.microseconds() - int(LONGEST * 1_000_000) << 8
+    return Counter() if record is None else Counter(f"{site:x}" for site in record.values(oldest))
 
 
 class RightOfWay:
