@@ -44,8 +44,8 @@ def send(address):
     return "sent"
 """
 
-#: Commands that start Zope: test_zopeapp_commands_processes runs them. And one that is left out of the page.
-NOT_SHOWN = {"run", "worker", "purge", "discard", "move-queue"}
+#: Commands that start Zope: test_zopeapp_commands_processes runs them. And some that test_zopeapp_commands runs.
+NOT_SHOWN = {"run", "worker", "purge", "discard", "move-queue", "pause-dispatcher", "resume-dispatcher"}
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from collective.zcasync import interfaces
 from collective.zcasync import schema
 from collective.zcasync.agent import Agent
+from collective.zcasync.clock import UTC
 from collective.zcasync.clock import utcnow
 from collective.zcasync.deployment import Deployment
 from collective.zcasync.failure import Failure
@@ -17,6 +18,8 @@ from collective.zcasync.zopeapp import answers
 from collective.zcasync.zopeapp import opening
 from collective.zcasync.zopeapp.cli import get_parser
 from collective.zcasync.zopeapp.cli import main
+from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from postgresserver import postgres_server
 from postgresserver import PostgresServer
@@ -64,6 +67,8 @@ CHANGING = (
     *(("cancel-all",), ("retry-all", "--task", "*"), ("migrate",)),
     *(("release", "ASIDE"), ("discard", "ASIDE"), ("release", "--group", "/held")),
     *(("release", "--deployment"), ("discard", "--deployment", "--yes")),
+    *(("delete", "GOOD"), ("run-now", "WAITING"), ("reschedule", "1H", "WAITING"), ("priority", "-3", "WAITING")),
+    *(("pause-dispatcher", "UUID"), ("resume-dispatcher", "UUID")),
 )
 
 
@@ -93,7 +98,7 @@ class Site:
         da.activate()
         da.ping(utcnow())
         da["main"] = Agent()
-        self.ids = {}
+        self.ids = {"UUID": str(key)}
         for name, result in (("GOOD", "done"), ("BAD", Failure.from_exception(ValueError("no such address")))):
             job = queue.put(Job(len, name))
             self.manager.commit()
@@ -459,6 +464,37 @@ class TestChanging:
             code, document = ask(zeo, *words)
             assert code == 2 and "pid 4711 on apple) works on this database" in document["error"]
 
+    def test_delete_forgets_what_has_ended(self, shared: Site, ask: Any) -> None:
+        assert ask(shared, "delete", "GOOD", "ASIDE") == (0, [shared.ids["GOOD"], shared.ids["ASIDE"]])
+        shared.manager.begin()
+        assert shared.queue.counts()["quarantined"] == 0
+        assert [job.id for job in shared.queue.finished("succeeded", None)] == []
+
+    def test_waiting_jobs_begin_sooner_later_or_with_another_priority(self, shared: Site, ask: Any) -> None:
+        id = shared.ids["WAITING"]
+        assert ask(shared, "priority", "-3", "WAITING") == (0, {"jobs": [id], "priority": -3})
+        code, document = ask(shared, "reschedule", "2H", "WAITING")
+        assert code == 0 and document["jobs"] == [id]
+        shared.manager.begin()
+        job = shared.job("WAITING")
+        assert job.priority == -3
+        assert abs(job.begin_after - utcnow() - timedelta(hours=2)) < timedelta(minutes=5)
+        assert ask(shared, "reschedule", "2040-12-24T20:00+01:00", "WAITING")[0] == 0
+        shared.manager.begin()
+        assert job.begin_after == datetime(2040, 12, 24, 19, tzinfo=UTC)
+        assert ask(shared, "run-now", "WAITING") == (0, [id])
+        shared.manager.begin()
+        assert job.begin_after <= utcnow()
+        assert [what for _when, what, by in job.attempt_log if by == "zcasync"] == [
+            *("by_priority", "by_schedule", "by_schedule", "by_run")
+        ]
+
+    def test_a_dispatcher_takes_no_more_jobs_until_it_is_told_to_again(self, shared: Site, ask: Any) -> None:
+        for word, paused in (("pause-dispatcher", True), ("resume-dispatcher", False)):
+            assert ask(shared, word, "UUID") == (0, [shared.ids["UUID"]])
+            shared.manager.begin()
+            assert [agent.paused for agent in shared.da.values()] == [paused]
+
     def test_queues_of_newer_code_are_shown_and_never_changed(
         self, zeo: Site, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -506,6 +542,12 @@ class TestWrongUse:
             (("cancel", "WAITING", "fffff"), "no job has the id"),
             (("retry", "WAITING"), "neither failed nor been cancelled"),
             (("discard", "WAITING"), "is not set aside"),
+            (("delete", "WAITING"), "is not set aside"),
+            (("run-now", "GOOD"), "does not wait any more"),
+            (("priority", "16", "WAITING"), "priority"),
+            (("reschedule", "soon", "WAITING"), "'soon' is not an interval"),
+            (("reschedule", "2040-12-24T20:00", "WAITING"), "timezone-naive"),
+            (("pause-dispatcher", "nobody"), "nobody"),
             (("release", "WAITING"), "is not set aside"),
             (("release",), "name the jobs to release"),
             (("discard",), "name the jobs to discard"),

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from collective.zcasync import actions
 from collective.zcasync import bulk
+from collective.zcasync import clock
 from collective.zcasync import copies
 from collective.zcasync import foreground
 from collective.zcasync import joblists
 from collective.zcasync import ownership
+from collective.zcasync import processes
 from collective.zcasync import queuemoves
 from collective.zcasync import schema
 from collective.zcasync import transactions
@@ -19,6 +21,7 @@ from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.findings import jobs_text
 from collective.zcasync.lookup import parse
+from collective.zcasync.plaindata import interval
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import get_settings
@@ -27,6 +30,7 @@ from collective.zcasync.zopeapp.looking import meant
 from collective.zcasync.zopeapp.looking import named_queue
 from collective.zcasync.zopeapp.opening import Opened
 from collective.zcasync.zopeapp.worker import zope_started
+from datetime import datetime
 from typing import Any
 
 import pdb
@@ -133,6 +137,43 @@ def _deployment(place: Opened) -> tuple[str, str]:
     return place.settings.deployment, address_of(place.connection.db().storage)
 
 
+def delete(place: Opened, ids: Iterable[str]) -> Answer:
+    """Forget jobs that have ended, or were set aside, for good."""
+    found = _each(place, ids, lambda job: actions.delete(job, ME))
+    return Answer(list(found), [f"Job {id}: deleted" for id in found])
+
+
+def run_now(place: Opened, ids: Iterable[str]) -> Answer:
+    """Let waiting jobs begin before all others."""
+    found = _each(place, ids, lambda job: actions.run_now(job, ME))
+    return Answer(list(found), [f"Job {id}: is next" for id in found])
+
+
+def reschedule(place: Opened, when: str, ids: Iterable[str]) -> Answer:
+    """Let waiting jobs begin at another time."""
+    at = _moment(when)
+    found = _each(place, ids, lambda job: actions.reschedule(job, at, ME))
+    return Answer(
+        {"jobs": list(found), "when": at}, [f"Job {id}: begins not before {at:%Y-%m-%d %H:%M:%S} UTC" for id in found]
+    )
+
+
+def change_priority(place: Opened, priority: int, ids: Iterable[str]) -> Answer:
+    """Give waiting jobs another priority."""
+    found = _each(place, ids, lambda job: actions.change_priority(job, priority, ME))
+    return Answer({"jobs": list(found), "priority": priority}, [f"Job {id}: has priority {priority}" for id in found])
+
+
+def pause_dispatchers(place: Opened, uuids: Iterable[str]) -> Answer:
+    """Let dispatchers take no more jobs."""
+    return _dispatchers(place, uuids, processes.pause, "takes no more jobs; what runs goes on")
+
+
+def resume_dispatchers(place: Opened, uuids: Iterable[str]) -> Answer:
+    """Let dispatchers take jobs again."""
+    return _dispatchers(place, uuids, processes.resume, "takes jobs again")
+
+
 def pause(place: Opened, names: Iterable[str]) -> Answer:
     """Let no job of these queues begin."""
     return _queues(place, names, actions.pause_queue, "paused; what runs goes on")
@@ -215,3 +256,23 @@ def _queues(place: Opened, names: Iterable[str], verb: Callable[[Any], None], wo
 
     actions.commit(place.connection, change)
     return Answer(wanted, [f"Queue {name}: {word}" for name in wanted])
+
+
+def _dispatchers(place: Opened, uuids: Iterable[str], verb: Callable[[Any, str], None], word: str) -> Answer:
+    wanted = list(uuids)
+
+    def change() -> None:
+        for uuid in wanted:
+            verb(place.connection, uuid)
+
+    actions.commit(place.connection, change)
+    return Answer(wanted, [f"Dispatcher {uuid}: {word}" for uuid in wanted])
+
+
+def _moment(text: str) -> datetime:
+    """The time that a text means: an interval from now, or an ISO text with an offset; InvalidValueError for others."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return clock.utcnow() + interval(text)
+    return clock.aware(found, "when")

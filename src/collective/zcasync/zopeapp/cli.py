@@ -233,6 +233,25 @@ def _add_changing(add: Callable[..., ArgumentParser]) -> None:
     move = _with_database(_with_json(add("move-queue", "move what waits in a queue to another database", _move)))
     move.add_argument("name", metavar="QUEUE", help="name of the queue; 'default' is the one without a name")
     move.add_argument("--to", required=True, metavar="DATABASE", help="name of the other database in zope.conf")
+    of_jobs("delete", "forget jobs that have ended, or were set aside, for good", changing.delete)
+    of_jobs("run-now", "let waiting jobs begin before all others, also those for later", changing.run_now)
+    later = change("reschedule", "let waiting jobs begin at another time", changing.reschedule, "when", "ids")
+    later.add_argument(
+        "when",
+        metavar="WHEN",
+        help="from now: [nD][nH][nM][nS], for example 1D12H; or a time, for example 2026-12-24T20:00+01:00",
+    )
+    priority = change("priority", "give waiting jobs another priority", changing.change_priority, "priority", "ids")
+    priority.add_argument("priority", type=int, metavar="N", help="-16 to 15; higher ones begin sooner")
+    for made in (later, priority):
+        made.add_argument("ids", nargs="+", metavar="ID", help="ids of jobs")
+    for name, help, command in (
+        ("pause-dispatcher", "let dispatchers take no more jobs; what runs goes on", changing.pause_dispatchers),
+        ("resume-dispatcher", "let dispatchers take jobs again", changing.resume_dispatchers),
+    ):
+        change(name, help, command, "uuids").add_argument(
+            "uuids", nargs="+", metavar="UUID", help="dispatchers, as zcasync dispatchers lists them"
+        )
     change("migrate", "raise the schema of the stored queues, when all processes have been upgraded", changing.migrate)
     run = _with_json(add("run", "run one waiting job in the foreground", _run, log_level=logging.INFO))
     run.add_argument("id", metavar="ID", help="the job's id")
