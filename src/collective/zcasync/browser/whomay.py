@@ -55,6 +55,13 @@ class IWhoMay(Interface):
     )
 
 
+def _with_boxes(fields: Any) -> Any:
+    """The fields, each with a box for each of its roles."""
+    for each in fields.values():
+        each.widgetFactory = CheckBoxFieldWidget
+    return fields
+
+
 class WhoMayForm(PanelForm, form.EditForm):
     """Stores the roles with the site, as Plone's own settings of permissions do."""
 
@@ -64,9 +71,7 @@ class WhoMayForm(PanelForm, form.EditForm):
         "whomay_description",
         default="Which roles have these permissions in this site. Managers always have them.",
     )
-    fields = field.Fields(IWhoMay)
-    for name in PERMISSIONS:
-        fields[name].widgetFactory = CheckBoxFieldWidget
+    fields = _with_boxes(field.Fields(IWhoMay))
     colors = {"save": "primary", "cancel": "secondary"}
     ignoreContext = False
 
