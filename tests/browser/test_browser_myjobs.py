@@ -123,6 +123,22 @@ class TestWhatOneSees:
         monkeypatch.setattr(ownjobs, "LOOK", 1)
         assert "only the newest jobs were looked at" in jane.open(PAGE)
 
+    def test_older_jobs_are_looked_for_and_dismissed_too(
+        self, portal: Any, jane: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for text in ("old", "new"):
+            put(prepare, text)
+            run(portal)
+        monkeypatch.setattr(ownjobs, "MOST_ENDED", 1)
+        contents = jane.open(PAGE)
+        assert "new" in contents.partition('id="zcasync-ended"')[2].partition("</ul>")[0]
+        jane.browser.getLink("Look for older jobs of mine").click()
+        shown = jane.contents.partition('id="zcasync-ended"')[2].partition("</ul>")[0]
+        assert "old" in shown and "new" not in shown
+        assert "Back to the beginning" in jane.contents and "Look for older" not in jane.contents
+        jane.press("dismiss")
+        assert "None of your jobs is among those" in jane.open(f"{PAGE}?skip=1")
+
     def test_the_page_works_in_a_database_without_queues(self, portal: Any, jane: Visitor) -> None:
         del portal._p_jar.root()["collective.zcasync"]
         transaction.commit()

@@ -45,10 +45,10 @@ class Site:
         transaction.commit()
         return job
 
-    def look(self, user: str = "jane", group: str = "1") -> OwnJobs:
+    def look(self, user: str = "jane", group: str = "1", skip: int = 0) -> OwnJobs:
         connection = self.database.open(transaction.TransactionManager())
         try:
-            return own_jobs(connection, ownjobs.Owner(group, user, {"ownjobs.shown"}))
+            return own_jobs(connection, ownjobs.Owner(group, user, {"ownjobs.shown"}), skip)
         finally:
             connection.close()
 
@@ -127,4 +127,22 @@ def test_a_long_history_is_looked_at_from_its_end(site: Site, monkeypatch: pytes
         transaction.commit()
     monkeypatch.setattr(ownjobs, "LOOK", 3)
     found = site.look()
-    assert (ids(found.ended), found.complete) == ([new.id], False)
+    assert (ids(found.ended), found.complete, found.next) == ([new.id], False, 3)
+    older = site.look(skip=3)
+    assert (ids(older.ended), older.complete, older.next) == ([old.id], True, None)
+
+
+def test_a_look_that_has_found_many_goes_on_behind_the_last_of_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownjobs, "MOST_ENDED", 2)
+    agent, jobs = enginejobs.make_agent(site.queue), [site.put("jane", shown, 1) for _number in range(3)]
+    for _job in jobs:
+        agent.claimJob()()
+        transaction.commit()
+    waiting = site.put()
+    found = site.look()
+    assert ids(found.active) == [waiting.id] and found.complete
+    older = site.look(skip=found.next or 0)
+    assert ids(found.ended) + ids(older.ended) == [job.id for job in reversed(jobs)]
+    assert older.active == () and older.next is None

@@ -1,9 +1,11 @@
 """Jobs over REST: lists, one job, and what can be done with them."""
 
 from collective.zcasync import joblists
+from collective.zcasync import ownjobs
 from collective.zcasync import tasks
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.ploneapp.testing import running_dispatcher
+from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testwait import wait_until
 from restjobs import fail
@@ -230,6 +232,17 @@ def test_who_may_not_see_all_jobs_sees_the_own_ones(portal: Any, queues: Any, cl
     assert (item["id"], item["state"], item["ahead"]) == (job.id, "waiting", 1)
     assert client("another")("GET", "@background-jobs").json["items"] == []
     assert len(client("admin")("GET", "@background-jobs?own=1").json["items"]) == 1
+
+
+def test_own_jobs_lead_to_older_ones(portal: Any, queues: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (put_as(portal, "member", greet, name) for name in ("Ada", "Bob"))
+    run_jobs(portal)
+    transaction.commit()
+    monkeypatch.setattr(ownjobs, "MOST_ENDED", 1)
+    first = client("member")("GET", "@background-jobs?own=1").json
+    assert [item["id"] for item in first["items"]] == [new.id]
+    older = client("member")("GET", first["batching"]["next"].partition("/plone/")[2]).json
+    assert [item["id"] for item in older["items"]] == [old.id] and "batching" not in older
 
 
 def test_jobs_that_wait_are_moved_and_the_timeline_tells_who_asked(portal: Any, queues: Any, admin: Any) -> None:

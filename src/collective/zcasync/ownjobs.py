@@ -19,7 +19,7 @@ import heapq
 #: Waiting jobs of each queue, and ended ones of the site, that are looked at: each is a record to load.
 LOOK = 1_000
 
-#: Ended jobs that are told of, at most.
+#: Ended jobs that one look tells of, at most; and those that the next claim puts into the history.
 MOST_ENDED = 50
 
 #: So many jobs before one that waits are counted.
@@ -41,9 +41,11 @@ class Owner:
 
 @dataclass(frozen=True)
 class OwnJob:
-    """One job. ``ahead``: of one that waits, how many are before it; None: more than AHEAD, or it does not wait."""
+    """One job, and the record that it was read from. ``ahead``: of one that waits, how many are before it; None: more
+    than AHEAD, or it does not wait."""
 
     row: joblists.JobRow
+    job: Any
     ahead: int | None = None
 
 
@@ -51,30 +53,48 @@ class OwnJob:
 class OwnJobs:
     """What a look has found: what has not ended, the newest first, and what has, the newest first.
 
-    ``complete``: False if there was more than one look may load, so that some jobs may be missing.
+    ``complete``: False if there was more than one look may load, so that some jobs may be missing. ``next``: where a
+    look for older ended jobs goes on; None at the end.
     """
 
     active: tuple[OwnJob, ...] = ()
     ended: tuple[OwnJob, ...] = ()
     complete: bool = True
+    next: int | None = None
 
 
-def own_jobs(source: Any, owner: Owner) -> OwnJobs:
-    """The jobs of one person. ``source``: a ZODB connection, or the Queues themselves."""
+def own_jobs(source: Any, owner: Owner, skip: int = 0) -> OwnJobs:
+    """The jobs of one person. ``source``: a ZODB connection, or the Queues themselves. ``skip``: the ``next`` of a look
+    before, for older jobs that have ended and nothing else."""
     queues = joblists.all_queues(source)
+    ended, after = _ended(queues, owner, skip)
     bounds = _Bounds()
+    active = () if skip else _active(queues, owner, bounds)
+    cut = after is not None and len(ended) < MOST_ENDED
+    return OwnJobs(active, tuple(OwnJob(joblists.row(job), job) for job in ended), bounds.complete and not cut, after)
+
+
+def _active(queues: list[Any], owner: Owner, bounds: "_Bounds") -> tuple[OwnJob, ...]:
+    """What has not ended, the newest first."""
     active = {job._p_oid: job for queue in queues for job in _unended(queue, owner, bounds) if owner.owns(job)}
     unended = [job for job in active.values() if job.outcome is None]
     places = _places([job for job in unended if joblists.state_of(job) == joblists.WAITING], queues)
-    rows = [OwnJob(joblists.row(job), places.get(job._p_oid)) for job in unended]
-    ended = {job._p_oid: job for queue in queues for job in joblists.unswept(queue) if owner.owns(job)}
-    ended |= {job._p_oid: job for job in bounds.of(_history(queues, owner.group)) if owner.owns(job)}
-    newest = heapq.nlargest(MOST_ENDED, ended.values(), key=lambda job: job.finished_at.timestamp())
-    return OwnJobs(
-        tuple(sorted(rows, key=lambda one: one.row.put_at.timestamp() if one.row.put_at else 0, reverse=True)),
-        tuple(OwnJob(joblists.row(job)) for job in newest),
-        bounds.complete,
-    )
+    rows = [OwnJob(joblists.row(job), job, places.get(job._p_oid)) for job in unended]
+    return tuple(sorted(rows, key=lambda one: one.row.put_at.timestamp() if one.row.put_at else 0, reverse=True))
+
+
+def _ended(queues: list[Any], owner: Owner, skip: int) -> tuple[list[Any], int | None]:
+    """What has ended, the newest first, and how much of the history was looked at then; None: all of it."""
+    fresh = () if skip else (job for queue in queues for job in joblists.unswept(queue) if owner.owns(job))
+    found = {job._p_oid: job for job in fresh}
+    after = None
+    for number, job in enumerate(islice(_history(queues, owner.group), skip, None)):
+        if number == LOOK or len(found) >= MOST_ENDED:
+            after = skip + number
+            break
+        if owner.owns(job):
+            found[job._p_oid] = job
+    return sorted(found.values(), key=lambda job: job.finished_at.timestamp(), reverse=True), after
 
 
 class _Bounds:

@@ -15,6 +15,7 @@ from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.links import task_title
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
+from collective.zcasync.browser.panel import number_in
 from collective.zcasync.browser.panel import number_or_more
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
@@ -264,21 +265,17 @@ class Jobs(PanelView):
     @cached_property
     def start(self) -> int:
         """Index of the first job of the page."""
-        return min(self._number("b_start"), LAST_START)
+        return min(number_in(self.request.form, "b_start"), LAST_START)
 
     @cached_property
     def skip(self) -> int:
         """How many entries of the list were looked at before."""
-        return self._number("skip")
+        return number_in(self.request.form, "skip")
 
     @cached_property
     def oldest(self) -> bool:
         """Whether jobs that have ended come oldest first."""
-        return self.state in OUTCOME_OF_STATE and self._number("oldest") == 1
-
-    def _number(self, name: str) -> int:
-        asked = str(self.request.form.get(name, "0"))
-        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
+        return self.state in OUTCOME_OF_STATE and number_in(self.request.form, "oldest") == 1
 
     @cached_property
     def page(self) -> joblists.Page:

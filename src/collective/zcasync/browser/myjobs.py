@@ -10,12 +10,14 @@ from collective.zcasync.browser.myresults import Outcome
 from collective.zcasync.browser.myresults import outcome_of
 from collective.zcasync.browser.note import SCRIPT
 from collective.zcasync.browser.panel import Moment
+from collective.zcasync.browser.panel import number_in
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import Step
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.ownjobs import AHEAD
+from collective.zcasync.ownjobs import LOOK
 from collective.zcasync.ownjobs import Owner
 from collective.zcasync.ownjobs import OwnJob
 from collective.zcasync.ownjobs import OwnJobs
@@ -61,6 +63,9 @@ class OwnLine:
 class OwnJobsView(PanelView):
     """What all views on the own jobs have in common."""
 
+    #: How much of the history was looked at before, by one who looks for older jobs.
+    skip = 0
+
     @cached_property
     def user(self) -> str:
         """The person, as jobs name it; an empty text for one whose jobs nobody could tell from others'."""
@@ -76,7 +81,7 @@ class OwnJobsView(PanelView):
         """The own jobs; ended ones without those that were dismissed."""
         if self.queues is None or not self.user:
             return OwnJobs()
-        return desk.jobs_on(self.context, self.queues, self.owner)
+        return desk.jobs_on(self.context, self.queues, self.owner, self.skip)
 
     def own_job(self, id: Any) -> Any:
         """The stored job of that id if it is the person's own, else None."""
@@ -112,6 +117,16 @@ class MyJobs(OwnJobsView):
         """URL of this page, and of its forms."""
         return self.page_url("zcasync-my-jobs")
 
+    @cached_property
+    def skip(self) -> int:  # type: ignore[override]
+        """See OwnJobsView."""
+        return number_in(self.request.form, "skip")
+
+    @property
+    def older_url(self) -> str:
+        """URL of the page with older jobs; empty at the end."""
+        return "" if self.found.next is None else self.page_url("zcasync-my-jobs", skip=self.found.next)
+
     @property
     def tasks_url(self) -> str:
         """URL of the page for starting tasks; empty if there is none that the person may start."""
@@ -136,7 +151,7 @@ class MyJobs(OwnJobsView):
     @cached_property
     def ended(self) -> list[OwnLine]:
         """What has ended and was not dismissed."""
-        return [self._ended_line(one.row) for one in self.found.ended]
+        return [self._ended_line(one) for one in self.found.ended]
 
     @property
     def seen(self) -> str:
@@ -145,7 +160,6 @@ class MyJobs(OwnJobsView):
 
     def _active_line(self, one: OwnJob) -> OwnLine:
         row = one.row
-        job = self.own_job(row.id)
         return OwnLine(
             id=row.id,
             title=self.translate(row.title or row.task),
@@ -155,11 +169,11 @@ class MyJobs(OwnJobsView):
             duration=duration(row) if row.state == joblists.RUNNING else "",
             place=self._place(one),
             step=self.step(row),
-            stopping=job is not None and job.stop_requested,
+            stopping=bool(one.job.stop_requested),
         )
 
-    def _ended_line(self, row: joblists.JobRow) -> OwnLine:
-        job = self.own_job(row.id)
+    def _ended_line(self, one: OwnJob) -> OwnLine:
+        row = one.row
         return OwnLine(
             id=row.id,
             title=self.translate(row.title or row.task),
@@ -168,7 +182,7 @@ class MyJobs(OwnJobsView):
             time=self.moment(row.ended),
             duration=duration(row),
             error=row.error if row.state == joblists.FAILED else "",
-            outcome=outcome_of(job, self) if job is not None and row.state == joblists.FINISHED else None,
+            outcome=outcome_of(one.job, self) if row.state == joblists.FINISHED else None,
         )
 
     def _place(self, one: OwnJob) -> str:
@@ -220,9 +234,9 @@ class MyJobs(OwnJobsView):
             self.say(_("mail_off", default="Jobs that you start from now on send you no mail."))
 
     def _dismiss(self, ids: list[Any]) -> None:
-        """Show these no more: of what was asked for, only what this person sees here."""
-        shown = {one.row.id for one in self.found.ended}
-        known = [id for id in ids if id in shown]
+        """Show these no more: of what was asked for, only what is this person's and has ended."""
+        jobs = ((id, self.own_job(id)) for id in dict.fromkeys(ids[:LOOK]))
+        known = [id for id, job in jobs if job is not None and job.outcome is not None]
         if known:
             desk.take(self.context, self.user).dismiss(known)
 

@@ -19,7 +19,7 @@ KEY = "collective.zcasync.desks"
 class Desk(Persistent):
     """Written by this person's own requests only; conflicts are not resolved, the second request is tried again."""
 
-    #: Ids, the newest last. As many as a look at the history can find, so that none comes back.
+    #: Ids, the newest last. As many as a first look at the history can find, so that none comes back there.
     dismissed: tuple[str, ...] = ()
     mail = False
 
@@ -57,9 +57,9 @@ def owner(group: str, user: str) -> Owner:
     return Owner(group, user, frozenset(name for name, task in registry.items() if task.visible))
 
 
-def jobs_on(site: Any, queues: Any, owner: Owner) -> OwnJobs:
-    """The person's jobs; of the ended ones those that were not dismissed."""
-    found = own_jobs(queues, owner)
+def jobs_on(site: Any, queues: Any, owner: Owner, skip: int = 0) -> OwnJobs:
+    """The person's jobs; of the ended ones those that were not dismissed. ``skip``: see own_jobs."""
+    found = own_jobs(queues, owner, skip)
     dismissed = set(look_at(site, owner.user).dismissed)
     return replace(found, ended=tuple(one for one in found.ended if one.row.id not in dismissed))
 

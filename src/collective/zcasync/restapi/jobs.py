@@ -96,9 +96,11 @@ class JobsGet(Jobs):
         """The user's jobs, of tasks that people are to see, as *My jobs* shows them."""
         self.demand(self.rights.owns, "see the jobs of this site")
         owner = desk.owner(self.rights.group, self.rights.user or "")
-        found = desk.jobs_on(self.context, self.queues, owner)
+        found = desk.jobs_on(self.context, self.queues, owner, self.number("skip", 0, LAST_START))
         items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *found.ended)]
-        return {"@id": f"{self.url()}?own=1", "items": items, "items_total": len(items), "complete": found.complete}
+        url = f"{self.url()}?own=1"
+        older = {} if found.next is None else {"batching": {"@id": url, "next": f"{url}&skip={found.next}"}}
+        return {"@id": url, "items": items, "items_total": len(items), "complete": found.complete, **older}
 
     def _list(self) -> dict[str, Any]:
         wanted = self.query("state") or joblists.WAITING
