@@ -144,7 +144,8 @@ class TestRetryWithOtherArguments:
         self, portal: Any, siteadmin: Visitor
     ) -> None:
         job = failed(portal, 2, tools=["brush"], token="t0ps3cret")
-        page_of(siteadmin, job)
+        page = page_of(siteadmin, job)
+        assert "<bdi>no paint is plaid</bdi>" in page  # so that it keeps its direction on a page of another one
         siteadmin.browser.getLink("Retry with other arguments").click()
         form = siteadmin.browser
         assert form.getControl(name="form.widgets.colour").value == "plaid"

@@ -45,7 +45,7 @@ def _calls(hidden: bool, frames: list[Frame], translate: Callable[[Any], str]) -
     names = sorted({_package(frame.file) for frame in frames})
     text = _(
         "folded_calls",
-        default="${number} calls in ${names}",
+        default="Calls in ${names}: ${number}",
         mapping={"number": len(frames), "names": ", ".join(names)},
     )
     return Calls(hidden, lines, translate(text) if hidden else "")

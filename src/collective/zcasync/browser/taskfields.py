@@ -1,6 +1,7 @@
 """The form fields for what a task's function takes, and the JSON values that such a form gives."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collective.zcasync import jsonvalues
 from collective.zcasync import taskarguments
 from collective.zcasync.interfaces import _
@@ -73,7 +74,7 @@ def field_for(parameter: taskarguments.Parameter) -> Any:
             options["required"] = False
         default = {} if factory is schema.Password or isinstance(parameter.default, datetime) else _default(parameter)
         return _named(factory(**options, **default), parameter)
-    said = json.dumps(parameter.schema, ensure_ascii=False, default=str)[:SCHEMA_SHOWN]
+    said = json.dumps(_shown(parameter.schema), ensure_ascii=False, default=str)[:SCHEMA_SHOWN]
     options["description"] = _(
         "json_help",
         default="As JSON: texts in double quotes, lists in brackets. What is allowed: ${schema}",
@@ -101,6 +102,13 @@ def _without_none(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType) and type(None) in members and len(members) == 2:
         return next(member for member in members if member is not type(None))
     return kind
+
+
+def _shown(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of a parameter's schema tells what is to be typed: the field shows its default, and may be left empty."""
+    told = {name: value for name, value in given.items() if name not in ("default", "title")}
+    some = [one for one in told.get("anyOf", ()) if one != {"type": "null"}]
+    return some[0] if len(told) == len(some) == 1 else told
 
 
 def _default(parameter: taskarguments.Parameter) -> dict[str, Any]:
