@@ -124,7 +124,7 @@ def test_why_jobs_are_held_is_told_and_only_managers_of_the_root_decide(held: An
 def test_a_release_is_asked_for_twice_and_then_the_jobs_run(held: Any, admin: Visitor) -> None:
     admin.open(PAGE)
     page = words(admin.press("release"))
-    assert "Yes, let 1 jobs run here" in page and 'name="discard"' not in page
+    assert "Yes, run these jobs here (1)" in page and 'name="discard"' not in page
     assert held.held is not None
     page = words(admin.press("release"))
     assert "The jobs run here from now on: 1." in page and "Nothing runs here" not in page
@@ -133,7 +133,7 @@ def test_a_release_is_asked_for_twice_and_then_the_jobs_run(held: Any, admin: Vi
 
 def test_a_discard_is_asked_for_twice_and_removes_what_waits(held: Any, portal: Any, admin: Visitor) -> None:
     admin.open(PAGE)
-    assert "Yes, remove 1 jobs for good" in words(admin.press("discard"))
+    assert "Yes, remove these jobs for good (1)" in words(admin.press("discard"))
     assert "Jobs removed: 1." in words(admin.press("discard"))
     transaction.begin()
     assert len(get_queue(portal._p_jar)) == 0

@@ -6,10 +6,8 @@ from collective.zcasync import ownership
 from collective.zcasync import rightofway
 from collective.zcasync.findings import Finding
 from collective.zcasync.findings import jobs_text
+from collective.zcasync.heartbeat import SKEW as SKEW
 from typing import Any
-
-#: Seconds by which a clock may differ.
-SKEW = 2.0
 
 #: Times in an hour that jobs let requests go first, from which on that is told.
 OFTEN = 60

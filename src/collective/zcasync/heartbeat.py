@@ -115,8 +115,9 @@ class Heartbeat:
                     manager.abort()
             else:
                 return
-            self._measure(before, written)
-            if not written:
+            if written:
+                self.measure(before, written[0].last_ping)
+            else:
                 transactions.ask(dispatcher.db)  # in no queue: the database is asked all the same
         except Exception:
             manager.abort()
@@ -161,12 +162,13 @@ class Heartbeat:
 
     # Clocks
 
-    def _measure(self, before: datetime, written: list[Any]) -> None:
-        """Compare the clock with the time of the transaction, which lies between two looks at the clock."""
-        if not written:
-            return
-        stored, after = written_at(written[0].last_ping), clock.utcnow()
-        self.dispatcher.membership.ownership.seen(written[0].last_ping._p_serial)
+    def measure(self, before: datetime, ping: Any) -> None:
+        """Compare the clock with the time of a transaction, which lies between two looks at the clock. Any thread.
+
+        ``before``: the look before its commit. ``ping``: a record that it has written.
+        """
+        stored, after = written_at(ping), clock.utcnow()
+        self.dispatcher.membership.ownership.seen(ping._p_serial)
         if stored < before:
             self.skew = (before - stored).total_seconds()
         else:

@@ -114,6 +114,7 @@ class Membership:
                 self._tell_of_schema(None)
                 if queues.right_of_way is None:  # they are older than that
                     queues.right_of_way = rightofway.new_record()
+                registers, before = name not in dispatcher.claimer.homes, clock.utcnow()
                 da = self._register(queue)
                 siblings = [] if self.ownership.held else self._bury(queue)
                 queue.dispatchers.tidy(dispatcher.UUID)
@@ -126,7 +127,8 @@ class Membership:
             break
         self.siblings += siblings
         if da is not None:
-            self.ownership.seen(da.last_ping._p_serial)
+            if registers:  # so that a wrong clock is told of at the start, and with the first ping
+                dispatcher.heartbeat.measure(before, da.last_ping)
             self._paces.append((da.ping_interval.total_seconds(), da.ping_death_interval.total_seconds()))
         return da is not None
 

@@ -141,7 +141,9 @@ class Overview:
     @cached_property
     def now(self) -> str:
         """What happens at the moment, in a sentence: dispatchers at work, jobs that run and wait."""
-        alive = {one.uuid for row in joblists.queues(self.queues) for one in row.dispatchers if one.alive}
+        alive = {
+            one.uuid for row in joblists.queues(self.queues) for one in row.dispatchers if one.alive and not one.held
+        }
         hour = activity.last_hour(self.queues)
         mapping = {"dispatchers": len(alive), "ended": number_text(hour.ended), "failed": number_text(hour.failed)}
         return self.translate(
