@@ -2,9 +2,10 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
+from collective.zcasync.zopeapp import crew
+from collective.zcasync.zopeapp import exitcodes
 from collective.zcasync.zopeapp import health
 from collective.zcasync.zopeapp import supervisor
-from collective.zcasync.zopeapp import worker
 from collective.zcasync.zopeapp.cli import get_parser
 from docblocks import REPOSITORY
 from pathlib import Path
@@ -32,7 +33,7 @@ KUBERNETES = EXAMPLES / "kubernetes" / "plone.yaml"
 BUILDOUT = EXAMPLES / "buildout" / "workers.cfg"
 
 #: What pages a worker's health port has.
-PAGES = set(supervisor.pages(supervisor.Crew(0, lambda number: pytest.fail("nothing is started here"))))
+PAGES = set(supervisor.pages(crew.Crew(0, lambda number: pytest.fail("nothing is started here"))))
 
 
 def ini(path: Path) -> configparser.RawConfigParser:
@@ -68,8 +69,8 @@ def pod(manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_supervisor_gives_workers_the_time_that_they_want_and_leaves_wrong_use_alone() -> None:
     program = dict(ini(SUPERVISOR)["program:zcasync"])
     options = parsed(shlex.split(program["command"]))
-    assert int(program["stopwaitsecs"]) > options.shutdown_grace + supervisor.BEYOND_GRACE
-    assert (program["autorestart"], program["exitcodes"]) == ("unexpected", f"0,{worker.WRONG_USE}")
+    assert int(program["stopwaitsecs"]) > options.shutdown_grace + crew.BEYOND_GRACE
+    assert (program["autorestart"], program["exitcodes"]) == ("unexpected", f"0,{exitcodes.WRONG_USE}")
     assert program["stopsignal"] == "TERM"
     assert options.configuration.startswith(program["directory"])
 
@@ -77,8 +78,8 @@ def test_supervisor_gives_workers_the_time_that_they_want_and_leaves_wrong_use_a
 def test_systemd_gives_workers_the_time_that_they_want_and_leaves_wrong_use_alone() -> None:
     service = dict(ini(SYSTEMD)["Service"])
     options = parsed(shlex.split(service["ExecStart"]))
-    assert int(service["TimeoutStopSec"]) > options.shutdown_grace + supervisor.BEYOND_GRACE
-    assert (service["Restart"], service["RestartPreventExitStatus"]) == ("always", str(worker.WRONG_USE))
+    assert int(service["TimeoutStopSec"]) > options.shutdown_grace + crew.BEYOND_GRACE
+    assert (service["Restart"], service["RestartPreventExitStatus"]) == ("always", str(exitcodes.WRONG_USE))
     # The workers would hear the signal twice, which means "at once".
     assert service["KillMode"] == "mixed"
     assert service["Type"] == "notify"
@@ -147,7 +148,7 @@ def test_the_parts_of_buildout_start_a_worker_with_options_that_it_takes() -> No
     assert (options.processes, options.threads) == (2, 3)
     program = parts["supervisor-conf"]["inline"]
     (stop,) = re.findall(r"stopwaitsecs=(\d+)", program)
-    assert int(stop) > options.shutdown_grace + supervisor.BEYOND_GRACE
+    assert int(stop) > options.shutdown_grace + crew.BEYOND_GRACE
     assert f"/{parts['workers']['scripts'].partition('=')[2]}\n" in program
 
 

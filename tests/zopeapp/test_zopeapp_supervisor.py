@@ -1,12 +1,13 @@
-"""zopeapp.supervisor: who is started again, when, and what becomes of all at a stop."""
+"""zopeapp.crew and zopeapp.supervisor: who is started again, when, and what becomes of all at a stop."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.zopeapp import crew
 from collective.zcasync.zopeapp import supervised
 from collective.zcasync.zopeapp import supervisor
 from collective.zcasync.zopeapp.config import Settings
-from collective.zcasync.zopeapp.supervisor import Crew
+from collective.zcasync.zopeapp.crew import Crew
 from pathlib import Path
 from serverprocess import PATIENCE
 from zopeinstance import Instance
@@ -65,7 +66,7 @@ class World:
         """Let time pass, in steps as the supervisor's."""
         end = self.now + seconds
         while self.now < end and self.result is None:
-            self.now = min(end, self.now + supervisor.EVERY)
+            self.now = min(end, self.now + crew.EVERY)
             self.result = self.crew.look(self.now)
         return self
 
@@ -99,10 +100,10 @@ def test_the_waits_between_failed_starts_grow_to_a_limit() -> None:
     world, waits = World(1), []
     for _ in range(9):
         world.last(1).code = 1
-        world.wait(supervisor.EVERY)
+        world.wait(crew.EVERY)
         ended, starts = world.now, world.starts(1)
         while world.starts(1) == starts:
-            world.wait(supervisor.EVERY)
+            world.wait(crew.EVERY)
         waits.append(world.now - ended)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
@@ -110,16 +111,16 @@ def test_the_waits_between_failed_starts_grow_to_a_limit() -> None:
 def test_a_worker_that_has_lived_long_is_no_failed_start() -> None:
     world = World(1)
     for _ in range(5):
-        world.wait(2 * supervisor.LONG_LIFE)
+        world.wait(2 * crew.LONG_LIFE)
         world.last(1).code = 3
         world.wait(2)
     assert world.starts(1) == 6
 
 
 def test_a_worker_that_has_run_its_share_is_replaced_without_a_wait(log: pytest.LogCaptureFixture) -> None:
-    world = World(1).wait(2 * supervisor.SHORT_LIFE)
+    world = World(1).wait(2 * crew.SHORT_LIFE)
     world.last(1).code = 4
-    world.wait(supervisor.EVERY)
+    world.wait(crew.EVERY)
     assert world.starts(1) == 2
     assert "has run its share; the next one starts" in log.text
     assert "ERROR" not in log.text
@@ -129,7 +130,7 @@ def test_a_share_that_is_reached_at_once_makes_no_storm_of_starts() -> None:
     world = World(1)
     for _ in range(60):
         world.last(1).code = 4
-        world.wait(supervisor.EVERY)
+        world.wait(crew.EVERY)
     assert world.starts(1) < 8
 
 
@@ -141,11 +142,11 @@ def test_a_process_that_cannot_be_started_is_tried_again(log: pytest.LogCaptureF
             raise failures.pop()
         return Fake()
 
-    crew = Crew(1, begin)
+    one = Crew(1, begin)
     for now in range(10):
-        crew.look(float(now))
+        one.look(float(now))
     assert log.text.count("cannot be started: no memory") == 2
-    assert crew.members[0].process is not None
+    assert one.members[0].process is not None
 
 
 def test_wrong_use_that_the_first_workers_meet_ends_all_with_its_code() -> None:
@@ -192,16 +193,16 @@ def test_a_second_signal_is_passed_on_and_a_third_one_ends_the_workers() -> None
 def test_a_worker_that_does_not_stop_is_killed_after_its_grace(log: pytest.LogCaptureFixture) -> None:
     world = World(1, grace=5)
     world.crew.stop(0)
-    assert world.wait(5 + supervisor.BEYOND_GRACE).result is None
+    assert world.wait(5 + crew.BEYOND_GRACE).result is None
     assert world.wait(3).result == 1
     assert "does not stop: it is killed" in log.text
 
 
 def test_a_worker_without_a_sign_of_life_is_killed_and_started_again(log: pytest.LogCaptureFixture) -> None:
-    world = World(1).wait(supervisor.SILENT - 5)
+    world = World(1).wait(crew.SILENT - 5)
     assert world.starts(1) == 1
     world.last(1).said = (1.0, "ok")
-    world.wait(supervisor.SILENT - 5)
+    world.wait(crew.SILENT - 5)
     assert world.starts(1) == 1
     world.wait(10)
     assert world.starts(1) == 2
@@ -210,7 +211,7 @@ def test_a_worker_without_a_sign_of_life_is_killed_and_started_again(log: pytest
 
 def test_time_in_which_the_supervisor_itself_stood_still_is_no_silence() -> None:
     world = World(1).wait(5)
-    world.now += 10 * supervisor.SILENT
+    world.now += 10 * crew.SILENT
     world.wait(5)
     assert world.starts(1) == 1
 
@@ -218,7 +219,7 @@ def test_time_in_which_the_supervisor_itself_stood_still_is_no_silence() -> None
 def test_a_worker_that_takes_its_time_to_start_is_left_alone() -> None:
     world = World(1)
     world.last(1).said = None
-    world.wait(5 * supervisor.SILENT)
+    world.wait(5 * crew.SILENT)
     assert world.starts(1) == 1
     assert world.crew.state()[1] == "starting"
 

@@ -16,6 +16,9 @@ from collective.zcasync.zopeapp.config import read_settings
 from collective.zcasync.zopeapp.config import SECTION
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.database import get_database
+from collective.zcasync.zopeapp.exitcodes import FAILED
+from collective.zcasync.zopeapp.exitcodes import HUNG
+from collective.zcasync.zopeapp.exitcodes import RECYCLED
 from collective.zcasync.zopeapp.limits import Drained
 from collective.zcasync.zopeapp.limits import Limits
 from collective.zcasync.zopeapp.opening import configured
@@ -39,10 +42,6 @@ logger = logging.getLogger("collective.zcasync.zopeapp.worker")
 #: Job threads of a worker, unless the command line or zope.conf says otherwise.
 THREADS = 3
 
-#: Exit codes beside 0. HUNG: a job hangs, so that its thread is lost. RECYCLED: it has done its share (see Limits).
-#: After all but WRONG_USE a new process is wanted.
-FAILED, WRONG_USE, HUNG, RECYCLED = 1, 2, 3, 4
-
 
 def run_worker(zope_conf: str, arguments: list[str], once: bool = False, **given: Any) -> int:
     """Run jobs until SIGTERM or SIGINT; returns the exit code, see docs/reference/cli.md.
@@ -63,7 +62,7 @@ def run_worker(zope_conf: str, arguments: list[str], once: bool = False, **given
             return supervise(arguments, settings, once)
         shown: dict[str, Callable[[], health.Page]] = {
             "/live": lambda: health.verdict(""),
-            "/ready": lambda: health.verdict("starting"),
+            **dict.fromkeys(("/ready", "/metrics"), lambda: health.verdict("starting")),
         }
         state = State()
         with ExitStack() as stack:
