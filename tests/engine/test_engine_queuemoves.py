@@ -8,22 +8,27 @@ from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.job import Job
 from collective.zcasync.job import serial
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
 from collective.zcasync.queuemoves import move_queue
 from collective.zcasync.reactor import start
+from collective.zcasync.states import STORED
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from pathlib import Path
 from persistent.mapping import PersistentMapping
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 from ZODB.FileStorage import FileStorage
 
 import enginejobs
+import gc
 import pytest
+import sys
 import transaction
 import ZODB
 
@@ -166,6 +171,24 @@ def test_a_job_that_holds_an_object_of_the_old_database_stays_and_keeps_nobody(
     assert "it holds an object of this database (persistent.mapping.PersistentMapping)" in moved.left[stay[0].id]
     old, new = two.begin()
     assert list(old) == stay and len(new) == 2 and not new.arriving
+
+
+def test_a_job_that_has_run_or_whose_code_is_missing_stays_and_is_told_of(two: Two) -> None:
+    module = ModuleType("queuemoves_gone")
+    sys.modules[module.__name__] = module
+    exec("from collective.zcasync.job import Job\nclass Special(Job):\n    pass\n", module.__dict__)
+    broken, ran, _goes = two.put(
+        module.__dict__["Special"](enginejobs.add, 1), Job(enginejobs.add, 2), Job(enginejobs.add, 3)
+    )
+    ran._status_id, ids = STORED[CALLBACKS], [broken.id, ran.id]
+    two.managers["main"].commit()
+    two.old.cacheMinimize()
+    del sys.modules[module.__name__], broken, module
+    gc.collect()
+
+    moved = move_queue(two.old, two.new)
+    assert (moved.number, sorted(moved.left)) == (1, sorted(ids))
+    assert "its code is missing here" in moved.left[ids[0]] and "its callbacks end it" in moved.left[ids[1]]
 
 
 class Killed(BaseException):

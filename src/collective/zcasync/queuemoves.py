@@ -16,8 +16,10 @@ from collective.zcasync import transactions
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IQueue
+from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.persistence import Payload
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
@@ -49,7 +51,8 @@ def move_queue(old: Any, new: Any, name: str = "") -> Moved:
     ``old``, ``new``: connections, each with a transaction manager of its own, on which this begins and ends
     transactions. The other queue is made if it is missing, and its quotas. History stays where it is. BadStatusError
     unless the queue is paused and holds nothing that runs or waits for another job; InvalidValueError for the same
-    database. Jobs that hold objects of the old database stay, and so do those that were set aside.
+    database. Jobs that hold objects of the old database stay, and so do those that have
+    run but for their callbacks, whose code is missing, or that were set aside.
     """
     if old.db() is new.db():
         raise InvalidValueError(f"the queue {name!r} is in the database {old.db().database_name!r} already")
@@ -68,6 +71,12 @@ class _Move:
         while actions.commit(self.new, self._arrive):
             self._settle()
             logger.info("Queue %r: %d jobs were moved so far", self.name, self.moved.number)
+        self.old.transaction_manager.begin()
+        for row in get_queue(self.old, self.name).waiting_rows():
+            if not lookup.loads(row.job):
+                self.moved.left[oid_text(row.job)] = "its code is missing here: install it, or discard the job"
+            elif row.job.status == CALLBACKS and row.job.key == row.key:
+                self.moved.left[row.job.id] = "its code has run, and its callbacks end it in this database"
         return self.moved
 
     def _in_old(self, change: Callable[[Any], Any]) -> Any:
