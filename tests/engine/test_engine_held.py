@@ -253,6 +253,33 @@ def test_a_machine_whose_clock_is_days_ahead_takes_no_database_for_a_copy(
     wait_for_run(one)
 
 
+def test_what_could_not_be_stored_was_not_decided(
+    place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the one that finds a conflict when it says that a database is old would go on as if it had been released."""
+    one = place()
+    with monkeypatch.context() as patch:
+        in_the_past(patch, 2 * DAY)
+        one.worked()
+        one.put()
+    one.close()
+    one.open()
+    look, failed = ownership.Ownership.look, []
+
+    def conflict_once(self: Any, queues: Any) -> bool:
+        changed = look(self, queues)
+        if queues.deployment.hold is not None and not failed:
+            failed.append(queues.deployment.hold)
+            with one.db.transaction() as connection:  # another one writes that record just now
+                connection.root()[KEY].deployment.get_to_know("", "another address")
+        return changed
+
+    monkeypatch.setattr(ownership.Ownership, "look", conflict_once)
+    assert one.start().dispatcher.held is not None
+    assert [kind for kind, _detail in failed] == ["stale"]
+    assert enginejobs.calls == [] and one.look(ownership.held) == failed[0]
+
+
 # What a held one does not do
 
 

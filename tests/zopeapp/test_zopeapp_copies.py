@@ -1,17 +1,23 @@
 """A copied instance, as real processes: it runs nothing until a person decides, and then all of it."""
 
 from collections.abc import Iterator
+from collective.zcasync import copies
 from collective.zcasync.deployment import Deployment
 from collective.zcasync.interfaces import KEY
 from collective.zcasync.job import Job
 from collective.zcasync.queue import install
 from collective.zcasync.reactor import start
+from collective.zcasync.testwait import wait_until
 from collective.zcasync.zopeapp import health
+from collective.zcasync.zopeapp import watching
 from collective.zcasync.zopeapp.config import SEEN_FILE
+from collective.zcasync.zopeapp.interfaces import IWatch
 from pathlib import Path
 from typing import Any
 from ZODB.DB import DB
 from ZODB.FileStorage import FileStorage
+from zope.component import getGlobalSiteManager
+from zope.component import provideUtility
 from zopeinstance import Instance
 
 import instancejobs
@@ -62,7 +68,7 @@ def test_a_copied_instance_runs_nothing_until_a_person_decides(
     assert code == 0 and ("hello Anna" in output) == greets and "HELD" not in output
 
 
-def test_a_held_dispatcher_lives_and_is_not_ready(tmp_path: Path) -> None:
+def test_a_held_dispatcher_lives_and_is_not_ready_and_sends_no_mails(tmp_path: Path) -> None:
     db = DB(FileStorage(str(tmp_path / "Data.fs")))
     with db.transaction() as connection:
         queues: Any = install(connection)
@@ -71,5 +77,18 @@ def test_a_held_dispatcher_lives_and_is_not_ready(tmp_path: Path) -> None:
     running = start(db)
     running.dispatcher.polls.wait_for(0, 20)
     assert (health.live(running.dispatcher), health.ready(running.dispatcher)) == ("", "held")
+    looks: list[Any] = []
+    watch = looks.append
+    provideUtility(watch, IWatch, "test")
+    watching.look(db)
+    assert looks == []
+    with db.transaction() as connection:
+        copies.release(connection.root()[KEY])
+        assert running.dispatcher.held is not None
+    with db.transaction() as connection:
+        wait_until(connection, lambda: running.dispatcher.held is None, 20, "a release")
+    watching.look(db)
+    assert looks == [db]
+    getGlobalSiteManager().unregisterUtility(watch, IWatch, "test")
     running.stop(grace=0)
     db.close()

@@ -92,6 +92,7 @@ class Membership:
                 dispatcher.manager.commit()
             except Exception as error:
                 dispatcher.manager.abort()
+                self.ownership.undo()
                 conflicts += 1
                 if not transactions.is_conflict(error) or conflicts == 20:
                     raise

@@ -52,10 +52,12 @@ class Ownership:
         self._told: Held | None = None
         #: Whether what this clock says is still to be compared with the storage's.
         self._doubt = False
+        self._before: tuple[Held | None, bool, bool] = (None, False, False)
 
     def look(self, queues: Any) -> bool:
         """Decide whether this dispatcher is held; whether that has changed something that is to be committed, after
-        which it looks again."""
+        which it looks again. ``undo`` if that fails: what was not stored was not decided."""
+        self._before = self.held, self._settled, self._doubt
         owner = deployment.of(queues)
         if owner is None:
             queues.deployment = owner = deployment.Deployment(self.name, self.address)
@@ -98,6 +100,10 @@ class Ownership:
             return True
         self._tell(reason, waits, living, stranger)
         return False
+
+    def undo(self) -> None:
+        """The last look has decided nothing."""
+        self.held, self._settled, self._doubt = self._before
 
     def _reason(self, owner: deployment.Deployment) -> Held | None:
         if owner.hold is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collective.zcasync import inprocess
 from collective.zcasync.zopeapp.interfaces import IWatch
 from typing import Any
 from zope.component import getUtilitiesFor
@@ -44,7 +45,11 @@ class Watching:
 
 
 def look(database: Any) -> None:
-    """Take one look; what fails is logged, and keeps no other from looking."""
+    """Take one look; what fails is logged, and keeps no other from looking. None at a database whose dispatcher is held
+    here: it may be a copy, and nobody is to get mails from there."""
+    dispatcher = inprocess.serving(database)
+    if dispatcher is not None and dispatcher.held is not None:
+        return
     for name, watch in getUtilitiesFor(IWatch):
         try:
             watch(database)
