@@ -26,7 +26,7 @@ import transaction
 PACE = 0.15
 
 #: Jobs that are waiting when clients put no more, until some have run.
-ENOUGH = 200
+ENOUGH = 60
 
 
 class Client:
@@ -88,8 +88,9 @@ class Client:
         try:
             manager.commit()
         except Exception as error:
-            # A conflict is an answer; who lost the connection does not know whether it was stored.
-            write(self.path, "unknown" if transactions.is_disconnect(error) else "aborted", *numbers)
+            # A conflict is an answer; who lost the connection, for one, does not know whether it was stored.
+            known = transactions.is_conflict(error) and not transactions.is_disconnect(error)
+            write(self.path, "aborted" if known else "unknown", *numbers)
             raise
         write(self.path, "done", *numbers)
 
@@ -176,10 +177,13 @@ def is_expected(error: Exception) -> bool:
     """Whether a client may meet it in a storm.
 
     A ZEO server that was killed gives away again the oids that it gave to a client, if this has stored nothing under
-    them yet: in the midst of a transaction two objects may get the same one.
+    them yet: in the midst of a transaction two objects may get the same one. Full disks show as errors of all kinds.
+    And a BTree whose bucket could not be loaded as a server went away may tell it at the next object, in these words.
     """
     same_oid = isinstance(error, ValueError) and "already has the same oid" in str(error)
-    return same_oid or transactions.is_disconnect(error) or transactions.is_conflict(error)
+    late = isinstance(error, AttributeError) and "has no attribute '_p_oid'" in str(error)
+    full = isinstance(error, OSError) or type(error).__name__ == "ReadOnlySqlTransaction"
+    return same_oid or late or full or transactions.is_disconnect(error) or transactions.is_conflict(error)
 
 
 #: Kinds of jobs, and how often they come.

@@ -58,7 +58,7 @@ def fail_network(mode: str, storm: Any, fault: Fault) -> None:
 
 def wrong_clock(storm: Any, fault: Fault) -> None:
     """It stays so until it jumps again."""
-    wrongclock.put(storm.folder, fault.skew)
+    wrongclock.put(storm.folder, storm.chosen(fault).name, fault.skew)
 
 
 def full_disk(storm: Any, fault: Fault) -> None:

@@ -45,6 +45,11 @@ class Ledger(NamedTuple):
         """When a process was killed or cut off."""
         return self.folder / "ends"
 
+    @property
+    def faults(self) -> Path:
+        """What went wrong, and when: for whoever looks into a storm."""
+        return self.folder / "faults"
+
 
 def write(path: Path, *words: object, durably: bool = False) -> None:
     """A line at the end of a file; ``durably``: it is on the disk before this returns."""

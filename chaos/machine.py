@@ -55,10 +55,17 @@ class Process:
             try:
                 self._heard.add(self._said.get(timeout=min(0.1, max(0.0, end - time.monotonic()))))
             except queue.Empty:
-                gone = self._handle >= 0 and self._is_gone(0) and self._said.empty()
+                gone = self._handle >= 0 and self._is_gone(0) or self.machine.is_gone()
+                gone = gone and self._said.empty()
                 if gone or time.monotonic() >= end:
                     how = "ended" if gone else f"did not say {word!r} in {seconds:g} s"
                     raise Unexpected(f"process {self.pid} {how}:\n{self.text()[-4000:]}") from None
+
+    def has_said(self, word: str) -> bool:
+        """Whether it has said so by now."""
+        while not self._said.empty():
+            self._heard.add(self._said.get())
+        return word in self._heard
 
     def text(self) -> str:
         """What it has logged."""
@@ -81,14 +88,14 @@ class Process:
 class Machine:
     """As seen from the storm. Its processes are gone with it, and with whoever started it."""
 
-    def __init__(self, name: str, folder: Path, environ: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.folder = folder
         self.boot = 0
         self._processes: list[Process] = []
         self._first = subprocess.Popen(
             [sys.executable, "-m", "chaos.machine"],
-            env={**os.environ, **(environ or {}), "PYTHONUNBUFFERED": "1"},
+            env=same_modules(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(folder / f"{name}.log").open("a"),
@@ -112,6 +119,10 @@ class Machine:
         """What starts from now on is on a machine that knows nothing of the processes before."""
         self.boot += 1
 
+    def is_gone(self) -> bool:
+        """Whether its first process has ended, and with it all."""
+        return self._first.poll() is not None
+
     def signal(self, number: signal.Signals) -> None:
         """To all its processes."""
         os.killpg(self._first.pid, number)
@@ -125,6 +136,11 @@ class Machine:
         for line in self._first.stdout:
             number, *words = line.split()
             self._processes[int(number)].hear(words)
+
+
+def same_modules() -> dict[str, str]:
+    """The environment of a Python that finds all modules that this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
 
 
 def main() -> None:

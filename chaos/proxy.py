@@ -105,9 +105,10 @@ class Orders(LineOnlyReceiver):
 class Network:
     """The proxy as a process, as seen from the storm."""
 
-    def __init__(self, target: str, names: list[str]) -> None:
+    def __init__(self, target: str, names: list[str], environ: dict[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "chaos.proxy", target, *names],
+            env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

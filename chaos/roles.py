@@ -1,10 +1,13 @@
 """What the processes of a storm are: workers, clients, both in one, and whoever waits for the end."""
 
+from chaos import wrongclock
 from chaos.clients import Client
+from chaos.clients import is_expected
 from chaos.ledger import Ledger
 from chaos.storages import open_database
 from collections.abc import Callable
 from collective.zcasync import actions
+from collective.zcasync import clock
 from collective.zcasync import transactions
 from collective.zcasync.dispatchers import DispatcherAgents
 from collective.zcasync.queue import get_queue
@@ -26,6 +29,9 @@ PING, DEATH = 1.5, 3.0
 #: Job threads of a worker, and of a process that does all alone.
 THREADS, ALONE = 2, 6
 
+#: What waits longer than this has met a wrong clock.
+FAR = timedelta(seconds=20)
+
 logger = logging.getLogger("chaos")
 
 
@@ -33,10 +39,12 @@ def play(role: str, told: dict[str, Any], say: Callable[[str], None]) -> None:
     """Be one of these processes until a signal ends it. ``say`` "ready" once it works."""
     DispatcherAgents.ping_interval = timedelta(seconds=PING)
     DispatcherAgents.ping_death_interval = timedelta(seconds=DEATH)
+    folder = Path(told["folder"])
+    wrongclock.follow(folder, told["machine"])
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     db = surely_open(told["kind"], told["address"])
-    files = Ledger(Path(told["folder"]))
+    files = Ledger(folder)
     running = None
     if role in ("worker", "alone"):
         size = THREADS if role == "worker" else ALONE
@@ -63,12 +71,12 @@ def play(role: str, told: dict[str, Any], say: Callable[[str], None]) -> None:
 
 
 def surely_open(kind: str, address: Any) -> Any:
-    """The database, as soon as it is there: a server may be killed while it is asked for the first time."""
+    """The database, as soon as it is there: its server may be killed, cut off or full while it is asked first."""
     while True:
         try:
             return open_database(kind, address)
         except Exception as error:
-            if not transactions.is_disconnect(error):
+            if not is_expected(error):
                 raise
             threading.Event().wait(0.1)
 
@@ -92,8 +100,7 @@ def drain(db: Any, over: threading.Event) -> None:
                 left = still_open(get_queue(connection))
                 if not any(left.values()):
                     return
-                for _reason, job in list(get_queue(connection).quarantined()):
-                    actions.release(job)
+                help_along(get_queue(connection))
                 manager.commit()
             except Exception as error:
                 if not transactions.is_conflict(error) and not transactions.is_disconnect(error):
@@ -101,6 +108,15 @@ def drain(db: Any, over: threading.Event) -> None:
             finally:
                 manager.abort()
     logger.critical("left over: %s", left)
+
+
+def help_along(queue: Any) -> None:
+    """What a person does: release what was set aside, and let run what a wrong clock has put off for minutes."""
+    for _reason, job in list(queue.quarantined()):
+        actions.release(job)
+    for _when, job in list(queue.later_jobs((clock.utcnow() + FAR, None))):
+        if job._status_id == 0:
+            actions.run_now(job)
 
 
 def still_open(queue: Any) -> dict[str, int]:

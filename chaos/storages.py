@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from postgresserver import open_at
 from postgresserver import postgres_server
@@ -11,6 +12,8 @@ from serverprocess import ServerProcess
 from typing import Any
 from ZODB.FileStorage import FileStorage
 
+import os
+import resource
 import signal
 import sys
 import ZEO
@@ -39,6 +42,14 @@ class File:
     def __init__(self, folder: Path) -> None:
         self.address: Any = str(folder / "Data.fs")
 
+    def fill_disk(self, pid: int, room: int) -> None:
+        """The process with this id can make no file larger than the storage is now, and so many bytes."""
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (os.path.getsize(self.address) + room, resource.RLIM_INFINITY))
+
+    def free_disk(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
 
 class ZEOServer:
     """A FileStorage behind a server process."""
@@ -61,8 +72,25 @@ class ZEOServer:
     def kill(self) -> None:
         self._process.kill()
 
-    def stop(self) -> None:
-        self._process.stop(signal.SIGTERM)
+    def send(self, number: signal.Signals) -> None:
+        """Freeze it, or let it go on."""
+        self._process.send(number)
+
+    @property
+    def endpoint(self) -> str:
+        """Where a proxy finds it."""
+        return f"tcp:127.0.0.1:{self.address}"
+
+    def through(self, port: int) -> Any:
+        """Its address behind a proxy on that port."""
+        return port
+
+    def fill_disk(self, room: int) -> None:
+        """Its file can grow by so many bytes."""
+        File(self.folder).fill_disk(self._process.pid, room)
+
+    def free_disk(self) -> None:
+        File(self.folder).free_disk(self._process.pid)
 
 
 class PostgresServer:
@@ -73,7 +101,8 @@ class PostgresServer:
 
     def __init__(self, server: Any) -> None:
         self.server = server
-        self.address: Any = server.dsn(server.new_database())
+        self.name = server.new_database()
+        self.address: Any = server.dsn(self.name)
 
     def start(self) -> None:
         """Return once it answers."""
@@ -82,8 +111,29 @@ class PostgresServer:
     def kill(self) -> None:
         self.server.kill()
 
-    def stop(self) -> None:
-        """It goes on: it serves other storms too, and ends with the last."""
+    def send(self, number: signal.Signals) -> None:
+        """Freeze it, or let it go on."""
+        self.server.send(number)
+
+    @property
+    def endpoint(self) -> str:
+        """Where a proxy finds it."""
+        return f"unix:{self.server.folder}/.s.PGSQL.5432"
+
+    def through(self, port: int) -> Any:
+        """Its address behind a proxy on that port."""
+        return f"host=127.0.0.1 port={port} user=postgres dbname={self.name}"
+
+    def fill_disk(self, room: int) -> None:
+        """It only reads: what it says without room on its disk differs, and cannot be had without a disk of its own."""
+        self._only_reads("on")
+
+    def free_disk(self) -> None:
+        self._only_reads("off")
+
+    def _only_reads(self, value: str) -> None:
+        self.server.sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+        self.server.sql("SELECT pg_reload_conf()")
 
 
 @contextmanager

@@ -3,18 +3,26 @@
 from chaos import checker
 from chaos import ledger
 from chaos import storages
+from chaos import wrongclock
+from chaos.deeds import DEEDS
 from chaos.faults import Fault
 from chaos.faults import plan
 from chaos.ledger import Ledger
 from chaos.ledger import moment
 from chaos.ledger import QUOTAS
 from chaos.machine import Machine
+from chaos.machine import PATIENCE
 from chaos.machine import Process
+from chaos.machine import same_modules
+from chaos.machine import Unexpected
+from chaos.proxy import Network
+from collections.abc import Callable
 from collective.zcasync.queue import install
 from contextlib import closing
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 
 import signal
 import threading
@@ -24,6 +32,15 @@ WORKERS, CLIENTS, CLIENT_THREADS = 3, 2, 2
 
 #: Seconds that all gets to be done after the storm.
 QUIET = 600.0
+
+
+class Trouble(NamedTuple):
+    """A fault that lasts ``until`` a moment, and how it ends."""
+
+    until: float
+    number: int
+    where: Any
+    end: Callable[[], None]
 
 
 class Storm:
@@ -37,9 +54,11 @@ class Storm:
         self.files = Ledger(folder)
         self.files.puts.mkdir()
         self.shared = kind != "filestorage"
+        self.machines: list[Machine] = []
         self.workers: list[Process] = []
         self.clients: list[Process] = []
-        self._names = 0
+        self.troubles: list[Trouble] = []
+        self._names = self._troubles_made = 0
 
     def run(self) -> dict[str, Any]:
         """What came of it, as plain data. Unexpected if a process does not do what it must."""
@@ -80,15 +99,32 @@ class Storm:
 
     def _begin(self, stack: ExitStack) -> None:
         names = [f"machine{number}" for number in range(WORKERS)] if self.shared else ["machine"]
-        self.machines = [Machine(name, self.folder) for name in names]
-        self.offices = [Machine("office", self.folder)] if self.shared else []
-        for machine in (*self.machines, *self.offices):
-            stack.callback(machine.close)
+        offices = ["office"] if self.shared else []
+        if self.shared:
+            self.network = Network(self.storage.endpoint, [*names, *offices], same_modules())
+            stack.callback(self.network.close)
+        for name in names:
+            wrongclock.put(self.folder, name, 0)
+            self.machines.append(Machine(name, self.folder))
+            stack.callback(self.machines[-1].close)
+        self.offices = [Machine(name, self.folder) for name in offices]
+        for office in self.offices:
+            stack.callback(office.close)
         self.workers = [self._worker(machine) for machine in self.machines]
         self.clients = [self._client(machine) for machine in self.offices for _number in range(CLIENTS)]
+        self._wait_for_puts()
+
+    def _wait_for_puts(self) -> None:
+        """Until there is something to do."""
+        end = moment() + PATIENCE
+        while not any("done" in path.read_text() for path in self.files.puts.iterdir()):
+            if moment() > end:
+                raise Unexpected("no client puts a job")
+            threading.Event().wait(0.05)
 
     def _start(self, machine: Machine, role: str, **told: Any) -> Process:
-        told |= {"kind": self.kind, "address": self.storage.address, "folder": str(self.folder)}
+        address = self.storage.through(self.network.ports[machine.name]) if self.shared else self.storage.address
+        told |= {"kind": self.kind, "address": address, "folder": str(self.folder), "machine": machine.name}
         return machine.start(role, **told)
 
     def _worker(self, machine: Machine) -> Process:
@@ -103,37 +139,72 @@ class Storm:
     # What goes wrong
 
     def _do(self, fault: Fault) -> None:
-        """One fault. Who was hit last must work again before it is hit once more."""
-        if fault.what == "kill server":
-            self._wait(fault)
-            self.storage.kill()
-            self.storage.start()
-        elif fault.what == "kill client":
-            number = fault.which % len(self.clients)
-            self._kill(self.clients[number], fault)
-            self.clients[number] = self._client(self.clients[number].machine)
-        else:
-            number = fault.which % len(self.workers)
-            machine = self.workers[number].machine
-            self._kill(self.workers[number], fault)
-            if fault.what == "reboot":
-                machine.reboot()
-            self.workers[number] = self._worker(machine)
-
-    def _kill(self, process: Process, fault: Fault) -> None:
-        process.wait_for("ready")
+        """One fault."""
         self._wait(fault)
-        ledger.write(self.files.ends, "killed", process.pid, moment())
-        process.end(signal.SIGKILL)
+        ledger.write(self.files.faults, f"{moment():.2f}", *fault)
+        DEEDS[fault.what](self, fault)
 
-    @staticmethod
-    def _wait(fault: Fault) -> None:
-        threading.Event().wait(fault.pause)
+    def _wait(self, fault: Fault) -> None:
+        """The pause before it; what is over by then ends meanwhile."""
+        until = moment() + fault.pause
+        while self.troubles and (first := min(self.troubles)).until <= until:
+            threading.Event().wait(max(0.0, first.until - moment()))
+            self.relieve(first)
+        threading.Event().wait(max(0.0, until - moment()))
+
+    def last(self, fault: Fault, where: Any, end: Callable[[], None]) -> None:
+        """It lasts a while. ``where``: the machine, or the storage."""
+        self._troubles_made += 1
+        self.troubles.append(Trouble(moment() + fault.seconds, self._troubles_made, where, end))
+
+    def relieve(self, trouble: Trouble) -> None:
+        self.troubles.remove(trouble)
+        trouble.end()
+
+    def quiet(self, *places: Any) -> None:
+        """End what still lasts there, or everywhere."""
+        for trouble in [one for one in self.troubles if not places or one.where in places]:
+            self.relieve(trouble)
+
+    def chosen(self, fault: Fault) -> Machine:
+        """The machine that it hits."""
+        return self.machines[fault.which % len(self.machines)]
+
+    def cut_off(self, machine: Machine) -> None:
+        """From now on others may take over from the workers there."""
+        for worker in self.workers:
+            if worker.machine is machine:
+                ledger.write(self.files.ends, "cut", worker.pid, moment())
+
+    def ready(self, process: Process) -> None:
+        """It works; whoever was hit last must do so before it is hit once more."""
+        if not process.has_said("ready"):
+            self.quiet(process.machine, self.storage)
+            process.wait_for("ready")
+
+    def replace(self, number: int, how: signal.Signals) -> None:
+        """End a worker, and start another one on its machine."""
+        worker = self.workers[number]
+        self.ready(worker)
+        ledger.write(self.files.ends, "killed", worker.pid, moment())
+        if how != signal.SIGKILL:
+            self.quiet(worker.machine, self.storage)
+        worker.end(how)
+        self.quiet(worker.machine)
+        self.workers[number] = self._worker(worker.machine)
+
+    def replace_client(self, number: int) -> None:
+        """Kill a client, and start another one."""
+        client = self.clients[number]
+        self.ready(client)
+        client.end(signal.SIGKILL)
+        self.clients[number] = self._client(client.machine)
 
     # The end
 
     def _end(self) -> None:
         """No more jobs; those that there are end; then all stop cleanly."""
+        self.quiet()
         for client in self.clients:
             client.wait_for("ready")
             client.end(signal.SIGTERM)

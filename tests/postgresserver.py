@@ -65,13 +65,17 @@ class PostgresServer:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(PATIENCE)
 
-    def kill(self) -> None:
-        """All its processes in the midst of whatever they do."""
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to all its processes, in the midst of whatever they do."""
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for one in (pid, *map(int, children)):
             with suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+                os.kill(one, number)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.send(signal.SIGKILL)
         self._process.wait(PATIENCE)
 
     def dsn(self, database: str) -> str:
