@@ -48,7 +48,7 @@ def play(role: str, told: dict[str, Any], say: Callable[[str], None]) -> None:
     running = None
     if role in ("worker", "alone"):
         size = THREADS if role == "worker" else ALONE
-        running = start(db, threads=size, poll_interval=0.5, shutdown_grace=5)
+        running = start(db, threads=size, poll_interval=0.5, shutdown_grace=5, deployment="chaos")
         running.dispatcher.polls.wait_for(0, 60)
     clients = []
     if role in ("client", "alone") and not told.get("drain"):

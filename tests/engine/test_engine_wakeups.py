@@ -15,6 +15,7 @@ from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
+from ZEO.Exceptions import ClientDisconnected
 
 import enginejobs
 import pytest
@@ -413,3 +414,27 @@ def test_no_job_waits_for_a_poll_when_a_thread_is_free(cause: Cause, scene: Scen
     next(steps, None)
 
     assert enginejobs.started["b"].wait(LONG), f"{cause.__name__} woke nobody"
+
+
+@pytest.mark.parametrize("storage", STORAGES[:3], indirect=True)
+def test_who_begins_to_watch_as_the_storage_is_away_hears_of_what_is_committed_when_it_is_back(
+    clients: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, told = clients(), threading.Event()
+    kind = type(database._mvcc_storage.new_instance())
+    look = kind.poll_invalidations
+
+    def fail(*args: Any) -> Any:
+        raise ClientDisconnected("no server")
+
+    monkeypatch.setattr(kind, "poll_invalidations", fail)
+    watcher = wakeup.CommitWatcher(database, lambda oids, tid: told.set())
+    monkeypatch.setattr(kind, "poll_invalidations", look)
+    with database.transaction() as connection:
+        watcher.watch({connection.root()._p_oid})
+    told.clear()
+    with database.transaction() as connection:
+        connection.root()["changed"] = True
+
+    assert told.wait(LONG)
+    watcher.close()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collective.zcasync import notify
+from collective.zcasync import transactions
 from typing import Any
 
 import logging
@@ -38,7 +39,7 @@ class CommitWatcher:
         self._listener: notify.Listener | None = None
         self._thread: threading.Thread | None = None
         self._instance = db._mvcc_storage.new_instance()
-        self._instance.poll_invalidations()
+        self._begin()
         self.pushes = hasattr(self._instance, "_invalidate")
         if self.pushes:
             self._wrap()
@@ -48,6 +49,15 @@ class CommitWatcher:
             channel = notify.channel_of(db)
             if channel is not None:
                 self._listener = notify.Listener(channel, self._told)
+
+    def _begin(self) -> None:
+        """What was committed before is no news."""
+        try:
+            self._instance.poll_invalidations()
+        except Exception as error:
+            if not transactions.is_disconnect(error):
+                raise
+            logger.debug("The storage is away; it is asked again", exc_info=True)
 
     def watch(self, oids: Iterable[bytes]) -> None:
         """Watch these oids from now on, and no others."""
