@@ -15,7 +15,9 @@ from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
+from collective.zcasync.reactor import prepare
 from collective.zcasync.rejections import Rejections
 from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import run_jobs
@@ -619,3 +621,22 @@ def test_a_database_that_is_away_as_an_attempt_is_undone_costs_neither_thread_no
     assert met and enginejobs.calls == ["ran", "ran"]
     assert job.attempts == 1 and "interruptions" not in dict(job.policy_data)
     assert len(running.dispatcher.queues[""]["main"].threads) == 1
+
+
+def test_queues_are_made_as_soon_as_the_database_is_back_that_goes_away_as_they_are_to_be_made(
+    clients: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, look, met = clients(), MVCCAdapterInstance.poll_invalidations, threading.Event()
+
+    def fail_once(self: Any) -> Any:
+        if not met.is_set():
+            met.set()
+            raise ClientDisconnected("no server")
+        return look(self)
+
+    monkeypatch.setattr(MVCCAdapterInstance, "poll_invalidations", fail_once)
+    prepare(database, ("", "other"))
+
+    assert met.is_set()
+    with database.transaction() as connection:
+        assert get_queues(connection).keys() == ["", "other"]

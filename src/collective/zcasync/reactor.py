@@ -165,8 +165,8 @@ def prepare(
     conflicts = 0
     try:
         while True:
-            manager.begin()
             try:
+                manager.begin()
                 _install(connection, tuple(names), factory, db_name)
                 manager.commit()
                 return
