@@ -182,7 +182,7 @@ def is_expected(error: Exception) -> bool:
     """
     same_oid = isinstance(error, ValueError) and "already has the same oid" in str(error)
     late = isinstance(error, AttributeError) and "has no attribute '_p_oid'" in str(error)
-    full = isinstance(error, OSError) or type(error).__name__ == "ReadOnlySqlTransaction"
+    full = isinstance(error, OSError) or type(error).__name__ in ("ServerException", "ReadOnlySqlTransaction")
     return same_oid or late or full or transactions.is_disconnect(error) or transactions.is_conflict(error)
 
 

@@ -76,6 +76,8 @@ class Process:
 
     def end(self, number: signal.Signals, seconds: float = PATIENCE) -> None:
         """Send a signal, and return when the process is gone."""
+        if self._is_gone(0):
+            raise Unexpected(f"process {self.pid} has ended by itself:\n{self.text()[-4000:]}")
         self.send(number)
         if not self._is_gone(seconds):
             raise Unexpected(f"process {self.pid} does not end:\n{self.text()[-4000:]}")
