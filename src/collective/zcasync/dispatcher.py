@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collective.zcasync import clock
+from collective.zcasync import freshoids
 from collective.zcasync import mail
 from collective.zcasync.claiming import Claimer
 from collective.zcasync.claimthread import ClaimThread
@@ -151,6 +152,7 @@ class Dispatcher(ClaimThread):
         if self.activated:
             raise InvalidValueError(f"the dispatcher {self.UUID} is active already")
         self.activated = clock.utcnow()
+        freshoids.see_to(self.db)
         self._leaving = self._hurried = False
         self.ticked = time.monotonic()
         self.hung = None

@@ -3,6 +3,7 @@
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import filing
+from collective.zcasync import freshoids
 from collective.zcasync import notify
 from collective.zcasync import schema
 from collective.zcasync import tracing
@@ -72,6 +73,7 @@ class Puts(Places):
             job._begin_after = job.put_at
         job._wait_in(self)
         if connection is not None and job._p_jar is None:
+            freshoids.see_to(connection.db())
             connection.add(job)
         tracing.put(job, self.name)
         place = self._enter(job, make_key(job._begin_after, job.priority))

@@ -1,0 +1,28 @@
+"""Oids that a ZEO server gave away before it was started again are not used: it gives them away anew, to others.
+
+A client of ZEO keeps a hundred of them, also when its server comes back, which knows nothing of those that were not yet
+used. Who then stores a new object under one that another client has used meanwhile meets an error, and worse: as that
+transaction is undone, a connection forgets what it has loaded under this oid, and whoever still refers to that changes
+something that is no part of the database any more. A job that is entered into such an inbox is lost.
+"""
+
+from typing import Any
+
+_SEEN_TO = "_zcasync_fresh_oids"
+
+
+def see_to(database: Any) -> None:
+    """Let the client of ZEO under a database, if there is one, forget its oids whenever it finds its server again."""
+    storage = database.storage
+    while not hasattr(storage, "notify_connected") and hasattr(storage, "base"):
+        storage = storage.base  # one that encrypts or compresses what the client stores
+    if hasattr(storage, _SEEN_TO) or not hasattr(storage, "notify_connected") or not hasattr(storage, "_oids"):
+        return
+    connected = storage.notify_connected
+
+    def forget(*args: Any) -> None:
+        storage._oids = []  # before anybody can ask the new server for others
+        connected(*args)
+
+    storage.notify_connected = forget
+    setattr(storage, _SEEN_TO, True)
