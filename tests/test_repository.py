@@ -106,6 +106,12 @@ def test_every_requirement_is_pinned(project: dict, constraints: dict[str, str])
     assert names - set(constraints) == set()
 
 
+def test_what_a_buildout_installs_brings_no_argparse_in_place_of_pythons_own(project: dict) -> None:
+    extras = {name: found for name, found in project["optional-dependencies"].items() if name != "dev"}
+    named = {Requirement(text).name for found in (project["dependencies"], *extras.values()) for text in found}
+    assert named & {"plone.observability", "ofs", "argparse"} == set()
+
+
 def test_pip_and_buildout_pin_the_same_versions(repository: Path, constraints: dict[str, str]) -> None:
     parser = configparser.ConfigParser()
     parser.read(repository / "versions-6.2.cfg")
