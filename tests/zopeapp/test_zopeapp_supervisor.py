@@ -304,9 +304,14 @@ def test_a_worker_gets_the_path_of_its_supervisor_and_its_number(
     assert process._process.wait(PATIENCE) == 43
     process.tell("stop")  # nobody hears it any more
     assert process.sign() is None
+    assert process.poll() == 43
+    assert process._pipe.closed
 
 
 # Real processes
+
+#: Seconds for a start: in a new database one worker may lose a race against the other, and be started once more.
+WAIT = 2 * PATIENCE
 
 
 @pytest.fixture
@@ -334,13 +339,13 @@ def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared:
     file, runs = tmp_path / "health", r'Worker (%s) runs jobs.*"process": (%s)\b'
     options = ("--processes", "2", "--threads", "1", "--health-file", file, "--log-format", "json")
     process = shared.start("zcasync", "worker", "-C", shared.zope_conf, *options)
-    # In a new database one of them may have lost a race against the other, and been started once more.
-    uuid, pid = process.wait_for(runs % (r"\S{36}", r"\d+")).groups()
-    other = process.wait_for(runs % (rf"(?!{uuid})\S{{36}}", r"\d+"))[1]
+    uuid, pid = process.wait_for(runs % (r"\S{36}", r"\d+"), WAIT).groups()
+    other = process.wait_for(runs % (rf"(?!{uuid})\S{{36}}", r"\d+"), WAIT)[1]
     number = process.wait_for(rf"Worker (\d) \(pid {pid}\) started")[1]
     os.kill(int(pid), signal.SIGKILL)
     process.wait_for(rf"Worker {number} \(pid {pid}\) was ended by SIGKILL")
-    assert process.wait_for(runs % (rf"(?!{other})\S{{36}}", rf"(?!{pid}\b)\d+"))[1] == uuid, "it has its uuid-file"
+    again = process.wait_for(runs % (rf"(?!{other})\S{{36}}", rf"(?!{pid}\b)\d+"), WAIT)[1]
+    assert again == uuid, "it has its uuid-file"
     wait_for_text(file, "ok\n")
     own = [line for line in process.lines if f'"process": {process.pid}' in line]
     assert not any("ClientStorage" in line for line in own), "the supervisor opens no database"
@@ -351,7 +356,7 @@ def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared:
 
 def test_workers_stop_when_their_supervisor_is_gone(shared: Instance) -> None:
     process = shared.start("zcasync", "worker", "-C", shared.zope_conf, "--processes", "2")
-    process.wait_for(r"Worker \S{36} runs jobs")
+    process.wait_for(r"Worker \S{36} runs jobs", WAIT)
     process.send(signal.SIGKILL)
     process.wait_for("The supervisor is gone")
     process.wait()  # all who write to its output have ended
@@ -361,5 +366,5 @@ def test_workers_stop_when_their_supervisor_is_gone(shared: Instance) -> None:
 def test_a_zope_conf_that_no_worker_can_use_ends_the_supervisor_too(shared: Instance) -> None:
     shared.write_zope_conf("<product-config collective.zcasync>", "  db-name nowhere", "</product-config>")
     process = shared.start("zcasync", "worker", "-C", shared.zope_conf, "--processes", "2")
-    assert process.wait() == 2
+    assert process.wait(WAIT) == 2
     assert "zcasync: db-name: zope.conf has no database 'nowhere'" in process.output

@@ -43,24 +43,26 @@ class WorkerProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", CODE, *arguments],
             stdin=subprocess.PIPE,
+            bufsize=0,
             env=environ,
-            text=True,
+            # A terminal's Ctrl-C is for the supervisor alone.
             process_group=0,
         )
-        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        self._pipe, self.pid = self._process.stdin, self._process.pid
         self.tell(json.dumps({"path": sys.path, "number": number}))
 
     def poll(self) -> int | None:
         """See Process."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None:
+            self._pipe.close()
+        return code
 
     def tell(self, word: str) -> None:
         """See Process."""
-        pipe = self._process.stdin
-        assert pipe is not None
         try:
-            pipe.write(word + "\n")
-            pipe.flush()
+            self._pipe.write(f"{word}\n".encode())
         except BrokenPipeError:
             logger.debug("worker %s has ended already", self.pid)
 
