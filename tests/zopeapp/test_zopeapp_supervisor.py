@@ -167,7 +167,7 @@ def test_wrong_use_that_comes_later_is_tried_again() -> None:
     assert world.starts(1) == 2
 
 
-@pytest.mark.parametrize(("codes", "result"), [((0, 0), 0), ((0, 1), 1), ((-9, 0), 1)])
+@pytest.mark.parametrize(("codes", "result"), [((0, 0), 0), ((4, 0), 0), ((0, 1), 1), ((-9, 0), 1)])
 def test_a_stop_waits_for_all_and_tells_whether_all_ended_well(codes: tuple[int, int], result: int) -> None:
     world = World(2)
     world.crew.stop(world.now)

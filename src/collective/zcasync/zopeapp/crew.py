@@ -153,7 +153,7 @@ class Crew:
         lived = now - member.started
         if self._stops or self._once and code != RECYCLED:
             logger.info("%s %s", member, how)
-            member.code = code
+            member.code = 0 if code == RECYCLED else code  # it was about to leave, and has left well
         elif code == WRONG_USE and not self._worked:
             logger.error("%s %s: nothing can be started so, its last log line says why", member, how)
             member.code, self._misused = code, True
