@@ -30,6 +30,7 @@ import enginejobs
 import logging
 import pytest
 import shutil
+import threading
 import time
 import transaction
 import ZODB
@@ -217,6 +218,33 @@ def test_a_backup_of_an_hour_ago_is_held_under_the_same_instance(
     assert "was restored" in one.start().dispatcher.held, "its own pings do not make it forget"
     assert "was restored" in one.start(seen_file=None).dispatcher.held, "it holds for all that come"
     assert enginejobs.calls == []
+
+
+def test_another_process_of_the_instance_that_pings_meanwhile_makes_no_restored_backup(
+    zeo_database: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"threads": 1, "poll_interval": 0.2, "seen_file": str(tmp_path / "seen.json")}
+    first = start(zeo_database(), **options)
+    assert first.dispatcher.polls.wait_for(0, 10) is not None
+    with zeo_database().transaction() as connection:
+        later = clock.utcnow() + timedelta(days=1)
+        connection.root()[KEY][""].put(Job(enginejobs.add, 1), begin_after=later)
+    read, pinging = SeenFile.read, threading.Lock()
+
+    def ping_and_read(file: SeenFile, identity: str) -> bytes:
+        if pinging.acquire(blocking=False):  # a ping reads too
+            first.dispatcher.heartbeat._ping()
+            pinging.release()
+        return read(file, identity)
+
+    monkeypatch.setattr(SeenFile, "read", ping_and_read)
+    second = start(zeo_database(), **options)
+    try:
+        assert second.dispatcher.polls.wait_for(0, 10) is not None
+        assert second.dispatcher.held is None
+    finally:
+        second.stop(0)
+        first.stop(0)
 
 
 def test_a_database_without_any_sign_for_a_day_is_held(

@@ -45,6 +45,8 @@ class Ownership:
         self._identity = ""
         #: Whether it has been decided that it works; that stays so, as long as it lives.
         self._settled = False
+        #: The latest transaction that the instance remembers; None: not read yet.
+        self._known: bytes | None = None
         #: The last sign of a dispatcher before this one has come; None: it has not looked yet.
         self._sign: bytes | None = None
         #: How often the others had pinged when they were seen first.
@@ -64,6 +66,8 @@ class Ownership:
             self._tell_of_adoption(owner)
             return True
         self._identity = owner.identity
+        if self._known is None:
+            return self._read_file()
         if self._sign is None:
             self._sign = last_sign(queues)
         if self._settled:
@@ -101,6 +105,15 @@ class Ownership:
         self._tell(reason, waits, living, stranger)
         return False
 
+    def _read_file(self) -> bool:
+        """Read what the instance has seen, for a look that begins after that: its other processes write to the file
+        too, as soon as something is stored, and of what they have just stored this look may not know yet."""
+        self._known = self.file.read(self._identity)
+        ping = getattr(self.dispatcher.db.storage, "ping", None)
+        if ping is not None:  # ZEO's client hears of what others store by and by; after an answer it has heard it
+            ping()
+        return True
+
     def undo(self) -> None:
         """The last look has decided nothing."""
         self.held, self._settled, self._doubt = self._before
@@ -112,9 +125,9 @@ class Ownership:
             return COPY, str(owner)
         if self.held is not None or self._doubt:
             return None  # a person has released it, or the clock was wrong
-        seen = self.file.read(owner.identity)
-        if seen > (self._sign or b""):
-            return RESTORED, f"{_time_of(seen):%Y-%m-%d %H:%M} UTC"
+        known = self._known or b""
+        if known > (self._sign or b""):
+            return RESTORED, f"{_time_of(known):%Y-%m-%d %H:%M} UTC"
         if self._is_stale(time.time()):
             return STALE, f"{_time_of(self._sign or bytes(8)):%Y-%m-%d %H:%M} UTC"
         return None
