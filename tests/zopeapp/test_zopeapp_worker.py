@@ -25,6 +25,13 @@ for task, argument in {jobs!r}:
 transaction.commit()
 """
 
+RELSTORAGE = """\
+<relstorage>
+    <postgresql>
+      dsn host=127.0.0.1 port={port} dbname=nothing user=nobody
+    </postgresql>
+  </relstorage>"""
+
 
 def put(instance: Instance, *jobs: tuple[str, str]) -> None:
     """Put these tasks, in a process that ends."""
@@ -110,6 +117,7 @@ def test_a_worker_waits_for_its_storage_and_lives_meanwhile(tmp_path: Path) -> N
             line = waiting.wait_for("runs jobs .*").string
             assert "zope.conf has no <product-config collective.zcasync>: all settings have their defaults" in line
             assert waiting.output.count("does not answer") == 1
+            assert "failed" not in waiting.output, "the client of the storage tells nothing beside it"
             assert waiting.stop() == 0
         assert not file.exists()
     finally:
@@ -125,9 +133,14 @@ def test_a_storage_that_cannot_be_written_is_told_with_the_way_out(ready: Instan
     assert "Traceback" not in refused.output
 
 
-def test_a_signal_while_it_waits_for_its_storage_ends_a_worker_well(tmp_path: Path) -> None:
-    instance = Instance(tmp_path / "instance", storage=ZEO_CLIENT.format(host="127.0.0.1", port=server_port()))
+def test_a_signal_while_it_waits_for_postgresql_ends_a_worker_well(tmp_path: Path) -> None:
+    instance = Instance(tmp_path / "instance", storage=RELSTORAGE.format(port=server_port()))
+    instance.zope_conf.write_text("%import relstorage\n" + instance.zope_conf.read_text())
     try:
-        assert worker(instance).wait_for_and_stop("does not answer") == 0
+        waiting = worker(instance)
+        # One line, whatever the driver says.
+        waiting.wait_for(r"The storage does not answer \(OperationalError: .*\); waiting until it does$")
+        assert waiting.stop() == 0
+        assert "Unable to connect" not in waiting.output
     finally:
         instance.close()

@@ -20,6 +20,7 @@ from collective.zcasync.zopeapp import jsonlog
 from collective.zcasync.zopeapp import looking
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.config import parser_of
+from collective.zcasync.zopeapp.opening import in_a_line
 from collective.zcasync.zopeapp.opening import opened
 from collective.zcasync.zopeapp.worker import run_worker
 from typing import Any
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _refused(f"another process has changed the same at the same time; try again ({error})", 1, options)
         if not transactions.is_disconnect(error):
             raise
-        return _refused(f"the database does not answer: {type(error).__name__}: {error}", 1, options)
+        return _refused(f"the database does not answer: {in_a_line(error)}", 1, options)
 
 
 def _refused(message: str, code: int, options: Namespace) -> int:

@@ -20,6 +20,7 @@ from ZODB.config import ZODBDatabase
 from ZODB.POSException import ReadOnlyError
 
 import logging
+import time
 import transaction
 import ZConfig
 import ZODB.broken
@@ -29,7 +30,8 @@ logger = logging.getLogger("collective.zcasync.zopeapp")
 #: Seconds that a ZEO server gets to answer.
 PATIENCE = 10
 
-#: The same for one that waits for the server, and seconds until it asks again.
+#: Seconds that it gets from a process that waits for it, and until that asks again; each time so many more, up to
+#: PATIENCE.
 GLANCE = 2
 
 
@@ -104,24 +106,58 @@ def wait_for_storage(root: Any) -> None:
     section = _section(root, "")
     if any(isinstance(opener, FileStorage) for opener in _openers(section.config.storage)):
         return
-    _prepare(section, [], writes=True, patience=GLANCE)
+    _prepare(section, [], writes=True)
+    for opener in _openers(section.config.storage):
+        if hasattr(opener.config, "wait"):
+            opener.config.wait = False  # else ZEO's client waits for half a minute before it says anything
     failed = 0
     while True:
         try:
-            section.config.storage.open().close()
+            with _quiet():
+                _ask(section.config.storage)
         except Exception as error:
-            if not transactions.is_disconnect(error):
+            if not (isinstance(error, ConnectionError) or transactions.is_disconnect(error)):
                 raise
             failed += 1
             if failed == 1:
-                logger.warning(
-                    "The storage does not answer (%s: %s); waiting until it does", type(error).__name__, error
-                )
-            transactions.pause(GLANCE)
+                logger.warning("The storage does not answer (%s); waiting until it does", in_a_line(error))
+            transactions.pause(min(PATIENCE, GLANCE * failed))
         else:
             if failed:
                 logger.info("The storage answers")
             return
+
+
+def _ask(opener: Any) -> None:
+    """Open and close a storage; ConnectionError, or whatever it raises itself, if its server does not answer."""
+    storage = opener.open()
+    try:
+        connected, end = getattr(storage, "is_connected", lambda: True), time.monotonic() + GLANCE
+        while not connected():
+            if time.monotonic() > end:
+                raise ConnectionError("its server takes no connection")
+            transactions.pause(GLANCE / 20)
+    finally:
+        storage.close()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the clients of storages tell of each try in vain would bury the one line that matters."""
+    loggers = [logging.getLogger(name) for name in ("ZEO", "relstorage")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
+
+
+def in_a_line(error: Exception) -> str:
+    """Kind and message of an error of a storage: those of PostgreSQL have several lines."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def configured(path: Path, number: int) -> Any:
@@ -167,14 +203,14 @@ def _openers(storage: Any) -> Iterator[Any]:
         yield from _openers(section)
 
 
-def _prepare(section: Any, files: list[Any], writes: bool, patience: int = PATIENCE) -> None:
+def _prepare(section: Any, files: list[Any], writes: bool) -> None:
     """Open what is there, create nothing, take no cache file that a server holds, and load no class of Zope's."""
     section.config.class_factory = _find_class
     for opener in _openers(section.config.storage):
         if getattr(opener.config, "client", None):
             opener.config.client = None  # a cache file that stays: the server has locked it
         if getattr(opener.config, "wait_timeout", None):
-            opener.config.wait_timeout = patience
+            opener.config.wait_timeout = PATIENCE
     for file in files:
         if not Path(file.config.path).is_file():
             raise ConfigurationError(f"there is no database at {file.config.path} yet: start the server once")
