@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collective.zcasync import claims
 from collective.zcasync import execution
 from collective.zcasync import instanceuuid
+from collective.zcasync import persistence
 from collective.zcasync import places
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
@@ -27,6 +28,7 @@ from collective.zcasync.testing import wait_until
 from collective.zcasync.threadpool import AgentThreadPool
 from datetime import timedelta
 from enginejobs import make_agent
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 from ZEO.Exceptions import ClientDisconnected
@@ -323,6 +325,16 @@ def test_a_deadline_that_was_moved_ends_no_job_before_it(queue: Any) -> None:
     assert Taker(queue, agent.slot).overdue(9) == []
     set_now(utcnow() + timedelta(hours=1))
     assert [(one.job, one.kind) for one in Taker(queue, agent.slot).overdue(9)] == [(job, "expire")]
+
+
+def test_a_job_for_later_that_is_cancelled_never_keeps_its_key(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = iter([5, 5, 5, 6])
+    monkeypatch.setattr(persistence, "random", SimpleNamespace(getrandbits=lambda bits: next(draws)))
+    job = queue.put(Job(enginejobs.note, "never"), begin_after=utcnow() + timedelta(hours=1))
+    transaction.commit()
+    key = job.key
+    queue.cancel(job)
+    assert job.key != key, "what lies under the old key must not pass for the new entry"
 
 
 def test_a_job_for_later_that_is_cancelled_leaves_nothing_behind(queue: Any) -> None:

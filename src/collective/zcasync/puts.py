@@ -119,7 +119,12 @@ class Puts(Places):
         if job._status_id >= 2 and job.parent is self:
             self._leave_entry(job)
         job._wait_in(self)
-        self._enter(job, make_key(job.not_before(), job.priority, put_back=front))
+        key = make_key(job.not_before(), job.priority, put_back=front)
+        while (
+            key == job.key
+        ):  # a time that is to come is the same at each draw, and what lies under the old key is stale
+            key = make_key(job.not_before(), job.priority, put_back=front)
+        self._enter(job, key)
 
     def move(self, job: Any, key: int, begin_after: datetime | None = None) -> None:
         """A person gives a waiting job another place in line; BadStatusError if it does not wait any more.
