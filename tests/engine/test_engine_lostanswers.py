@@ -80,7 +80,7 @@ def take(world: World, one: Any) -> Any:
     raise AssertionError("no job can begin")
 
 
-def deferred_job() -> Any:
+def deferred_job(*_result: Any) -> Any:
     made.append(defer.Deferred())
     return made[-1]
 
@@ -91,10 +91,10 @@ def put_now(queue: Any, job: Any, **options: Any) -> Any:
     return job
 
 
-def perform(job: Any) -> str:
+def perform(job: Any, kind: str = "run") -> str:
     """What a thread does with a claimed job; what it would report of it."""
     database = job._p_jar.db()
-    report = execution.perform(database, job._p_oid, "run", job.token, Surroundings(database))
+    report = execution.perform(database, job._p_oid, kind, job.token, Surroundings(database))
     transaction.begin()
     return report
 
@@ -215,3 +215,21 @@ def test_a_job_that_comes_back_for_its_callbacks_waits_for_its_deferred_no_longe
     slot.deferreds = {job._p_oid: (job, agent.name)}
     slot.hold(agent.name, iter([job]))
     assert (list(slot.running), slot.deferreds) == ([job._p_oid], {})
+
+
+def test_a_callback_whose_deferred_belongs_to_a_dispatcher_that_was_taken_for_dead_ends(queue: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    job, callback = Job(enginejobs.note, "done"), Job(deferred_job)
+    job.addCallback(callback)
+    last = job.addCallback(enginejobs.note)
+    put_now(queue, job)
+    agent.claimJob()
+    transaction.commit()
+    assert perform(job) == "deferred"
+    queue.give_back(job)  # as a takeover does that came before its commit
+    transaction.commit()
+    agent.claimJob()
+    transaction.commit()
+
+    assert perform(job, "resume") == "finished"
+    assert callback.result.check(AbortedError) and (job.status, last.outcome) == (COMPLETED, "succeeded")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collective.zcasync import clock
 from collective.zcasync import decisions
+from collective.zcasync import deferreds
 from collective.zcasync import interruptions
 from collective.zcasync.attempts import database_of
 from collective.zcasync.attempts import log_failure
@@ -135,7 +136,7 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
     target = find()
     if waiter(target) is not None:
         return WAITING
-    if target._status_id == 1 and target.deferred:
+    if target._status_id == 1 and target.deferred and not resumed:
         return DEFERRED
     if target._status_id == 2:
         return run_callbacks(target, manager, around, resumed)
@@ -170,6 +171,11 @@ def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundin
     def take() -> None:
         callback, now = find(), clock.utcnow()
         outcome[:] = [True]
+        if callback._status_id == 1 and callback.deferred:
+            # Its old owner was still at it when the job was taken over, and what fires there is not stored any more.
+            callback.token = f"resumed-{random.getrandbits(64):x}"
+            deferreds.abort(callback)
+            outcome[:] = [callback._status_id < 2]
         if callback._status_id >= 2 or has_left(callback):
             return  # the old owner's last commit came a moment ago: what it has stored must not be done again
         callback.token = f"resumed-{random.getrandbits(64):x}"
