@@ -74,10 +74,17 @@ test-engine: $(DEV_STAMP) ## Run the tests of the engine, without Zope: the quic
 model: $(DEV_STAMP) ## Drive the engine through random interleavings, in pieces that resume (ARGS="--examples 50000")
 	@$(BIN)/python scripts/model.py $(ARGS)
 
+# With SEED the one world of that seed, and all that happens in it.
+SEEDS ?= 500
+SEED ?=
+
+.PHONY: simulate
+simulate: $(DEV_STAMP) ## Simulate dispatchers, clients, a storage and all that goes wrong there (SEEDS=2000 SEED=17)
+	@$(BIN)/python scripts/simulate.py $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
 # Its folder is no part of the distribution; it starts the servers that the tests use.
 KILLS ?= 100
 STORAGE ?= zeo
-SEED ?=
 
 .PHONY: chaos
 chaos: $(DEV_STAMP) ## Kill workers, clients and servers under load, and recount (KILLS=1000 SEED=7 STORAGE=filestorage|zeo|relstorage)

@@ -5,6 +5,7 @@ from collective.zcasync import entries
 from collective.zcasync import waiting
 from collective.zcasync.callbacks import jobs_of
 from collective.zcasync.interfaces import IJob
+from collective.zcasync.lanes import LEARNED_LANE
 from collective.zcasync.lookup import main_of
 from collective.zcasync.slot import COUNTS
 from collective.zcasync.takeover import DEADLY
@@ -51,7 +52,8 @@ class Checker:
         found: dict[int, list[str]] = {}
         for place in queue.all_places():
             for row in entries.place_rows(place):
-                if place.lane is not None and place.lane != (row.job.group, row.job.lane):
+                lanes = ((row.job.group, row.job.lane), (row.job.group, LEARNED_LANE))
+                if place.lane is not None and place.lane not in lanes:
                     raise Violated("lanes", f"{row.job!r} waits in the lane {place.lane}")
                 if row.job.key == row.key:
                     found.setdefault(self._number(row.job), []).append(f"waiting in {place.kind} {place.name}")
@@ -59,6 +61,9 @@ class Checker:
             for job, _agent in slot.running.values():
                 if job.token is not None and job.agent is not None and job.agent.slot is slot:
                     found.setdefault(self._number(job), []).append("running")
+            for job, _agent in slot.deferreds.values():
+                if job.token is not None and job.agent is not None and job.agent.slot is slot:
+                    found.setdefault(self._number(job), []).append("deferred")
             for _key, job in slot.history.rows():
                 if job.is_callback:
                     raise Violated("one place", f"the callback {job.args} is in the history")
@@ -124,7 +129,7 @@ class Checker:
         recount["awaiting"] = sum(len(outers) for outers in queue.waiting_for.values())
         recount["quarantined"] = len(queue.quarantine)
         for slot in queue.slots.values():
-            running += len(slot.running)
+            running += len(slot.running) + len(slot.deferreds)
             for (_day, outcome, *_begin), groups in slot.history.periods.items():
                 recount[outcome] += sum(len(tree) for tree in groups.values())
         counted = queue.counts()
@@ -148,7 +153,7 @@ class Checker:
                     raise Violated("quotas", f"quota {name} holds job {number}, which waits for a release")
         for number, where in places.items():
             job = jobs.get(number)
-            kind, then = self.world.kinds.get(job.token, ("", {})) if job is not None else ("", {})
+            kind, then = self.world.kinds.get((job._p_oid, job.token), ("", {})) if job is not None else ("", {})
             if kind != "run" or where != ["running"]:
                 continue
             for name in job.quota_names:

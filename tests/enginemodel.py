@@ -390,8 +390,8 @@ class World:
         #: number -> token of the claim that was asked to stop it.
         self.asked: dict[int, str | None] = {}
         self.calls: dict[int, int] = {}
-        #: token -> what the claim said is to be done, and the quotas that it saw: name -> oid.
-        self.kinds: dict[str, tuple[str, dict[str, bytes]]] = {}
+        #: (oid, token) -> what the claim said is to be done with the job, and the quotas that it saw: name -> oid.
+        self.kinds: dict[tuple[bytes, str], tuple[str, dict[str, bytes]]] = {}
         self.serial = self.last = self.born = 0
         manager = TransactionManager()
         connection = db.open(manager)
@@ -504,9 +504,9 @@ class World:
             for pool in one.queues.get("", {}).values():
                 pool.mean = 0.001  # short jobs: so some are claimed ahead
                 for item in pool.waiting:
-                    if item.token not in self.kinds and item.kind == "run":
+                    if (item.oid, item.token) not in self.kinds and item.kind == "run":
                         self._check_lane(one, item)
-                    self.kinds.setdefault(item.token, (item.kind, one.quotas))
+                    self.kinds.setdefault((item.oid, item.token), (item.kind, one.quotas))
             if one._full.is_set():
                 one.membership.renew()
 

@@ -6,7 +6,7 @@ from enginemachine import Machine
 import os
 import pytest
 
-#: Worlds of one run; .ci/run asks for 2,000. By hand many more: `make model ARGS="--examples 50000"`.
+#: Worlds of one run; .ci/run asks for 1,000. By hand many more: `make model ARGS="--examples 50000"`.
 EXAMPLES = int(os.environ.get("ZCASYNC_EXAMPLES", "200"))
 
 
