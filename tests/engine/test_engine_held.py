@@ -33,6 +33,7 @@ import shutil
 import threading
 import time
 import transaction
+import ZEO
 import ZODB
 import ZODB.BaseStorage
 
@@ -65,7 +66,7 @@ class Place:
         if self.db is None:
             self.open()
         self.running.append(start(self.db, **{**self.options, **options}))
-        self.running[-1].dispatcher.polls.wait_for(0, 10)
+        self.running[-1].dispatcher.polls.wait_for(0, 20)
         return self.running[-1]
 
     def stop(self) -> None:
@@ -527,3 +528,27 @@ def test_alarms_and_doctor_say_that_jobs_are_held_instead_of_that_nobody_serves(
     row = copy.look(lambda queues: joblists.queues(queues)[0])
     assert (row.served, row.dispatchers[0].state) == (False, "held")
     assert copy.look(processes.processes)[0].state == "held"
+
+
+def test_two_names_of_one_zeo_server_are_two_addresses_and_no_copy(tmp_path: Path) -> None:
+    (_host, port), stop = ZEO.server(str(tmp_path / "Data.fs"))
+    first, second = (ZODB.DB(ZEO.client((host, port), wait_timeout=10)) for host in ("127.0.0.1", "localhost"))
+    running = [start(first)]
+    running[0].dispatcher.polls.wait_for(0, 20)
+    with first.transaction() as connection:
+        connection.root()[KEY][""].put(Job(enginejobs.note, "later"), begin_after=clock.utcnow() + timedelta(days=1))
+    try:
+        running.append(start(second, poll_interval=0.2))
+        running[1].dispatcher.polls.wait_for(0, 20)
+        assert f"zeo:127.0.0.1:{port}/1" in running[1].dispatcher.held
+        running[0].dispatcher.heartbeat._ping()
+        with second.transaction() as connection:
+            wait_until(connection, lambda: running[1].dispatcher.held is None, 20, "a sibling's ping")
+            known = connection.root()[KEY].deployment.addresses
+        assert known == (f"zeo:127.0.0.1:{port}/1", f"zeo:localhost:{port}/1")
+    finally:
+        for one in running:
+            one.stop(grace=0)
+        for database in (first, second):
+            database.close()
+        stop()

@@ -115,10 +115,11 @@ class Membership:
                 self._tell_of_schema(None)
                 if queues.right_of_way is None:  # they are older than that
                     queues.right_of_way = rightofway.new_record()
-                registers, before = name not in dispatcher.claimer.homes, clock.utcnow()
+                registers = name not in dispatcher.claimer.homes
                 da = self._register(queue)
                 siblings = [] if self.ownership.held else self._bury(queue)
                 queue.dispatchers.tidy(dispatcher.UUID)
+                before = clock.utcnow()
                 dispatcher.manager.commit()
             except Exception as error:
                 dispatcher.manager.abort()
