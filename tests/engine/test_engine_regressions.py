@@ -12,9 +12,13 @@ from collective.zcasync.agent import Agent
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
+from collective.zcasync.entries import Item
 from collective.zcasync.exceptions import CancelledError
+from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
+from collective.zcasync.jobinfo import JobInfo
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
@@ -26,6 +30,7 @@ from collective.zcasync.testing import wait_for_annotation
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from collective.zcasync.threadpool import AgentThreadPool
+from collective.zcasync.upkeep import Upkeep
 from datetime import timedelta
 from enginejobs import make_agent
 from types import SimpleNamespace
@@ -652,3 +657,39 @@ def test_queues_are_made_as_soon_as_the_database_is_back_that_goes_away_as_they_
     assert met.is_set()
     with database.transaction() as connection:
         assert get_queues(connection).keys() == ["", "other"]
+
+
+class _Pool:
+    """Threads that are busy, and one job that waits for them."""
+
+    def __init__(self, job: Job) -> None:
+        assert job._p_oid is not None and job.token is not None
+        self.waiting = [Item(job._p_oid, "run", job.token, job.neighbours, False, 0.0, JobInfo(job, ""))]
+
+    def waits_since(self) -> float | None:
+        return 0.0 if self.waiting else None
+
+    def take_back(self, older_than: float) -> list[Item]:
+        back, self.waiting = self.waiting, []
+        return back
+
+
+def test_a_job_that_has_waited_too_long_for_a_thread_is_given_back_also_if_the_first_claim_that_does_so_conflicts(
+    queue: Any,
+) -> None:
+    agent = make_agent(queue)
+    job = _claimed(queue, agent, Job(enginejobs.add, 1), active=False)
+    upkeep = Upkeep(SimpleNamespace(queues={"": {"main": _Pool(job)}}))
+
+    def see_to() -> bool:
+        return upkeep.see_to("", queue, agent.slot, False, dict)
+
+    assert see_to() and job.status == PENDING
+    transaction.abort()
+    assert job.status == ASSIGNED, "it was a conflict"
+    assert see_to()
+    transaction.commit()
+    upkeep.stored("")
+
+    assert job.status == PENDING and list(queue) == [job]
+    assert not see_to()

@@ -48,7 +48,7 @@ class Upkeep:
         threads have reported last, by the oids of the jobs."""
         changed = self._give_back_lost(name, queue, slot, told) if name in self.doubtful else False
         stale = self.stale_at(name)
-        if full or stale is not None and stale <= time.monotonic():
+        if full or self.back.get(name) or stale is not None and stale <= time.monotonic():
             changed = self._stale(name, queue, slot) or changed
         if full:
             changed = drop_old(queue, slot) or changed
