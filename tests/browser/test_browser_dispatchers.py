@@ -8,7 +8,9 @@ from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queue
 from collective.zcasync.tasks import task
 from contextlib import contextmanager
+from contextlib import nullcontext
 from screens import Screen
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 from visitor import Visitor
@@ -54,6 +56,13 @@ def test_it_tells_where_a_dispatcher_is_and_what_it_does(admin: Visitor) -> None
     page = words(admin.open(PAGE))
     assert "At work" in page and "pid " in page and "1 of " in page
     assert "Runs now" in page and "Take a long time" in page and "/@@zcasync-job?id=" in page
+
+
+def test_one_whose_jobs_make_pages_wait_is_told_with_the_way_out(at_work: Any, admin: Visitor) -> None:
+    at_work.around.politeness = SimpleNamespace(much=0.4, serving=0, turn=nullcontext)
+    at_work.heartbeat._ping()
+    page = words(admin.open(PAGE))
+    assert "Jobs beside requests" in page and "they take 40 % of a processor" in page and "run a worker" in page
 
 
 def test_without_any_it_says_what_to_do(admin: Visitor) -> None:

@@ -307,5 +307,6 @@ def dispatcher_row(one: Any) -> DispatcherRow:
         memory=one.last_ping.memory or None,
         skew=one.last_ping.skew,
         gave_way=one.last_ping.gave_way,
+        work=one.last_ping.work,
         held="" if one.held is None else text_of(one.held),
     )

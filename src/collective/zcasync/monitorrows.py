@@ -171,6 +171,8 @@ class DispatcherRow:
     skew: float | None = None
     #: How often its content jobs let a request go first, at its last ping.
     gave_way: int = 0
+    #: The share of one processor that its jobs take beside requests, at its last ping, if that is much.
+    work: float = 0.0
     #: Why it may not take jobs until a person decides; empty: it may. See ownership.
     held: str = ""
 

@@ -156,6 +156,13 @@ class ProcessLines:
                 mapping={"count": row.gave_way},
             )
             yield self._fact(_("fact_gave_way", default="Gave way"), self.translate(gave_way))
+        if row.work:
+            advice = _(
+                "work_beside_requests",
+                default="they take ${percent} % of a processor, and pages wait for that: run a worker instead",
+                mapping={"percent": round(100 * row.work)},
+            )
+            yield self._fact(_("fact_work", default="Jobs beside requests"), self.translate(advice), bad=True)
         if one.error:
             yield self._fact(
                 _("fact_error", default="Last error"), one.error, "" if failed is None else failed.iso, bad=True
