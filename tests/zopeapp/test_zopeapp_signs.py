@@ -97,8 +97,9 @@ def test_a_file_that_cannot_be_written_is_told_and_the_next_sign_is_tried(
 
 
 def test_systemd_hears_once_that_it_is_ready_and_that_it_stops_and_each_time_that_it_lives(
-    worker: Worker, systemd: socket.socket
+    worker: Worker, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(signs.WATCHDOG, "10000000")
     given = Signs("", worker)
     assert next_of(systemd, "WATCHDOG=1") == ["WATCHDOG=1"]
     worker.answer = "", ""

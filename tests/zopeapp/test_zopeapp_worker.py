@@ -15,6 +15,7 @@ from zopeinstance import ZEO_CLIENT
 import json
 import pytest
 import signal
+import socket
 import sys
 
 PUT = """\
@@ -38,8 +39,8 @@ def put(instance: Instance, *jobs: tuple[str, str]) -> None:
     assert instance.start("zconsole", "run", instance.zope_conf, instance.script(PUT.format(jobs=jobs))).wait() == 0
 
 
-def worker(instance: Instance, *options: str | Path) -> ServerProcess:
-    return instance.start("zcasync", "worker", "-C", instance.zope_conf, *options)
+def worker(instance: Instance, *options: str | Path, **environ: str) -> ServerProcess:
+    return instance.start("zcasync", "worker", "-C", instance.zope_conf, *options, environ=environ)
 
 
 def ask(port: int, path: str) -> tuple[int, str]:
@@ -105,7 +106,11 @@ def test_a_worker_waits_for_its_storage_and_lives_meanwhile(tmp_path: Path) -> N
     instance = Instance(tmp_path / "instance", storage=ZEO_CLIENT.format(host="127.0.0.1", port=storage))
     instance.write_zope_conf()
     file = tmp_path / "health"
-    waiting = worker(instance, "--health-port", str(health), "--health-file", file)
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(tmp_path / "systemd"))
+    systemd.settimeout(PATIENCE)
+    options = ("--health-port", str(health), "--health-file", file)
+    waiting = worker(instance, *options, NOTIFY_SOCKET=str(tmp_path / "systemd"))
     try:
         waiting.wait_for("The storage does not answer .*; waiting until it does")
         assert ask(health, "/live") == (200, "ok")
@@ -118,10 +123,13 @@ def test_a_worker_waits_for_its_storage_and_lives_meanwhile(tmp_path: Path) -> N
             assert "zope.conf has no <product-config collective.zcasync>: all settings have their defaults" in line
             assert waiting.output.count("does not answer") == 1
             assert "failed" not in waiting.output, "the client of the storage tells nothing beside it"
+            assert systemd.recv(100) == b"READY=1"
             assert waiting.stop() == 0
+        assert systemd.recv(100) == b"STOPPING=1"
         assert not file.exists()
     finally:
         instance.close()
+        systemd.close()
 
 
 def test_a_storage_that_cannot_be_written_is_told_with_the_way_out(ready: Instance) -> None:

@@ -16,7 +16,7 @@ EVERY, SOON = 5.0, 0.5
 #: Seconds that systemd gets to take a message.
 PATIENCE = 2.0
 
-#: Where systemd says that it wants to be told, and how often it wants a sign, in microseconds.
+#: Where systemd says that it wants to be told, and how often it wants a sign, in microseconds, if at all.
 SOCKET, WATCHDOG = "NOTIFY_SOCKET", "WATCHDOG_USEC"
 
 
@@ -78,7 +78,8 @@ class Signs:
         if not ready and not self._ready:
             self._ready = True
             self._systemd("READY=1")
-        self._systemd("WATCHDOG=1")
+        if WATCHDOG in os.environ:
+            self._systemd("WATCHDOG=1")
         if self._file is not None:
             # Whole at any moment: a reader never meets an empty one.
             new = self._file.with_name(f"{self._file.name}.new")
