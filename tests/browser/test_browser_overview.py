@@ -68,8 +68,9 @@ def test_it_says_that_all_is_well_in_one_sentence(functional: Any) -> None:
 
 def test_it_says_what_to_do_where_no_dispatcher_serves_jobs_that_wait(functional: Any, queue: Any) -> None:
     assert "<strong>All is well.</strong>" in open_page(functional)  # nothing waits
-    greet.put("somebody")
+    job = greet.put("somebody")
     transaction.commit()
+    assert "No dispatcher serves its queue" in open_page(functional, f"@@zcasync-job?id={job.id}")
     page = open_page(functional)
     assert "One thing needs attention." in page
     assert "No dispatcher serves the queue. Jobs in it: 1." in page and "zcasync worker" in page

@@ -111,7 +111,11 @@ class JobPage(PanelView):
     @property
     def reason(self) -> str:
         """Why the job waits, or where it runs."""
-        return self.detail_text(self.row)
+        found = self.detail_text(self.row)
+        queue = joblists.queue_of(self._job) if self.row.state == joblists.WAITING and not found else None
+        if queue is None or joblists.queue_row(queue).served:
+            return found
+        return self.translate(_("detail_unserved", default="No dispatcher serves its queue"))
 
     @property
     def error_type(self) -> str:
