@@ -178,12 +178,10 @@ def is_expected(error: Exception) -> bool:
 
     A ZEO server that was killed gives away again the oids that it gave to a client, if this has stored nothing under
     them yet: in the midst of a transaction two objects may get the same one. Full disks show as errors of all kinds.
-    And a BTree whose bucket could not be loaded as a server went away may tell it at the next object, in these words.
     """
     same_oid = isinstance(error, ValueError) and "already has the same oid" in str(error)
-    late = isinstance(error, AttributeError) and "has no attribute '_p_oid'" in str(error)
     full = isinstance(error, OSError) or type(error).__name__ in ("ServerException", "ReadOnlySqlTransaction")
-    return same_oid or late or full or transactions.is_disconnect(error) or transactions.is_conflict(error)
+    return same_oid or full or transactions.is_disconnect(error) or transactions.is_conflict(error)
 
 
 #: Kinds of jobs, and how often they come.
