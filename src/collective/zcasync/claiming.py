@@ -70,7 +70,7 @@ class Claimer:
         self.news = dispatcher.news
         self._reports: dict[str, deque[Report]] = {}
         #: oid -> token of the last claim of each job that threads have.
-        self._tokens: dict[bytes, str] = {}
+        self.tokens: dict[bytes, str] = {}
         #: Queues with reports, and how many of these a claim has looked at and left for the next one.
         self._reported: set[str] = set()
         self._left: dict[str, int] = {}
@@ -201,7 +201,7 @@ class Claimer:
             self.upkeep.stored(name)
             if swept:
                 for report in reports:
-                    self._tokens.pop(report.oid, None)
+                    self.tokens.pop(report.oid, None)
             else:
                 self._give_reports(name, reports)
             self.laning.committed()
@@ -210,7 +210,7 @@ class Claimer:
             for pool, some in items:
                 self.dispatcher.shares.took(pool, len(some), self._pools(name))
                 self.dispatcher.remember_jobs(some, poll_id)
-                self._tokens.update((item.oid, item.token) for item in some)
+                self.tokens.update((item.oid, item.token) for item in some)
                 pool.give(some)
             if limit < 1000 and items or self.agents.unfinished:
                 self.news.more(name)  # also where it took less than there are threads, so as not to conflict again
@@ -288,12 +288,12 @@ class Claimer:
             if full:
                 taker.spill(SPILL_AT_POLL)
 
-        def told() -> dict[bytes, str]:
-            return {report.oid: report.what for report in (*reports, *list(self._reports.get(name, ())))}
+        def told() -> set[bytes]:
+            return {report.oid for report in (*reports, *list(self._reports.get(name, ())))}
 
         tidied = self.upkeep.see_to(name, queue, slot, full, told)
         taken = {item.oid for _pool, items in given for item in items}
-        done = told().keys() - taken  # what came back may be taken again
+        done = told() - taken  # what came back may be taken again
         tidied = self.laning.end(slot, full, done, partial(self.agents.refused, name)) or tidied
         self.upkeep.note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:
@@ -314,7 +314,7 @@ class Claimer:
         ends = {
             report.oid: report.end
             for report in reports
-            if report.end is not None and report.oid not in again and self._tokens.get(report.oid) == report.end.token
+            if report.end is not None and report.oid not in again and self.tokens.get(report.oid) == report.end.token
         }
         sweeping.sweep(queue, slot, [(report.oid, report.what) for report in reports], ends)
 

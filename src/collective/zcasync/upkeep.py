@@ -43,9 +43,9 @@ class Upkeep:
             known.pop(name, None)
         self.doubtful.discard(name)
 
-    def see_to(self, name: str, queue: Any, slot: Any, full: bool, told: Callable[[], dict[bytes, str]]) -> bool:
-        """Within a claim, do what has to be done; whether that has changed anything. ``told``: answers with what
-        threads have reported last, by the oids of the jobs."""
+    def see_to(self, name: str, queue: Any, slot: Any, full: bool, told: Callable[[], set[bytes]]) -> bool:
+        """Within a claim, do what has to be done; whether that has changed anything. ``told``: answers with the oids of
+        the jobs of which threads have reported."""
         changed = self._give_back_lost(name, queue, slot, told) if name in self.doubtful else False
         stale = self.stale_at(name)
         if full or self.back.get(name) or stale is not None and stale <= time.monotonic():
@@ -68,13 +68,14 @@ class Upkeep:
     def _pools(self, name: str) -> list[Any]:
         return list(self.dispatcher.queues.get(name, {}).values())
 
-    def _give_back_lost(self, name: str, queue: Any, slot: Any, told: Callable[[], dict[bytes, str]]) -> bool:
+    def _give_back_lost(self, name: str, queue: Any, slot: Any, told: Callable[[], set[bytes]]) -> bool:
         """Give back what a claim took whose commit was stored, but not confirmed: no thread was told of it."""
         known = {oid for pool in self._pools(name) for oid in pool.known()}
-        # Asked second: who leaves a pool is told of after that. What was returned has been claimed anew if it is here.
-        known.update(oid for oid, what in told().items() if what != "returned")
-        lost = [job for oid, (job, _agent) in slot.running.items() if oid not in known and loads(job)]
-        lost = [job for job in lost if job.agent is not None and job.agent.slot is slot]
+        known.update(told())  # asked second: who leaves a pool is told of after that
+        tokens = self.dispatcher.claimer.tokens  # what threads know, or have reported, may be of an earlier claim
+        rows = [(oid, job) for oid, (job, _agent) in slot.running.items() if loads(job)]
+        rows = [(oid, job) for oid, job in rows if job.agent is not None and job.agent.slot is slot]
+        lost = [job for oid, job in rows if oid not in known or job.token != tokens.get(oid)]
         lost = [job for job in lost if job._status_id != 3 and not waiting.has_left(job)]
         for job in lost:
             logger.warning("Job %s was claimed as the database went away; it is given back", job.id)
