@@ -13,6 +13,7 @@ from simkernel import Thread
 from simstorage import frozen_at_its_commit
 from simstorage import View
 from simstorage import Weather
+from simworld import open_database
 from simworld import quick as quick
 from simworld import Simulated
 from typing import Any
@@ -20,10 +21,9 @@ from ZODB.POSException import ConflictError
 
 import gc
 import transaction
-import ZODB
 
 #: Simulated seconds in which clients put jobs and things go wrong, and which all jobs then get to end.
-ACTIVE, SETTLE = 8.0, 150.0
+ACTIVE, SETTLE = 6.0, 150.0
 
 #: Seconds between a put and the first line of a job that nothing hinders.
 PROMPT = 1.5
@@ -69,7 +69,13 @@ class Story:
         self.kernel = self.world.kernel
         self.poll = random.choice((2.0, 5.0))
         self.troubles: dict[str, int] = {}
+        #: Whether all jobs are in a lane, or may share transactions, many at once.
         self.laned = self.stormy and random.random() < 0.15
+        self.grouped = self.stormy and not self.laned and random.random() < 0.15
+        if self.grouped:
+            self.weather.latency = 0.002
+        #: Whether machines stand still in the midst of jobs that commit by themselves, and go on after a takeover.
+        self.icy = self.stormy and not self.grouped and random.random() < 0.2
         self.clients: list[Thread] = []
 
     def _brew(self, random: Random) -> None:
@@ -89,7 +95,13 @@ class Story:
         world, random = self.world, self.random
         if not self.stormy:
             world.outcomes = ("return", "return", "raise", "hot", "annotate")
-        for _number in range(random.choice((1, 2, 2, 3)) if self.stormy else random.choice((1, 2))):
+        elif self.icy:
+            world.outcomes = ("return", "commit", "commit", "commit and raise", "checkpoint", "abort", "inner")
+            world.longest = 4.0
+        elif self.grouped:
+            world.outcomes = ("return", "return", "return", "return", "hot", "return", "return", "raise", "commit")
+        few = (2, 3) if self.icy else (1, 2, 2, 3) if self.stormy else (1, 2)
+        for _number in range(random.choice(few)):
             self._start()
         for number in range(2 if self.stormy else 1):
             self._client(f"c{number + 1}")
@@ -108,6 +120,8 @@ class Story:
         return machine
 
     def _plan_troubles(self) -> None:
+        for _number in range(2 if self.icy else 0):
+            self.kernel.at(self.random.uniform(1, ACTIVE / 2), lambda: self._happen("freeze"))
         for what, chance in (
             *(("death", 0.6), ("death in a commit", 0.6), ("death in a commit", 0.6), ("clean stop", 0.4)),
             *(("freeze", 0.5), ("freeze", 0.3), ("cut", 0.4), ("storage away", 0.15), ("clock", 0.3), ("start", 0.5)),
@@ -219,23 +233,21 @@ class Story:
         thread.start()
 
     def _connect(self, machine: Any) -> tuple[Any, Any]:
-        while not machine.view.connected:
-            self.kernel.sleep(0.1)
         manager = transaction.TransactionManager()
-        return ZODB.DB(machine.view).open(manager), manager
+        return open_database(machine).open(manager), manager
 
     def _use(self, machine: Any) -> None:
         """A client's life: transaction after transaction."""
         random, me = self.kernel.random, self.kernel.current
         connection, manager = self._connect(machine)
-        jobs = random.randint(2, 7)
+        jobs = 12 if self.grouped else random.randint(1, 4)
         while self.kernel.now < ACTIVE and jobs > 0:
             self.kernel.sleep(random.random() * 2.0)
             me.then = []
             try:
                 manager.begin()
                 queue = connection.root()["collective.zcasync"][""]
-                for _number in range(random.choice((1, 1, 2, 4))):
+                for _number in range(random.choice((4, 8) if self.grouped else (1, 1, 2, 4))):
                     jobs -= self._act(queue, me)
                 if random.random() < 0.05:
                     self.kernel.sleep(random.random() * 3)  # a long transaction: what it has seen grows old
@@ -268,15 +280,19 @@ class Story:
             queue.put(job)
             me.then.append(lambda: world.learn(job))
             return
-        policy = random.choice(POLICIES)
-        names = [name for name in random.choice(((), (), (), ("a",), ("b", "a"))) if name in queue.quotas]
-        job = world.new_job(policy, group=random.choice(("", "", "g")), priority=random.choice((0, 0, 3)))
+        policy = None if self.grouped else random.choice(POLICIES)
+        wanted = () if self.grouped else random.choice(((), (), (), ("a",), ("b", "a")))
+        names = [name for name in wanted if name in queue.quotas]
+        group = "" if self.grouped else random.choice(("", "", "g"))
+        job = world.new_job(policy, group=group, priority=random.choice((0, 0, 3)))
         job.quota_names = tuple(names)
-        job.groupable = random.random() < 0.3
+        job.groupable = self.grouped or random.random() < 0.1
         if self.laned or random.random() < 0.1:
             job.lane = "content"
         made = [job, *self._callbacks(job, policy if random.random() < 0.5 else None)]
         after, by = random.choice((None, None, None, -5, 3, 10)), random.choice((None, None, None, 5, 30))
+        if self.grouped:
+            after = by = None
         when = None if after is None else clock.utcnow() + timedelta(seconds=after)
         queue.put(job, begin_after=when, begin_by=None if by is None else timedelta(seconds=by))
         me.then += [lambda one=one: world.learn(one) for one in made]  # type: ignore[misc]

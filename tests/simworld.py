@@ -41,6 +41,7 @@ from simkernel import Machine
 from simkernel import SimpleQueue
 from simkernel import Thread
 from simkernel import threads
+from simstorage import ClientDisconnected
 from simstorage import Core
 from simstorage import View
 from simstorage import Weather
@@ -114,6 +115,8 @@ class Simulated:
         self.settling = False
         #: What jobs may do.
         self.outcomes: tuple[str, ...] = OUTCOMES
+        #: Seconds that a job's code takes at most.
+        self.longest = 1.5
         self.db = ZODB.DB(View(self.core, weather))
         self._make_queue()
         self.observer = Client(self)  # type: ignore[arg-type]
@@ -223,9 +226,7 @@ class Simulated:
         self.machines.append(machine)
 
         def main() -> None:
-            while not machine.view.connected:
-                self.kernel.sleep(0.1)
-            machine.db = ZODB.DB(machine.view)
+            machine.db = open_database(machine)
             number = uuid.UUID(int=self.random.getrandbits(128))
             one: Any = Dispatcher(machine.db, Reactor(machine), poll, number, threads=size, shutdown_grace=1)
             heard = one._committed
@@ -260,6 +261,15 @@ class Simulated:
             for one in self.machines
             if not one.dead and not one.leaves and one.dispatcher is not None and one.dispatcher.activated
         ]
+
+
+def open_database(machine: Any) -> Any:
+    """As soon as the storage can be reached."""
+    while True:
+        try:
+            return ZODB.DB(machine.view)
+        except ClientDisconnected:
+            machine.kernel.sleep(0.1)
 
 
 class Reactor:
@@ -322,7 +332,7 @@ def work(number: int, *results: Any) -> Any:
     outcome = world.began(number, main)
     kernel.tell(f"{'callback' if job is not main else 'job'} {number}: {outcome}")
     quick = job.groupable or world.settling
-    kernel.sleep(world.random.random() * (0.002 if quick else world.random.choice((0.01, 0.05, 1.5))))
+    kernel.sleep(world.random.random() * (0.002 if quick else world.random.choice((0.01, 0.05, world.longest))))
     if outcome == "exit":
         raise SystemExit
     if outcome == "conflict":
@@ -434,6 +444,7 @@ def quick() -> Iterator[None]:
         patch.setattr(threadlocal, "SimpleQueue", SimpleQueue)
         patch.setattr(time, "monotonic", _monotonic)
         patch.setattr(time, "perf_counter", _monotonic)
+        patch.setattr(time, "time", lambda: _utcnow().timestamp())
         patch.setattr(time, "sleep", lambda seconds: Kernel.here.sleep(seconds))
         patch.setattr(transactions, "sleep", lambda seconds: Kernel.here.sleep(seconds))
         patch.setattr(clock, "utcnow", _utcnow)
