@@ -69,8 +69,9 @@ def test_the_few_jobs_of_a_site_run_at_once_behind_the_many_of_another(
     before = begun("many")
     wait_until(queue, lambda: begun("few") == FEW, LONG, "that the few have begun")
 
-    # In turn, one of each: so many of the others; and those that were claimed ahead in these fifty milliseconds.
-    assert begun("many") - before <= 8 * FEW + DEFAULT_PREFETCH * processes
+    # In turn, one of each: so many of the others; those that were claimed ahead; and, on a busy machine, those that
+    # began until the claim that found the few. Out of turn it would be all of them.
+    assert begun("many") - before <= MANY // 4
 
 
 def test_sites_are_served_in_turn_however_many_jobs_each_has(queue: Any, dispatch: Any) -> None:
