@@ -7,6 +7,7 @@ from chaos import wrongclock
 from chaos.deeds import DEEDS
 from chaos.faults import Fault
 from chaos.faults import plan
+from chaos.faults import SKEW
 from chaos.ledger import Ledger
 from chaos.ledger import moment
 from chaos.ledger import QUOTAS
@@ -205,6 +206,8 @@ class Storm:
     def _end(self) -> None:
         """No more jobs; those that there are end; then all stop cleanly."""
         self.quiet()
+        for machine in self.machines:
+            wrongclock.put(self.folder, machine.name, SKEW)  # what wrong clocks have put off for minutes is due
         for client in self.clients:
             client.wait_for("ready")
             client.end(signal.SIGTERM)
