@@ -79,7 +79,10 @@ MUTATIONS: dict[str, tuple[Callable[[Patch], None], set[str]]] = {
     for call, names in (
         (nobody_hears_of_commits, {"prompt"}),
         (there_is_one_poll_and_no_more, {"prompt", "reachable"}),
-        (all_claims_have_the_same_token, {"fence", "job effects once", "one place", "ended once", "quotas"}),
+        (
+            all_claims_have_the_same_token,
+            {"fence", "job effects once", "one place", "ended once", "quotas", "callbacks"},
+        ),
         (an_answer_that_was_lost_counts_as_a_failed_commit, {"reachable", "ended once", "job effects once"}),
         (a_takeover_begins_all_anew, {"one place", "ended once", "job effects once", "callback effects once"}),
         (a_quota_is_left_while_its_job_runs, {"quotas"}),
@@ -100,7 +103,6 @@ for name in (
     "a_finished_job_keeps_its_place_in_quotas",
     "jobs_for_later_are_not_counted",
     "what_waits_for_a_release_is_never_looked_at",
-    "who_takes_a_job_of_a_lane_does_not_hold_it",
 ):
     MUTATIONS[name] = model.MUTATIONS[name]
 
