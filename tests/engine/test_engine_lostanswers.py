@@ -149,6 +149,27 @@ def test_a_job_that_came_back_and_was_claimed_anew_without_an_answer_runs(world:
     assert world.observer.job(number).outcome == "succeeded"
 
 
+def test_a_late_callback_of_a_job_that_was_claimed_anew_for_it_without_an_answer_runs(
+    world: World, lose_answer: Any
+) -> None:
+    one, number = world.start(1, 0), put(world)
+    take(world, one).advance()  # its thread has reported that it ended, and how
+    client = world.clients[0]
+    client.begin()
+    late = world.new_job()
+    client.connection.root()["more"] = 1  # so that the callback has to run as a job
+    client.job(number).addCallback(late)
+    client.then = [world.learn(late)]
+    assert client.commit()
+    lose_answer("MainThread")
+    with pytest.raises(ClientDisconnected):
+        one.claimer.claim("", True, True, 1)
+    assert world.committed_token(world.oids[number]) is not None and not world.startable()
+    take(world, one).advance()
+    world.look()
+    assert world.observer.job(int(late.args[0]))._status_id == 3 == world.observer.job(number)._status_id
+
+
 def test_the_end_of_a_job_that_was_not_begun_in_time_is_not_stored_for_ever(
     queue: Any, dispatch: Any, lose_answer: Any
 ) -> None:

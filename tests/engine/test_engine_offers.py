@@ -433,6 +433,17 @@ def test_a_member_leaves_its_quota_when_it_has_ended_or_waits_for_later_and_stay
     assert quota.filled and [one.job for one in Taker(queue, agent.slot).take(1)] == [back]
 
 
+def test_a_claimed_job_keeps_its_place_though_it_be_too_early_by_the_clock_of_another_machine(queue: Any) -> None:
+    queue.quotas.create("one")
+    agent, due = _agent(queue), _job(queue, "one")
+    due._begin_after = utcnow()
+    set_now(utcnow() + timedelta(minutes=1))
+    assert _claim(queue, agent, active=False) == [due]
+    set_now(due._begin_after - timedelta(minutes=5))
+    queue.quotas["one"].clean()
+    assert list(queue.quotas["one"]) == [due]
+
+
 def test_the_jobs_of_a_dispatcher_that_stops_keep_their_places_and_come_again_first(queue: Any) -> None:
     queue.quotas.create("one")
     agent, job, waits = _agent(queue), _job(queue, "one"), _job(queue, "one")

@@ -183,10 +183,13 @@ class Claimer:
                     return info
                 self.dispatcher.manager.commit()
             except Exception as error:
+                unanswered = not transactions.is_conflict(error) or transactions.is_disconnect(error)
+                if unanswered:  # it may be stored, and hold the same jobs anew: their records must tell
+                    reports = [report._replace(end=None) for report in reports]
                 self._give_reports(name, reports)
                 self.dispatcher.manager.abort()
                 self._forget_look(name, look)
-                if not transactions.is_conflict(error) or transactions.is_disconnect(error):
+                if unanswered:
                     self.upkeep.doubtful.add(name)
                     raise
                 last = error

@@ -83,7 +83,10 @@ class Quota(Base):
 
 def _holds_nothing(job: Any) -> bool:
     try:
-        return getattr(job, "status", COMPLETED) in (CALLBACKS, COMPLETED) or job.held_back
+        if getattr(job, "status", COMPLETED) in (CALLBACKS, COMPLETED):
+            return True
+        # What is claimed has its place, though it be too early yet by this machine's clock.
+        return job.token is None and job.held_back
     except POSKeyError:
         return True  # its record is gone
 
