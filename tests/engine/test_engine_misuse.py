@@ -249,9 +249,14 @@ def test_the_end_of_a_job_costs_no_look_into_all_queues_until_a_job_has_waited_a
 ) -> None:
     install(connection, ("a", "b", "c"))
     transaction.commit()
-    queues, before = queue.parent, queue.parent._p_serial
     assert waiting._queues(queue) == [queue]
     dispatch()
+    job = queue.put(Job(enginejobs.add, 1))
+    transaction.commit()
+    assert wait_for_result(job) == 1  # so the dispatcher is registered, and the queues are its deployment's
+    queues = queue.parent
+    queues._p_activate()
+    before = queues._p_serial
     inner = queue.put(Job(enginejobs.wait))
     outer = queue.put(Job(enginejobs.note, inner))  # returns it
     transaction.commit()

@@ -40,8 +40,9 @@ db = ZODB.DB(FileStorage("Data.fs"))
 
 def put():
     connection = db.open()
-    get_queue(connection).put(Job(enginejobs.say, "hello from a job"))
+    job = get_queue(connection).put(Job(enginejobs.say, "hello from a job"))
     transaction.commit()
+    return job
 """
 
 THREADED = (
@@ -79,9 +80,14 @@ TWISTED = (
     + """
 from twisted.internet import reactor
 
+def look():
+    transaction.begin()
+    reactor.callLater(0.05, look) if job.outcome is None else enginejobs.say("the job has ended")
+
 dispatcher = configure.start(db, poll_interval=0.2, twisted=True)
-put()
+job = put()
 reactor.callLater(0, lambda: enginejobs.say(f"the reactor runs in {threading.current_thread().name}"))
+reactor.callLater(0, look)
 reactor.run()
 enginejobs.say(f"the reactor has ended, dispatcher active: {dispatcher.activated is not None}")
 db.close()
@@ -173,6 +179,7 @@ def test_a_twisted_reactor_in_the_main_thread_runs_jobs_until_it_ends(
     process = start(TWISTED)
     process.wait_for("the reactor runs in MainThread")
     process.wait_for("hello from a job")
+    process.wait_for("the job has ended")  # one that still runs waits again
     process.stop(number)
     process.wait_for("the reactor has ended, dispatcher active: False")
     assert left_behind(tmp_path) == (0, 0)

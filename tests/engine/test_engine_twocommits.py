@@ -7,6 +7,7 @@ from pathlib import Path
 from serverprocess import ServerProcess
 from typing import Any
 
+import os
 import pytest
 import signal
 import sys
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.processes
 def killed(folder: Path, order: str, when: str) -> tuple[Any, Any]:
     """The databases as the process has left them that was killed between the two commits."""
     call = f"import twodatabases; twodatabases.main({str(folder)!r}, {order!r}, {when!r})"
-    with ServerProcess([sys.executable, "-c", call], folder) as process:
+    with ServerProcess([sys.executable, "-c", call], folder, {"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
         assert process.wait(LONG) == -signal.SIGKILL, process.output
     return twodatabases.opened(str(folder), order)
 

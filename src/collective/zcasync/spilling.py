@@ -1,6 +1,7 @@
 """How claims keep the inboxes small, and what lies in them visible: they move it to backlogs, one for each group."""
 
 from collections.abc import Iterable
+from collective.zcasync import notify
 from collective.zcasync.entries import newest_keys
 from collective.zcasync.entries import Place
 from collective.zcasync.entries import place_rows
@@ -111,6 +112,7 @@ class Spilling(Moves):
         for rejections in self.told:
             rejections.came_in(place.tree, row.key)
         self._count("backlog", 1)
+        notify.tell_at_commit(self.queue._p_jar)  # others may have threads for it, and have looked before this
         if readable and job._begin_by is not None:
             self._note_deadline(job)
         return place
