@@ -104,7 +104,7 @@ class TestSearch:
         get_queues(portal._p_jar)[""].claim()  # which files them away
         transaction.commit()
         page = " ".join(siteadmin.open("@@zcasync-jobs?state=failed").split())
-        assert "KeyError in wash" in page and "3 jobs" in page
+        assert "KeyError in wash" in page and "Jobs: 3" in page
         siteadmin.browser.getLink("KeyError in wash").click()
         assert siteadmin.contents.count("Wash an animal</a>") == 3
         assert "What failed" not in siteadmin.contents
