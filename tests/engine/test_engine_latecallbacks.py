@@ -279,6 +279,27 @@ def test_a_late_callback_that_wants_to_wait_lets_its_job_wait_in_the_queue(
     assert enginejobs.calls == ["tried", "tried", 3] and "interrupted" not in caplog.text
 
 
+def test_a_late_callback_that_has_to_run_as_a_job_does_not_wait_for_the_lease_of_one_before_it(
+    queue: Any, dispatch: Any
+) -> None:
+    running = dispatch()
+    job = _put(queue, Job(enginejobs.add, 3))
+    wait_for_result(job)
+    wait_until(queue, lambda: list(queue.finished()) == [job], what="the job's filing")
+    running.stop()
+    transaction.begin()
+    first = job.addCallback(enginejobs.note)  # runs here, under a lease
+    transaction.commit()
+    assert first.result == 3
+
+    queue._p_jar.root()["more"] = 1
+    second = job.addCallback(enginejobs.note)
+    transaction.commit()
+    assert second.result is None and job.resume_at is None
+    dispatch()
+    assert wait_for_result(second) == 3
+
+
 def test_a_callback_called_by_hand_that_wants_to_wait_goes_on_with_its_job(queue: Any, dispatch: Any) -> None:
     agent = make_agent(queue)
     job = Job(enginejobs.add, 3)

@@ -253,6 +253,7 @@ class Job(Ending, Call):
         """A callback came after the end: it has to run, and the job to be filed away no second time."""
         self._become(CALLBACKS)
         self.late = True
+        self.resume_at = None  # whoever ran its callbacks last has come to their end
 
     def _run_late(self) -> None:
         """A callback on a finished job: at once if this transaction holds nothing else, otherwise as a job."""

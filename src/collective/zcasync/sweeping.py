@@ -62,7 +62,6 @@ def came_late(queue: Any, job: Any, told: set[str]) -> bool:
         return False
     filing.leave_quotas(queue, job)
     job._reopen()
-    job.resume_at = None  # whoever ran its callbacks last has come to their end
     queue.give_back(job)
     return True
 
