@@ -21,6 +21,7 @@ from collective.zcasync.monitorrows import LEAVING
 from collective.zcasync.monitorrows import PAUSED
 from collective.zcasync.monitorrows import SILENT
 from collective.zcasync.queue import get_queues
+from collective.zcasync.queues import shown_queue
 from collective.zcasync.utils import takecount
 from dataclasses import dataclass
 from dataclasses import field
@@ -30,9 +31,6 @@ from typing import Any
 STATES = (ACTIVE, PAUSED, HELD, LEAVING, SILENT)
 
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
-
-#: The queue without a name, whose label would be none.
-DEFAULT_QUEUE = "default"
 
 #: Label of the database that holds the queue, on all that is of the database.
 DATABASE = "database"
@@ -104,7 +102,7 @@ class _Shelf:
         self.skew.add(max((abs(row.row.skew) for row in alive if row.row.skew is not None), default=0.0), database)
 
     def _read_queue(self, database: str, queue: Any) -> None:
-        where = database, _shown(queue.name)
+        where = database, shown_queue(queue.name)
         for state, count in joblists.counts(queue.parent, queue=queue.name).items():
             self.jobs.add(count.number, *where, state)
         oldest = alarms.oldest_waiting(queue)
@@ -158,7 +156,7 @@ def _of_counters() -> Iterator[Figure]:
         ("queue", "task"),
     )
     for (queue, task), spread in sorted(counters.runs.items()):
-        runs.add(spread, _shown(queue), task)
+        runs.add(spread, shown_queue(queue), task)
     waits = Figure(
         "zcasync_process_wait_seconds",
         HISTOGRAM,
@@ -166,7 +164,7 @@ def _of_counters() -> Iterator[Figure]:
         ("queue",),
     )
     for queue, spread in sorted(counters.waits.items()):
-        waits.add(spread, _shown(queue))
+        waits.add(spread, shown_queue(queue))
     commits, jobs = counters.shares
     yield from (events, runs, waits)
     yield _one("zcasync_process_shared_commits", COUNTER, "Commits that have stored jobs that run in groups.", commits)
@@ -197,14 +195,10 @@ def _of_dispatchers(dispatchers: list[Any]) -> Iterator[Figure]:
             skew.add(one.heartbeat.skew, database)
         for queue, pools in sorted(one.queues.items()):
             for name, pool in sorted(pools.items()):
-                threads.add(pool.size, database, _shown(queue), name)
-                busy.add(len(pool.active()), database, _shown(queue), name)
+                threads.add(pool.size, database, shown_queue(queue), name)
+                busy.add(len(pool.active()), database, shown_queue(queue), name)
     yield _one("zcasync_process_dispatchers", GAUGE, "Dispatchers at work in this process.", len(dispatchers))
     yield from (held, threads, busy, skew)
-
-
-def _shown(queue: str) -> str:
-    return queue or DEFAULT_QUEUE
 
 
 def _one(name: str, kind: str, help: str, number: float) -> Figure:

@@ -9,6 +9,19 @@ from typing import Any
 from zope.component import adapter
 from zope.interface import implementer
 
+#: What people and programs outside call the queue without a name.
+DEFAULT_QUEUE = "default"
+
+
+def shown_queue(name: str) -> str:
+    """A queue's name as people write it."""
+    return name or DEFAULT_QUEUE
+
+
+def stored_queue(shown: str) -> str:
+    """A queue's name as it is stored, for what people write."""
+    return "" if shown == DEFAULT_QUEUE else shown
+
 
 def get_queues(connection: Any) -> Any:
     """The queues of the connection's database, or None if none were installed."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collective.zcasync import tracing
 from collective.zcasync.instanceuuid import process_identity
 from collective.zcasync.lookup import main_of
+from collective.zcasync.queues import shown_queue
 from contextvars import ContextVar
 from opentelemetry import trace
 from opentelemetry.trace import Link
@@ -117,7 +118,7 @@ def _attributes(job: Any, queue: str) -> dict[str, str]:
     """What is told of a job: nothing of its arguments. The first three are OpenTelemetry's own names."""
     return {
         "messaging.system": "zcasync",
-        "messaging.destination.name": queue or "default",
+        "messaging.destination.name": shown_queue(queue),
         "messaging.message.id": job.id or "",
         "zcasync.task": job.task or "",
         "zcasync.site": job.group or "",

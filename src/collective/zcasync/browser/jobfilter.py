@@ -5,6 +5,7 @@ from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobsearch import LONGEST
 from collective.zcasync.jobsearch import Search
+from collective.zcasync.queues import stored_queue
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -81,7 +82,7 @@ class Filter:
         name = self.text("queue")
         if not name:
             return None
-        name = "" if name == "default" else name
+        name = stored_queue(name)
         return name if self.view.installed and name in self.view.queues else None
 
     def _search(self) -> Search:

@@ -22,6 +22,7 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import LISTS
 from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.ploneapp.users import id_in
+from collective.zcasync.queues import shown_queue
 from collective.zcasync.readable import span_text
 from dataclasses import dataclass
 from functools import cached_property
@@ -211,7 +212,7 @@ class Jobs(PanelView):
         """Name, label and whether it is chosen, of each queue to search in; none where there is one only."""
         names = list(self.queues.keys()) if self.installed else []
         chosen = self.filter.queue
-        return [(n or "default", self.queue_label(n), n == chosen) for n in names] if len(names) > 1 else []
+        return [(shown_queue(n), self.queue_label(n), n == chosen) for n in names] if len(names) > 1 else []
 
     @cached_property
     def causes(self) -> list[Cause]:

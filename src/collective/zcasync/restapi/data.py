@@ -14,7 +14,7 @@ from collective.zcasync.monitorrows import QueueRow
 from collective.zcasync.monitorrows import STATES
 from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.processes import ProcessRow
-from collective.zcasync.zopeapp.config import shown_queue
+from collective.zcasync.queues import shown_queue
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any

@@ -4,10 +4,10 @@ from collective.zcasync import activity
 from collective.zcasync import alarms
 from collective.zcasync import joblists
 from collective.zcasync.ploneapp.settings import alarm_limits
+from collective.zcasync.queues import shown_queue
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import check_choice
 from collective.zcasync.restapi.service import JobsService
-from collective.zcasync.zopeapp.config import shown_queue
 from typing import Any
 
 #: Minutes of a span, unless the query says otherwise, and those that are allowed.

@@ -5,10 +5,11 @@ from collective.zcasync import joblists
 from collective.zcasync import queueactions
 from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.ploneapp.sites import path_of
+from collective.zcasync.queues import DEFAULT_QUEUE
+from collective.zcasync.queues import shown_queue
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
-from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
 from typing import Any
 from zExceptions import BadRequest
 
@@ -21,7 +22,7 @@ class Queues(JobsService):
 
     def told(self, queue: Any) -> dict[str, Any]:
         """One queue as JSON."""
-        url, may_edit = self.url(queue.name or DEFAULT_QUEUE), self.rights.may_edit(queue.owner)
+        url, may_edit = self.url(shown_queue(queue.name)), self.rights.may_edit(queue.owner)
         return data.queue_line(joblists.queue_row(queue), url, self.rights.group, may_edit, queue)
 
     def all(self) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.ploneapp.sites import connection_of
 from collective.zcasync.queue import get_queues
+from collective.zcasync.queues import shown_queue
+from collective.zcasync.queues import stored_queue
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi.errors import answer_to
 from collective.zcasync.restapi.errors import KNOWN
-from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
 from datetime import datetime
 from functools import cached_property
 from plone.protect.authenticator import check
@@ -140,9 +141,9 @@ class JobsService(Service):
 
     def queue(self, name: str) -> Any:
         """A queue by its name in URLs; QueueNotFound, naming those that exist, if there is none."""
-        stored = "" if name == DEFAULT_QUEUE else name
+        stored = stored_queue(name)
         if stored not in self.queues or not name:
-            known = ", ".join(one or DEFAULT_QUEUE for one in self.queues)
+            known = ", ".join(map(shown_queue, self.queues))
             raise QueueNotFound(f"There is no queue {name!r}; there are: {known}.")
         return self.queues[stored]
 

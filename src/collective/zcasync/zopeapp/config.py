@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.queues import shown_queue
+from collective.zcasync.queues import stored_queue
 from dataclasses import dataclass
 from dataclasses import field
 from difflib import get_close_matches
@@ -16,9 +18,6 @@ SECTION = "collective.zcasync"
 
 #: Name of the file, in Zope's client home, that remembers what the instance has seen of its databases.
 SEEN_FILE = "zcasync-seen.json"
-
-#: How the default queue, whose name is empty, is written in zope.conf.
-DEFAULT_QUEUE = "default"
 
 DAY = 86400.0
 YEAR = 365 * DAY
@@ -128,11 +127,6 @@ def did_you_mean(name: str, known: Any) -> str:
     return f" (did you mean {similar[0]!r}?)" if similar else ""
 
 
-def shown_queue(name: str) -> str:
-    """A queue's name as people write it."""
-    return name or DEFAULT_QUEUE
-
-
 def describe_queues(settings: Settings) -> str:
     """The queues that are served, for a log line."""
     return "all" if settings.queues is None else ", ".join(shown_queue(name) for name in settings.queues)
@@ -208,7 +202,7 @@ def queue_names(text: str) -> tuple[str, ...]:
     names = [name for name in re.split(r"[\s,]+", text) if name]
     if not names:
         raise ValueError("allowed are names of queues, separated by spaces or commas; without the key all are served")
-    return tuple(dict.fromkeys("" if name == DEFAULT_QUEUE else name for name in names))
+    return tuple(dict.fromkeys(map(stored_queue, names)))
 
 
 _count = _integer(1, 64)

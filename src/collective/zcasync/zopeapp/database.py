@@ -3,9 +3,9 @@
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import install
+from collective.zcasync.queues import shown_queue
 from collective.zcasync.zopeapp.config import did_you_mean
 from collective.zcasync.zopeapp.config import Settings
-from collective.zcasync.zopeapp.config import shown_queue
 from typing import Any
 from ZODB.POSException import ConflictError
 

@@ -9,10 +9,10 @@ from collective.zcasync.exceptions import QueueNotFound
 from collective.zcasync.plaindata import interval
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import get_queues
+from collective.zcasync.queues import shown_queue
+from collective.zcasync.queues import stored_queue
 from collective.zcasync.zopeapp.answers import Answer
 from collective.zcasync.zopeapp.answers import Table
-from collective.zcasync.zopeapp.config import DEFAULT_QUEUE
-from collective.zcasync.zopeapp.config import shown_queue
 from collective.zcasync.zopeapp.opening import Opened
 from dataclasses import asdict
 from typing import Any
@@ -236,7 +236,7 @@ def group_at(place: Opened, path: str) -> str:
 def named_queue(place: Opened, name: str) -> Any:
     """A queue by the name that people write; QueueNotFound, naming those that exist, if there is none."""
     try:
-        return get_queue(place.connection, "" if name == DEFAULT_QUEUE else name)
+        return get_queue(place.connection, stored_queue(name))
     except QueueNotFound:
         queues = joblists.all_queues(place.connection)
         if not queues:
