@@ -8,6 +8,7 @@ from collective.zcasync import ownership
 from collective.zcasync.entries import place_rows
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.instanceuuid import process_place
 from collective.zcasync.lookup import loads
 from collective.zcasync.plaindata import connection_of
 from collective.zcasync.queue import get_queues
@@ -78,7 +79,7 @@ def discard(context: Any, name: str = "", address: str = "", by: str = "") -> in
 def _refuse_in_use(queues: Any) -> None:
     for da in ownership.registered(queues):
         if da.held is None and not da.dead:
-            where = f"pid {da.process.get('pid')} on {da.process.get('host')}" if da.process else "somewhere"
+            where = process_place(da.process) or "somewhere"
             raise InUse(
                 f"dispatcher {da.name} ({where}) works on this database, or did a minute ago. If this is a copy that"
                 " was just made, try again in a minute; else nothing is to be released or discarded here"

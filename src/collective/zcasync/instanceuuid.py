@@ -60,6 +60,11 @@ def process_identity() -> dict[str, Any]:
     }
 
 
+def process_place(identity: dict[str, Any]) -> str:
+    """Where that process is, for people; empty where that is not known."""
+    return f"pid {identity['pid']} on {identity.get('host')}" if identity.get("pid") else ""
+
+
 def process_is_gone(identity: dict[str, Any]) -> bool | None:
     """Whether that process is gone; None if it cannot be known from here: another machine or container."""
     boot_id, namespace = _boot_id(), _pid_namespace()

@@ -149,7 +149,7 @@ class Membership:
                     logging.DEBUG if queue.name in self.refused else logging.ERROR,
                     "The UUID %s is active in queue %r: another process? %s. This one takes no jobs there until it"
                     " is gone. If two processes share a uuid-file, give each one of its own.",
-                    *(da.UUID, queue.name, _place(da)),
+                    *(da.UUID, queue.name, instanceuuid.process_place(da.process) or "nobody knows where"),
                 )
                 return None
             logger.warning("Dispatcher %s in queue %r is that of a process that is dead", da.UUID, queue.name)
@@ -361,9 +361,3 @@ def _oids(tree: Any) -> set[bytes]:
 
 def _oids_of(record: Any) -> set[bytes]:
     return set() if record is None else {record._p_oid}
-
-
-def _place(da: Any) -> str:
-    """Where a dispatcher is, for people."""
-    host, pid = da.process.get("host"), da.process.get("pid")
-    return f"pid {pid} on {host}" if pid else "nobody knows where"

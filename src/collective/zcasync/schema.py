@@ -88,9 +88,8 @@ def _registered(queues: Any) -> Iterator[Any]:
 
 
 def _who(da: Any) -> str:
-    process = da.process
-    place = f" (pid {process.get('pid')} on {process.get('host')}, version {process.get('version')})" if process else ""
-    return f"dispatcher {da.UUID}{place}"
+    place = instanceuuid.process_place(da.process)
+    return f"dispatcher {da.UUID}" + (f" ({place}, version {da.process.get('version')})" if place else "")
 
 
 def _needed(queues: Any) -> str:
