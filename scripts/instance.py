@@ -41,6 +41,8 @@ instancehome $INSTANCE
 
 <environment>
   CHAMELEON_CACHE $INSTANCE/var/cache
+  # Of a checkout, which has none; wheels have them.
+  zope_i18n_compile_mo_files true
 </environment>
 
 <product-config collective.zcasync>

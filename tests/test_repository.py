@@ -58,7 +58,7 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> list[st
     folder = tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(repository / name, folder)
-    ignore = shutil.ignore_patterns("*.egg-info", "__pycache__")
+    ignore = shutil.ignore_patterns("*.egg-info", "__pycache__", "*.mo")
     shutil.copytree(repository / "src", folder / "src", ignore=ignore)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(folder)]
     subprocess.run(command, check=True, capture_output=True)
@@ -164,6 +164,14 @@ def test_the_wheel_holds_every_file_of_the_package(tracked: list[str], wheel: li
     assert ours - set(wheel) == set()
     assert "collective/zcasync/py.typed" in wheel
     assert "collective/zcasync/configure.zcml" in wheel
+
+
+def test_the_wheel_holds_each_translation_compiled_as_zope_reads_nothing_else(wheel: list[str]) -> None:
+    translations = {name for name in wheel if name.endswith(".po")}
+    assert {
+        f"collective/zcasync/locales/{code}/LC_MESSAGES/collective.zcasync.po" for code in ("ar", "de")
+    } <= translations
+    assert {name for name in wheel if name.endswith(".mo")} == {f"{name[:-2]}mo" for name in translations}
 
 
 def test_the_wheel_holds_nothing_else(wheel: list[str]) -> None:
