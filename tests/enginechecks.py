@@ -10,14 +10,14 @@ from collective.zcasync.lookup import main_of
 from collective.zcasync.slot import COUNTS
 from collective.zcasync.takeover import DEADLY
 from enginemodel import Violated
-from enginemodel import World
+from engineworld import Known
 from typing import Any
 
 
 class Checker:
     """Looks at a world after each step, and remembers what must not change any more."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Known) -> None:
         self.world = world
         #: number -> what was stored when the job or callback ended first.
         self.ended: dict[int, tuple[Any, ...]] = {}

@@ -11,6 +11,7 @@ from enginemodel import quick
 from enginemodel import START
 from enginemodel import Storage
 from enginemodel import World
+from engineworld import set_queue
 from hypothesis import HealthCheck
 from hypothesis import Phase
 from hypothesis import seed as use_seed
@@ -217,7 +218,6 @@ class Machine(RuleBasedStateMachine):
     def happen(self, who: int, what: str, quota: str, seconds: float) -> None:
         """A transaction ends, time goes by, a dispatcher reads its mail, or somebody changes the queue."""
         client = self._client(who)
-        queue = client.queue
         if what == "abort":
             client.abort()
         elif what == "time":
@@ -226,20 +226,8 @@ class Machine(RuleBasedStateMachine):
         elif what == "mail":
             self._read_mail(who)
             return
-        elif what in ("pause", "resume"):
-            queue.paused = what == "pause"
-        elif what == "hold":
-            queue.hold_group("g")
-        elif what == "release":
-            queue.release_group("g")
-        elif what == "touch":
-            client.connection.root()["hot"]["touched"] = "by a client"
-        elif what == "remove" and quota in queue.quotas:
-            queue.quotas.remove(quota)
-        elif what == "create":
-            queue.quotas.create(quota, 1)
-        elif quota in queue.quotas:
-            queue.quotas.resize(quota, 3 if what == "grow" else 1)
+        else:
+            set_queue(client.queue, what, quota)
         client.commit()
 
     # Dispatchers

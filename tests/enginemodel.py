@@ -5,10 +5,8 @@ transactions and each of its commits, and in the midst of its job's code; whoeve
 on to its next stop, while all others stand still. So each interleaving can be had, and had again.
 """
 
-from BTrees.IOBTree import IOBTree
 from collections.abc import Callable
 from collections.abc import Iterator
-from collective.zcasync import api
 from collective.zcasync import clock
 from collective.zcasync import execution
 from collective.zcasync import membership
@@ -19,11 +17,8 @@ from collective.zcasync.dispatcher import pop
 from collective.zcasync.heartbeat import Heartbeat
 from collective.zcasync.interfaces import IRetryPolicy
 from collective.zcasync.interfaces import KEY
-from collective.zcasync.job import Job
 from collective.zcasync.mail import Mail
 from collective.zcasync.observer import Observer
-from collective.zcasync.queue import Queue
-from collective.zcasync.queue import Queues
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.threadlocal import local
 from collective.zcasync.threadpool import AgentThreadPool
@@ -31,8 +26,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from datetime import timedelta
 from datetime import timezone
+from engineworld import follow
+from engineworld import Known
 from pathlib import Path
-from persistent.mapping import PersistentMapping
 from transaction import TransactionManager
 from types import SimpleNamespace
 from typing import Any
@@ -86,10 +82,6 @@ class Violated(AssertionError):
     def __init__(self, name: str, text: str) -> None:
         super().__init__(f"{name}: {text}")
         self.name = name
-
-
-class Hooked(RuntimeError):
-    """What a hook raises that never lets a commit pass."""
 
 
 class Stepping(TransactionManager):
@@ -274,57 +266,27 @@ class Actor:
 
     def call(self, number: int) -> Any:
         """The midst of a job's code: what it does is said by the driver when it lets the actor go on."""
-        self.world.began(number, self)
+        self.world.begins(number, self.item)
         self.wrote, self.made = [], []
         self.stop("call")
         root = local.job._p_jar.root()
         outcome, self.outcome, self.then = self.outcome, self.then, "return"
-        if outcome == "exit":
-            raise SystemExit
-        if outcome == "conflict":
-            raise ConflictError("said the script")
-        if outcome == "raise":
-            raise ValueError("said the script")
-        if outcome == "hot":
-            root["hot"]["touched"] = number
-        if outcome in ("commit", "commit and raise"):
-            self.write(root, number, "partial")
-            transaction.commit()
-        if outcome == "commit and raise":
-            raise ValueError("after a commit")
-        if outcome == "checkpoint":
-            self.write(root, number, "partial")
-            api.checkpoint(self.world.serial)
-        if outcome == "progress":
-            api.progress(1, 2)
-        if outcome == "annotate":
-            local.setLiveAnnotation("last", number)
-        if outcome == "abort":
-            transaction.abort()
-            transaction.begin()
-        self.write(root, number, "final")
-        if outcome == "hook":
-            transaction.get().addBeforeCommitHook(_refuse)
+        follow(outcome, number, self.world, root, lambda kind: self.write(root, number, kind))
         if outcome == "inner":
             self.made.append((number, self.world.new_job()))
             return self.made[-1][1]
         return threading.Lock() if outcome == "unstorable" else number
 
     def write(self, root: Any, number: int, kind: str) -> None:
-        """An effect: under a key of its own, so that nothing but the fence keeps it out."""
-        self.world.serial += 1
-        root["effects"][self.world.serial] = (number, kind)
+        """An effect."""
+        self.world.effect(root, number, kind)
         self.wrote.append((number, kind))
-
-
-def _refuse() -> None:
-    raise Hooked("no commit today")
 
 
 class Client:
     """Somebody with a connection: a request that puts, cancels, adds callbacks."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Any) -> None:
         self.world = world
         self.manager = TransactionManager()
         self.connection = world.db.open(self.manager)
@@ -363,13 +325,14 @@ class Client:
         self.manager.abort()
 
 
-class World:
+class World(Known):
     """A database with one queue, and all who work on it."""
 
     #: See _epochs.
     epoch = 0
 
     def __init__(self, db: Any) -> None:
+        super().__init__(work)
         clock.set_now(START)
         World.epoch = next(_epochs)
         _here.world = self
@@ -377,33 +340,10 @@ class World:
         self.db = db
         self.actors: list[Actor] = []
         self.dispatchers: list[Any] = []
-        self.faults: list[str] = []
-        #: number -> oid of the jobs and callbacks whose put was committed, and the other way about.
-        self.oids: dict[int, bytes] = {}
-        self.numbers: dict[bytes, int] = {}
-        self.mains: list[int] = []
-        self.removed: set[int] = set()
-        #: Jobs that were cancelled together with their callbacks.
-        self.dropped: set[int] = set()
-        #: Numbers of the jobs and callbacks that have returned a job, and wait for it or have ended with it.
-        self.outers: set[int] = set()
-        #: number -> token of the claim that was asked to stop it.
-        self.asked: dict[int, str | None] = {}
-        self.calls: dict[int, int] = {}
-        #: (oid, token) -> what the claim said is to be done with the job, and the quotas that it saw: name -> oid.
-        self.kinds: dict[tuple[bytes, str], tuple[str, dict[str, bytes]]] = {}
-        self.serial = self.last = self.born = 0
+        self.born = 0
         manager = TransactionManager()
         connection = db.open(manager)
-        root = connection.root()
-        root[KEY] = fresh = Queues()
-        connection.add(fresh)
-        fresh[""] = queue = Queue()
-        connection.add(queue)
-        root["effects"], root["hot"] = IOBTree(), PersistentMapping()
-        root["effects"][0] = (0, "none")
-        for name in ("a", "b"):
-            queue.quotas.create(name, 1)
+        self.make_queue(connection.root())
         manager.commit()
         connection.close()
         self.observer = Client(self)
@@ -419,44 +359,9 @@ class World:
             client.connection.close()
         clock.set_now(None)
 
-    def look(self) -> Any:
-        """The queue as committed now."""
-        self.observer.manager.begin()
-        return self.observer.queue
-
-    def committed_token(self, oid: bytes) -> str | None:
-        self.observer.manager.begin()
-        token: str | None = self.observer.connection.get(oid).token
-        return token
-
-    def began(self, number: int, actor: Actor) -> None:
-        """A job's code begins."""
-        self.calls[number] = self.calls.get(number, 0) + 1
-        if number in self.asked and number in self.mains and self.asked[number] != actor.item.token:
-            self.faults.append(f"stop: job {number} begins in a new claim although it was asked to stop")
-
-    def new_job(self, policy: str | None = None, **options: Any) -> Any:
-        """A job with a number, not yet put."""
-        self.last += 1
-        job = Job(work, self.last)
-        job.retry_policy_factory = policy
-        for name, value in options.items():
-            setattr(job, name, value)
-        return job
-
-    def learn(self, job: Any) -> Callable[[], None]:
+    def learn(self, job: Any) -> Callable[[], Any]:
         """What to do when the job's put or adding is committed."""
-
-        def call() -> None:
-            number = job.args[0]
-            if job._p_oid is None:
-                return  # dropped again in the same transaction
-            self.oids[number] = job._p_oid
-            self.numbers[job._p_oid] = number
-            if not job.is_callback:
-                self.mains.append(number)
-
-        return call
+        return lambda: self.learned(job)
 
     # Dispatchers
 
@@ -653,6 +558,17 @@ class Storage:
             self.db.close()
             shutil.rmtree(self.folder)
             self.db = None
+
+
+@contextmanager
+def a_world() -> Iterator[World]:
+    """A single one, for a test that says itself who does what when."""
+    storage = Storage()
+    with quick():
+        world = storage.world()
+        yield world
+        world.close()
+        storage.close()
 
 
 def in_seconds(seconds: float | None) -> timedelta | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from datetime import timedelta
 from enginemodel import Violated
+from engineworld import set_queue
 from random import Random
 from simkernel import Kernel
 from simkernel import Machine
@@ -348,22 +349,8 @@ class Story:
 
     def _set(self, queue: Any, what: str, quota: str) -> None:
         self.kernel.tell(f"{what} {quota}")
-        if what in ("pause", "resume"):
-            queue.paused = what == "pause"
-        elif what == "hold":
-            queue.hold_group("g")
-        elif what == "release":
-            queue.release_group("g")
-        elif what == "touch":
-            queue._p_jar.root()["hot"]["touched"] = "by a client"
-        elif what == "create":
-            if quota not in queue.quotas:
-                queue.quotas.create(quota, 1)
-        elif quota in queue.quotas:
-            if what == "remove":
-                queue.quotas.remove(quota)
-            else:
-                queue.quotas.resize(quota, 3 if what == "grow" else 1)
+        if what != "create" or quota not in queue.quotas:
+            set_queue(queue, what, quota)
 
 
 def simulate(seed: int) -> Result:

@@ -4,9 +4,7 @@ The dispatchers are whole: their claims, heartbeats, mail, job threads and wake-
 and the scheduler of simkernel. ``quick`` puts those in place of the real ones.
 """
 
-from BTrees.IOBTree import IOBTree
 from collections.abc import Iterator
-from collective.zcasync import api
 from collective.zcasync import clock
 from collective.zcasync import deferreds
 from collective.zcasync import events
@@ -19,13 +17,9 @@ from collective.zcasync.dispatcher import Dispatcher
 from collective.zcasync.dispatchers import DispatcherAgents
 from collective.zcasync.inprocess import clear
 from collective.zcasync.interfaces import IRetryPolicy
-from collective.zcasync.interfaces import KEY
-from collective.zcasync.job import Job
 from collective.zcasync.job import parallel
 from collective.zcasync.job import serial
 from collective.zcasync.lookup import main_of
-from collective.zcasync.queue import Queue
-from collective.zcasync.queue import Queues
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.threadlocal import local
 from collective.zcasync.threadpool import AgentThreadPool
@@ -34,7 +28,8 @@ from datetime import timedelta
 from enginechecks import Checker
 from enginemodel import Client
 from enginemodel import START
-from persistent.mapping import PersistentMapping
+from engineworld import follow
+from engineworld import Known
 from simkernel import Event
 from simkernel import Kernel
 from simkernel import Machine
@@ -48,7 +43,6 @@ from simstorage import Weather
 from twisted.internet.defer import Deferred
 from types import SimpleNamespace
 from typing import Any
-from ZODB.POSException import ConflictError
 from zope.interface import implementer
 
 import gc
@@ -81,10 +75,11 @@ OUTCOMES = (
 ENOUGH = 6
 
 
-class Simulated:
+class Simulated(Known):
     """One world. ``seed`` says all that happens in it."""
 
     def __init__(self, seed: int, weather: Weather) -> None:
+        super().__init__(work)
         self.kernel = kernel = Kernel(seed)
         kernel.world = self
         random.seed(seed)
@@ -96,18 +91,7 @@ class Simulated:
         self.ahead = 0.0
         self.core = Core(kernel, self.storage_now)
         self.machines: list[Machine] = []
-        self.faults: list[str] = []
-        # The following are what the checks want to know; see enginemodel.World.
-        self.oids: dict[int, bytes] = {}
-        self.numbers: dict[bytes, int] = {}
-        self.mains: list[int] = []
-        self.removed: set[int] = set()
-        self.dropped: set[int] = set()
-        self.outers: set[int] = set()
-        self.asked: dict[int, str | None] = {}
-        self.kinds: dict[tuple[bytes, str], tuple[str, dict[str, bytes]]] = {}
-        self.calls: dict[int, int] = {}
-        self.serial = self.last = self.commits = 0
+        self.commits = 0
         #: number -> simulated seconds: when its put was stored, and when its code began first.
         self.put_at: dict[int, float] = {}
         self.begun_at: dict[int, float] = {}
@@ -119,21 +103,13 @@ class Simulated:
         self.longest = 1.5
         self.db = ZODB.DB(View(self.core, weather))
         self._make_queue()
-        self.observer = Client(self)  # type: ignore[arg-type]
-        self.checker = Checker(self)  # type: ignore[arg-type]
+        self.observer = Client(self)
+        self.checker = Checker(self)
 
     def _make_queue(self) -> None:
         manager = transaction.TransactionManager()
         connection = self.db.open(manager)
-        root = connection.root()
-        root[KEY] = fresh = Queues()
-        connection.add(fresh)
-        fresh[""] = queue = Queue()
-        connection.add(queue)
-        root["effects"], root["hot"] = IOBTree(), PersistentMapping()
-        root["effects"][0] = (0, "none")
-        for name in ("a", "b"):
-            queue.quotas.create(name, 1)
+        queue = self.make_queue(connection.root())
         queue.set_template("worker", "main", 2, 1, self.random.choice((0, 3, 32)))
         manager.commit()
         connection.close()
@@ -149,43 +125,17 @@ class Simulated:
     def storage_now(self) -> Any:
         return START + timedelta(seconds=self.kernel.now + self.ahead)
 
-    def look(self) -> Any:
-        self.observer.manager.begin()
-        return self.observer.queue
-
-    def committed_token(self, oid: bytes) -> str | None:
-        self.observer.manager.begin()
-        token: str | None = self.observer.connection.get(oid).token
-        return token
-
     # What jobs do
-
-    def new_job(self, policy: str | None = None, **options: Any) -> Any:
-        """A job with a number, not yet put."""
-        self.last += 1
-        job = Job(work, self.last)
-        job.retry_policy_factory = policy
-        for name, value in options.items():
-            setattr(job, name, value)
-        return job
 
     def learn(self, job: Any) -> None:
         """Its put or adding is being committed."""
-        if job._p_oid is None:
-            return
-        number = job.args[0]
-        self.oids[number] = job._p_oid
-        self.numbers[job._p_oid] = number
-        self.put_at[number] = self.kernel.now
-        if not job.is_callback:
-            self.mains.append(number)
+        if self.learned(job):
+            self.put_at[job.args[0]] = self.kernel.now
 
     def began(self, number: int, main: Any) -> str:
         """A job's code begins: what it is to do."""
-        self.calls[number] = self.calls.get(number, 0) + 1
+        self.begins(number, main)
         self.begun_at.setdefault(number, self.kernel.now)
-        if number in self.asked and number in self.mains and self.asked[number] != main.token:
-            self.faults.append(f"stop: job {number} begins in a new claim although it was asked to stop")
         if self.settling or self.calls[number] > ENOUGH:
             return "return"
         return self.random.choice(self.outcomes)
@@ -333,32 +283,7 @@ def work(number: int, *results: Any) -> Any:
     kernel.tell(f"{'callback' if job is not main else 'job'} {number}: {outcome}")
     quick = job.groupable or world.settling
     kernel.sleep(world.random.random() * (0.002 if quick else world.random.choice((0.01, 0.05, world.longest))))
-    if outcome == "exit":
-        raise SystemExit
-    if outcome == "conflict":
-        raise ConflictError("said the script")
-    if outcome == "raise":
-        raise ValueError("said the script")
-    if outcome == "hot":
-        root["hot"]["touched"] = number
-    if outcome in ("commit", "commit and raise"):
-        write(world, root, number, "partial", main)
-        transaction.commit()
-    if outcome == "commit and raise":
-        raise ValueError("after a commit")
-    if outcome == "checkpoint":
-        write(world, root, number, "partial", main)
-        api.checkpoint(world.serial)
-    if outcome == "progress":
-        api.progress(1, 2)
-    if outcome == "annotate":
-        local.setLiveAnnotation("last", number)
-    if outcome == "abort":
-        transaction.abort()
-        transaction.begin()
-    write(world, root, number, "final", main)
-    if outcome == "hook":
-        transaction.get().addBeforeCommitHook(_refuse)
+    follow(outcome, number, world, root, lambda kind: write(world, root, number, kind, main))
     if outcome == "inner":
         inner = world.new_job()
         me.in_transaction.append((transaction.get(), lambda: (world.outers.add(number), world.learn(inner))))
@@ -388,16 +313,11 @@ def deferred(machine: Any, seconds: float, outcome: str) -> Deferred[Any]:
 
 
 def write(world: Any, root: Any, number: int, kind: str, main: Any = None) -> None:
-    """An effect: under a key of its own, so that nothing but the fence keeps it out."""
-    world.serial += 1
-    root["effects"][world.serial] = (number, kind)
+    """An effect."""
+    world.effect(root, number, kind)
     if main is not None:
         me, oid, token = world.kernel.current, main._p_oid, main.token
         me.in_transaction.append((transaction.get(), lambda: world.stored(me, number, kind, oid, token)))
-
-
-def _refuse() -> None:
-    raise RuntimeError("no commit today")
 
 
 # Clocks, threads and chances of the world in place of the real ones

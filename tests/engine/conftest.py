@@ -16,7 +16,9 @@ from pathlib import Path
 from postgresserver import postgres_server
 from postgresserver import PostgresServer
 from typing import Any
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
+from ZODB.mvccadapter import MVCCAdapterInstance
 from zope.component import getGlobalSiteManager
 
 import enginejobs
@@ -72,6 +74,28 @@ def the_clock_goes_on() -> Iterator[None]:
 def finished_jobs_are_filed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the second that finished jobs may stay with their dispatcher: many tests would wait for that alone."""
     monkeypatch.setattr(claiming, "SWEEP_AFTER", 0.1)
+
+
+@pytest.fixture
+def lose_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., threading.Event]:
+    """``lose_answer(name, number)``: that commit of a thread of that name is stored, and then the server seems gone."""
+
+    def lose(thread_name: str, number: int = 1) -> threading.Event:
+        lost, finish, left = threading.Event(), MVCCAdapterInstance.tpc_finish, [number]
+
+        def finish_and_lose(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = finish(self, *args, **kwargs)
+            if threading.current_thread().name.startswith(thread_name):
+                left[0] -= 1
+                if left[0] == 0:
+                    lost.set()
+                    raise ClientDisconnected("the answer is lost")
+            return result
+
+        monkeypatch.setattr(MVCCAdapterInstance, "tpc_finish", finish_and_lose)
+        return lost
+
+    return lose
 
 
 @pytest.fixture

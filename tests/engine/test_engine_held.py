@@ -86,6 +86,15 @@ class Place:
         with self.db.transaction() as connection:
             connection.root()[KEY][""].put(Job(*(args or (enginejobs.note, "ran"))), **options)
 
+    def worked_and_restored(self) -> None:
+        """As it stands now, after a dispatcher has been at work here: restored from a backup."""
+        backup = self.path.with_name("backup")
+        shutil.copy(self.path, backup)
+        self.worked().close()
+        shutil.copy(backup, self.path)
+        self.path.with_name("Data.fs.index").unlink()
+        self.open()
+
     def copy_to(self, other: "Place") -> "Place":
         """Copy the file as it stands now, also beside a running dispatcher."""
         shutil.copy(self.path, other.path)
@@ -206,12 +215,7 @@ def test_a_backup_of_an_hour_ago_is_held_under_the_same_instance(
 ) -> None:
     one = place().worked()
     one.put(begin_after=clock.utcnow() + timedelta(days=1))
-    backup = one.path.with_name("backup")
-    shutil.copy(one.path, backup)
-    one.worked().close()
-    shutil.copy(backup, one.path)
-    one.path.with_name("Data.fs.index").unlink()
-    one.open()
+    one.worked_and_restored()
     one.put()  # somebody opens the site before a dispatcher comes
 
     assert "was restored" in one.start().dispatcher.held
@@ -402,12 +406,7 @@ def test_a_restored_backup_that_was_released_without_a_dispatcher_is_not_held_ag
 ) -> None:
     one = place().worked()
     one.put()
-    backup = one.path.with_name("backup")
-    shutil.copy(one.path, backup)
-    one.worked().close()
-    shutil.copy(backup, one.path)
-    one.path.with_name("Data.fs.index").unlink()
-    one.open()
+    one.worked_and_restored()
     enginejobs.fresh()
     one.look(lambda queues: copies.release(queues, address=str(one.path)))
     assert one.start().dispatcher.held is None

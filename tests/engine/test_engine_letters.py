@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from enginemodel import quick
-from enginemodel import Storage
+from enginemodel import a_world
 from enginemodel import World
 from typing import Any
 
@@ -17,12 +16,8 @@ WAITS = "enginemodel:Scripted"
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """A world, with the jobs in other inboxes at each run."""
     random.seed(request.param)
-    storage = Storage()
-    with quick():
-        world = storage.world()
+    with a_world() as world:
         yield world
-        world.close()
-        storage.close()
 
 
 def put(world: World, policy: str | None = None, callbacks: int = 0) -> int:

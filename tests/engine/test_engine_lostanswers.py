@@ -1,6 +1,5 @@
 """Commits that were stored, while the server seems gone before it has said so; and servers that go as work begins."""
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import execution
@@ -12,13 +11,11 @@ from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
-from enginemodel import quick
-from enginemodel import Storage
+from enginemodel import a_world
 from enginemodel import World
 from twisted.internet import defer
 from typing import Any
 from ZEO.Exceptions import ClientDisconnected
-from ZODB.mvccadapter import MVCCAdapterInstance
 
 import enginejobs
 import pytest
@@ -30,35 +27,9 @@ made: list[Any] = []
 
 
 @pytest.fixture
-def lose_answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., threading.Event]:
-    """``lose_answer(name, number)``: that commit of a thread of that name is stored, and then the server seems gone."""
-
-    def lose(thread_name: str, number: int = 1) -> threading.Event:
-        lost, finish, left = threading.Event(), MVCCAdapterInstance.tpc_finish, [number]
-
-        def finish_and_lose(self: Any, *args: Any, **kwargs: Any) -> Any:
-            result = finish(self, *args, **kwargs)
-            if threading.current_thread().name.startswith(thread_name):
-                left[0] -= 1
-                if left[0] == 0:
-                    lost.set()
-                    raise ClientDisconnected("the answer is lost")
-            return result
-
-        monkeypatch.setattr(MVCCAdapterInstance, "tpc_finish", finish_and_lose)
-        return lost
-
-    return lose
-
-
-@pytest.fixture
 def world() -> Iterator[World]:
-    storage = Storage()
-    with quick():
-        world = storage.world()
+    with a_world() as world:
         yield world
-        world.close()
-        storage.close()
 
 
 def put(world: World, policy: str | None = None) -> int:

@@ -52,31 +52,11 @@ def _put(queue: Any, job: Job) -> Job:
     return job
 
 
-@pytest.fixture
-def lose_answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], threading.Event]:
-    """``lose_answers(name)``: the next commit of a thread of that name is stored, and then the server seems gone."""
-
-    def lose(thread_name: str) -> threading.Event:
-        lost, finish = threading.Event(), MVCCAdapterInstance.tpc_finish
-
-        def finish_and_lose(self: Any, *args: Any, **kwargs: Any) -> Any:
-            result = finish(self, *args, **kwargs)
-            if threading.current_thread().name.startswith(thread_name) and not lost.is_set():
-                lost.set()
-                raise ClientDisconnected("the answer is lost")
-            return result
-
-        monkeypatch.setattr(MVCCAdapterInstance, "tpc_finish", finish_and_lose)
-        return lost
-
-    return lose
-
-
 def test_a_job_whose_commit_was_stored_but_not_confirmed_does_not_run_again(
-    queue: Any, dispatch: Any, lose_answers: Any
+    queue: Any, dispatch: Any, lose_answer: Any
 ) -> None:
     dispatch(threads=1)
-    lost = lose_answers("zcasync-main")
+    lost = lose_answer("zcasync-main")
     job = _put(queue, Job(enginejobs.count))
 
     assert wait_for_result(job) == 1
@@ -87,10 +67,10 @@ def test_a_job_whose_commit_was_stored_but_not_confirmed_does_not_run_again(
 
 
 def test_a_failure_whose_commit_was_stored_but_not_confirmed_is_not_stored_for_ever(
-    queue: Any, dispatch: Any, lose_answers: Any
+    queue: Any, dispatch: Any, lose_answer: Any
 ) -> None:
     dispatch(threads=1)
-    lost = lose_answers("zcasync-main")
+    lost = lose_answer("zcasync-main")
     job = _put(queue, Job(enginejobs.change_and_raise))
 
     assert wait_for_result(job).check(ValueError)
@@ -408,10 +388,10 @@ def test_a_job_behind_more_rejected_ones_than_a_claim_looks_at_is_found(
 
 
 def test_a_claim_that_was_stored_but_not_confirmed_leaves_no_job_behind(
-    queue: Any, dispatch: Any, lose_answers: Any
+    queue: Any, dispatch: Any, lose_answer: Any
 ) -> None:
     dispatch(threads=1)
-    lost = lose_answers("zcasync-claims")
+    lost = lose_answer("zcasync-claims")
     job = _put(queue, Job(enginejobs.add, 5))
 
     assert wait_for_result(job) == 5
