@@ -75,7 +75,7 @@ model: $(DEV_STAMP) ## Drive the engine through random interleavings, in pieces 
 	@$(BIN)/python scripts/model.py $(ARGS)
 
 # With SEED the one world of that seed, and all that happens in it.
-SEEDS ?= 500
+SEEDS ?= 2000
 SEED ?=
 
 .PHONY: simulate

@@ -12,7 +12,7 @@ import sys
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "simulate.py"
 
 #: Worlds of one run. By hand many more: `make simulate SEEDS=100000`.
-SEEDS = int(os.environ.get("ZCASYNC_SEEDS", "500"))
+SEEDS = int(os.environ.get("ZCASYNC_SEEDS", "2000"))
 
 #: Worlds in which each fault must show; most show in a tenth of them.
 ENOUGH = 300
