@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from collective.zcasync import clock
+from collective.zcasync.job import Job
+from collective.zcasync.ploneapp import alarmmails
+from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp.alarmmails import AlarmMails
 from collective.zcasync.ploneapp.interfaces import ISettings
 from collective.zcasync.ploneapp.interfaces import NotAnAddress
 from collective.zcasync.ploneapp.settings import settings_of
 from collective.zcasync.queue import get_queue
+from collective.zcasync.queue import install
+from collective.zcasync.queue import Site
 from collective.zcasync.tasks import task
 from collective.zcasync.zopeapp import watching
 from collective.zcasync.zopeapp.interfaces import IWatch
@@ -18,9 +23,11 @@ from plone import api
 from Products.MailHost.MailHost import MailBase
 from typing import Any
 from z3c.form.validator import SimpleFieldValidator
+from ZODB.DB import DB
 from ZODB.POSException import ConflictError
 from zope.component import getUtilitiesFor
 from zope.component import provideUtility
+from zope.component.hooks import site as local_site
 
 import logging
 import pytest
@@ -121,6 +128,34 @@ def test_an_alarm_that_comes_and_goes_is_one(queue: Any, look: Any) -> None:
 def test_of_two_dispatchers_that_look_one_tells(look: Any) -> None:
     greet.put("somebody")
     assert [len(look(AlarmMails())), len(look(AlarmMails()))] == [1, 0]
+
+
+def test_sites_of_two_databases_are_two_though_their_oids_are_equal(
+    functional: Any, portal: Any, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, path, main = sites.group_of(portal), sites.path_of(portal), functional["zodbDB"]
+    beside = DB(None, databases=main.databases, database_name="beside")
+    with local_site(None), beside.transaction() as connection:
+        install(connection).sites[group] = Site(path)
+        get_queue(connection).put(Job(print))
+    monkeypatch.setattr(alarmmails, "locate", lambda *args: portal)
+    greet.put("somebody")
+    transaction.commit()
+    mails = AlarmMails()
+
+    def told() -> int:
+        """Mails after a look at one database, and then at the other."""
+        mailer.sent.clear()
+        with ThreadPoolExecutor(1) as thread:
+            for database in (main, beside):
+                thread.submit(mails, database).result(30)
+        transaction.begin()
+        return len(mailer.sent)
+
+    assert told() == 2
+    get_queue(portal._p_jar).pull()
+    transaction.commit()
+    assert [told(), told(), told()] == [0, 0, 1]  # though the other site has its alarm still
 
 
 def test_a_site_that_names_no_address_gets_no_mail(portal: Any, look: Any) -> None:

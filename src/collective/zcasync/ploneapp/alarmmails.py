@@ -25,6 +25,9 @@ logger = logging.getLogger("collective.zcasync.ploneapp")
 #: Looks in a row that must have missed an alarm before it has ended: one that comes and goes is one alarm.
 MISSED = 3
 
+#: Where a site is: the name of its database, and its group, which is an oid and so means nothing without the other.
+Place = tuple[str, str]
+
 
 @implementer(IWatch)
 class AlarmMails:
@@ -32,10 +35,10 @@ class AlarmMails:
     that sends the mail, so that of several dispatchers that look one tells."""
 
     def __init__(self) -> None:
-        #: (site's group, key of the alarm) -> looks in a row that have missed it.
-        self._missed: dict[tuple[str, str], int] = {}
+        #: (place, key of the alarm) -> looks in a row that have missed it.
+        self._missed: dict[tuple[Place, str], int] = {}
         #: Why the last mail of a site could not be sent: said once, and not each minute.
-        self._trouble: dict[str, str] = {}
+        self._trouble: dict[Place, str] = {}
 
     def __call__(self, database: Any) -> None:
         """See IWatch."""
@@ -55,6 +58,7 @@ class AlarmMails:
             site = locate(app, connection, group, known.path)
         except ContentGone:
             return
+        place = (connection.db().database_name, group)
         with local_site(site):
             address = getattr(settings_of(site), "alarm_address", None)
             if not address:
@@ -62,19 +66,19 @@ class AlarmMails:
             found = [alarm for alarm in alarms.examine(queues, alarm_limits(site), group) if alarm.urgent]
             begun = [alarm for alarm in found if alarm.key not in known.alarms]
             present = {alarm.key for alarm in found}
-            ended = [key for key in known.alarms if self._has_ended((group, key), key in present)]
+            ended = [key for key in known.alarms if self._has_ended((place, key), key in present)]
             if not begun and not ended:
                 return
             try:
                 self._tell(address, known, begun, ended)
                 transaction.commit()
-                self._trouble.pop(group, None)
+                self._trouble.pop(place, None)
             except Exception as error:
                 transaction.abort()
                 if not is_conflict(error):  # else another dispatcher has told of them
-                    self._say_trouble(group, f"{known.path}: no mail about alarms could be sent to {address}: {error}")
+                    self._say_trouble(place, f"{known.path}: no mail about alarms could be sent to {address}: {error}")
 
-    def _has_ended(self, which: tuple[str, str], there: bool) -> bool:
+    def _has_ended(self, which: tuple[Place, str], there: bool) -> bool:
         """Whether an alarm that was told of is over. ``there``: whether this look has met it."""
         self._missed[which] = 0 if there else self._missed.get(which, 0) + 1
         if self._missed[which] < MISSED:
@@ -104,7 +108,7 @@ class AlarmMails:
         api.portal.send_email(recipient=address, subject=say(subject), body=body)
         logger.info("%s: %d alarms began and %d ended: mail to %s", known.path, len(begun), len(ended), address)
 
-    def _say_trouble(self, group: str, text: str) -> None:
-        if self._trouble.get(group) != text:
-            self._trouble[group] = text
+    def _say_trouble(self, place: Place, text: str) -> None:
+        if self._trouble.get(place) != text:
+            self._trouble[place] = text
             logger.error("%s", text)
