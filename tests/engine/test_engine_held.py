@@ -24,6 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 from ZODB.FileStorage import FileStorage
 
 import enginejobs
@@ -327,6 +328,35 @@ def test_a_held_dispatcher_takes_nobody_over(place: Callable[..., Place], monkey
 
     assert copy.look(lambda queues: sum(len(slot.running) for slot in queues[""].slots.values())) == 1
     assert copy.look(lambda queues: len(queues[""].dispatchers.active())) == 2
+
+
+def test_a_held_dispatcher_with_the_uuid_of_its_predecessor_leaves_its_jobs_to_a_release(
+    place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uuid = uuid4()
+    first = place(uuid=uuid)
+    first.start()
+    first.put(enginejobs.wait, "a")
+    assert enginejobs.started["a"].wait(10)
+    copy = first.copy_to(place("copy"))
+    first.stop()
+    assert enginejobs.calls == ["a"]
+    monkeypatch.setattr(dispatchers.instanceuuid, "process_is_gone", lambda process: True)
+
+    def running() -> Any:
+        return copy.look(lambda queues: [(one.id, one.status, one.deaths) for one, *_ in queues[""].running()])
+
+    before = running()
+    held = copy.start(uuid=uuid).dispatcher
+    poll_now(held)
+    assert sorted(copy.registered(), key=str) == [held.membership.ownership.held, None]
+    assert len(before) == 1 and running() == before
+
+    enginejobs.fresh()
+    enginejobs.release_all()
+    copy.look(copies.release)
+    wait_for_run(copy)  # it was taken over, and runs once more
+    assert copy.look(lambda queues: [da.UUID for da in queues[""].dispatchers.active()]) == [uuid]
 
 
 def test_a_held_dispatcher_pings_and_ends_cleanly(place: Callable[..., Place]) -> None:

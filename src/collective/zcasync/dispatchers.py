@@ -262,6 +262,14 @@ class Dispatchers(Base):
         zope.event.notify(events.DispatcherUnregistered(da))
         return da
 
+    def set_apart(self, uuid: uuidlib.UUID) -> None:
+        """Give the registration another UUID, so that a new process may have this one: it keeps all that it holds."""
+        da = self._data.pop(str(uuid))
+        da.UUID = uuidlib.uuid4()
+        if da.slot is not None:
+            da.slot.owner = da.name
+        self._data[da.name] = da
+
     def ping(self, uuid: uuidlib.UUID) -> None:
         """Write a ping if one is due; bring a dispatcher back that was wrongly taken for dead."""
         da = self[uuid]

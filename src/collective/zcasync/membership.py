@@ -153,7 +153,12 @@ class Membership:
                 )
                 return None
             logger.warning("Dispatcher %s in queue %r is that of a process that is dead", da.UUID, queue.name)
-            da.deactivate(died=da.leaving is None)
+            if self.ownership.held is None:
+                da.deactivate(died=da.leaving is None)
+            else:  # what it ran stays as it is until a person decides
+                queue.dispatchers.set_apart(da.UUID)
+                queue.dispatchers.register(dispatcher.UUID)
+                da = queue.dispatchers[dispatcher.UUID]
         if da.activated is None:
             dispatcher.connection.readCurrent(queue.parent)  # its schema is not raised at the same time
             da.process = dict(self.process)
