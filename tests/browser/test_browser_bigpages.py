@@ -7,15 +7,22 @@ from collective.zcasync import jobentries
 from collective.zcasync import joblists
 from collective.zcasync import ownjobs
 from collective.zcasync.browser import policy
+from collective.zcasync.browser.frame import PanelMacros
 from collective.zcasync.job import Job
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Site
 from collective.zcasync.tasks import task
 from contextlib import contextmanager
+from plone.base.interfaces import IPloneSiteRoot
+from Products.Five.browser import BrowserView
 from typing import Any
 from visitor import Visitor
 from ZODB.Connection import Connection
+from zope.component import getGlobalSiteManager
+from zope.interface import Interface
+from zope.pagetemplate.pagetemplatefile import PageTemplateFile
+from zope.publisher.interfaces.browser import IBrowserRequest
 
 import pytest
 import transaction
@@ -48,6 +55,9 @@ PAGES = (
     "@@zcasync-policy?name=default",
     "@@zcasync-my-jobs",
 )
+
+#: Others, which show none of the jobs.
+OTHER_PAGES = ("@@zcasync-dispatchers", "@@zcasync-tasks", "@@zcasync-policies", "@@zcasync-settings")
 
 
 @task(title="Count a sheep", visible=True)
@@ -126,3 +136,36 @@ def cost(layer: Any, visitor: Visitor, page: str, loaded: list[bytes]) -> tuple[
     loaded.clear()
     length = len(visitor.open(page))
     return len(loaded), length
+
+
+def test_no_page_compiles_a_template_that_it_has_compiled_before(
+    functional: Any, admin: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    cook = PageTemplateFile._cook
+
+    def noted(template: Any) -> None:
+        compiled.append(template.filename)
+        cook(template)
+
+    for page in (*PAGES, *OTHER_PAGES):
+        admin.open(page)
+        with monkeypatch.context() as patch:
+            patch.setattr(PageTemplateFile, "_cook", noted)
+            admin.open(page)
+        assert admin.status == 200
+        assert (page, compiled) == (page, [])
+
+
+def test_the_frame_of_a_site_with_a_site_setup_of_its_own_is_that_one(portal: Any) -> None:
+    class Own(BrowserView):
+        macros = "its own"
+
+    request, components = portal.REQUEST, getGlobalSiteManager()
+    wanted = (IPloneSiteRoot, IBrowserRequest), Interface, "prefs_main_template"
+    components.registerAdapter(Own, *wanted)
+    try:
+        assert PanelMacros(portal, request).site_setup == "its own"
+    finally:
+        components.unregisterAdapter(Own, *wanted)
+    assert "master" in PanelMacros(portal, request).site_setup.names

@@ -307,20 +307,6 @@ class PanelFormWrapper(Panel, FormWrapper):
         return list(self.form_instance.notes)
 
 
-class PanelMacros(BrowserView):
-    """Gives the templates their frame: heading, navigation, messages."""
-
-    template = ViewPageTemplateFile("templates/panel.pt")
-
-    @property
-    def macros(self) -> Any:
-        """The macros of the frame's template."""
-        return self.template.macros
-
-    def __getitem__(self, name: str) -> Any:
-        return self.macros[name]
-
-
 def number_or_more(count: Any) -> str:
     """A count as text; with a plus where it stopped counting."""
     return f"{count.number}+" if count.more else str(count.number)
