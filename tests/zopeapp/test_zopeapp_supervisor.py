@@ -310,7 +310,7 @@ def test_a_worker_gets_the_path_of_its_supervisor_and_its_number(
 
 # Real processes
 
-#: Seconds for a start: in a new database one worker may lose a race against the other, and be started once more.
+#: Seconds for a start: in a new database one worker waits until the other has set it up.
 WAIT = 2 * PATIENCE
 
 
@@ -344,6 +344,7 @@ def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared:
     number = process.wait_for(rf"Worker (\d) \(pid {pid}\) started")[1]
     os.kill(int(pid), signal.SIGKILL)
     process.wait_for(rf"Worker {number} \(pid {pid}\) was ended by SIGKILL")
+    assert "ended with exit code" not in process.output, "one sets up the new database, and the other waits"
     again = process.wait_for(runs % (rf"(?!{other})\S{{36}}", rf"(?!{pid}\b)\d+"), WAIT)[1]
     assert again == uuid, "it has its uuid-file"
     wait_for_text(file, "ok\n")

@@ -21,6 +21,7 @@ from collective.zcasync.zopeapp.exitcodes import HUNG
 from collective.zcasync.zopeapp.exitcodes import RECYCLED
 from collective.zcasync.zopeapp.limits import Drained
 from collective.zcasync.zopeapp.limits import Limits
+from collective.zcasync.zopeapp.newdatabase import wait_for_setup
 from collective.zcasync.zopeapp.opening import configured
 from collective.zcasync.zopeapp.opening import numbered
 from collective.zcasync.zopeapp.opening import read_zope_conf
@@ -150,7 +151,9 @@ def zope_started(zope_conf: str, number: int = 1) -> Iterator[Any]:
     try:
         with starting.held_back():
             starter = get_wsgi_starter()
-            starter.setConfiguration(configured(path, number))
+            configuration = configured(path, number)
+            starter.setConfiguration(configuration)
+            wait_for_setup(configuration.dbtab)
             starter.prepare()
         yield Zope2
     except ZConfig.ConfigurationError as error:
