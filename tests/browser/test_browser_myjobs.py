@@ -325,6 +325,17 @@ class TestMail:
         run(portal)
         assert sent == []
 
+    def test_a_mail_leads_to_the_classic_pages_where_a_front_end_has_the_address_of_the_site(
+        self, portal: Any, jane: Visitor, sent: list[dict[str, Any]]
+    ) -> None:
+        api.portal.set_registry_record("collective.zcasync.classic_url", "https://example.org/ClassicUI")
+        transaction.commit()
+        jane.open(PAGE)
+        jane.press("mail")
+        put(prepare, "after")
+        run(portal)
+        assert "https://example.org/ClassicUI/@@zcasync-my-jobs" in sent[0]["body"]
+
     def test_a_mail_that_cannot_be_sent_harms_no_job(
         self, portal: Any, jane: Visitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

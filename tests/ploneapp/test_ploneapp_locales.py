@@ -1,5 +1,7 @@
 """The catalogs of translations: complete, and true to the placeholders of the original."""
 
+from collective.zcasync.ploneapp.interfaces import NotAnAddress
+from collective.zcasync.ploneapp.interfaces import NotAWebAddress
 from pathlib import Path
 
 import collective.zcasync
@@ -60,3 +62,9 @@ def test_a_translation_that_nobody_has_reviewed_says_so_at_its_head_and_at_each_
         assert any(marked), "somebody has reviewed all of it: say who at its head"
     else:
         assert not any(marked), "texts that nobody has reviewed, and the head does not say so"
+
+
+@pytest.mark.parametrize("path", TRANSLATIONS, ids=lambda path: path.parts[-3])
+@pytest.mark.parametrize("refusal", [NotAnAddress, NotAWebAddress])
+def test_a_refusal_of_a_setting_has_no_quotes_that_volto_would_stumble_over(path, refusal):
+    assert not set("'\"\\") & set("".join(read(path)[str(refusal.__doc__)]))

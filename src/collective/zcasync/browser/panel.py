@@ -7,8 +7,7 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import find
 from collective.zcasync.joblists import JobRow
 from collective.zcasync.joblists import RUNNING
-from collective.zcasync.ploneapp.permissions import MANAGE_JOBS
-from collective.zcasync.ploneapp.permissions import VIEW_JOBS
+from collective.zcasync.ploneapp.pages import PAGES
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp.processlines import Moment
@@ -33,17 +32,6 @@ from zope.i18n import translate
 import logging
 
 logger = logging.getLogger("collective.zcasync.panel")
-
-#: View name, label and permission of each page that the navigation leads to.
-PAGES = (
-    ("zcasync-overview", _("nav_overview", default="Overview"), VIEW_JOBS),
-    ("zcasync-jobs", _("nav_jobs", default="Jobs"), VIEW_JOBS),
-    ("zcasync-queues", _("nav_queues", default="Queues"), VIEW_JOBS),
-    ("zcasync-dispatchers", _("nav_dispatchers", default="Dispatchers"), VIEW_JOBS),
-    ("zcasync-tasks", _("nav_tasks", default="Start a task"), VIEW_JOBS),
-    ("zcasync-policies", _("nav_policies", default="Retry policies"), MANAGE_JOBS),
-    ("zcasync-settings", _("nav_settings", default="Settings"), MANAGE_JOBS),
-)
 
 #: The page to which Site Setup leads.
 HOME = "zcasync-overview"

@@ -22,6 +22,17 @@ def is_address(value: str) -> bool:
     return True
 
 
+class NotAWebAddress(schema.ValidationError):
+    __doc__ = _("not_a_web_address", default="This is no web address: write one like https://example.org/ClassicUI.")
+
+
+def is_web_address(value: str) -> bool:
+    """Whether it can be the URL of a site, or is empty; raises NotAWebAddress."""
+    if value and not re.fullmatch(r"https?://[^\s<>?#]+", value):
+        raise NotAWebAddress(value)
+    return True
+
+
 class IBrowserLayer(IDefaultBrowserLayer):
     """Marks the requests of sites in which the product is installed."""
 
@@ -88,4 +99,19 @@ class ISettings(Interface):
         ),
         required=False,
         default=True,
+    )
+
+    classic_url = schema.TextLine(
+        title=_("label_classic_url", default="Address of the classic pages"),
+        description=_(
+            "help_classic_url",
+            default="Where the site is reached in Plone's classic user interface, if a front end such as Volto answers"
+            " at its own address: for example https://example.org/ClassicUI. Mails and the Site Setup of the front end"
+            " then link to the pages of background jobs there. While it is empty, mails link to the address of the"
+            " site.",
+        ),
+        constraint=is_web_address,
+        required=False,
+        missing_value="",
+        default="",
     )

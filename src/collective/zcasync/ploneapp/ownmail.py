@@ -5,6 +5,7 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.lookup import main_of
 from collective.zcasync.ploneapp import desk
 from collective.zcasync.ploneapp import sites
+from collective.zcasync.ploneapp.pages import classic_url
 from collective.zcasync.ploneapp.settings import settings_of
 from collective.zcasync.tasks import registry
 from collective.zcasync.threadlocal import local
@@ -43,7 +44,7 @@ def send(result: Any) -> None:
     failed = isinstance(result, Failure)
     mapping = {
         "title": _text(job.title or job.task),
-        "url": f"{api.portal.get().absolute_url()}/@@zcasync-my-jobs",
+        "url": classic_url(api.portal.get(), "zcasync-my-jobs"),
         "error": str(result.summary) if failed else "",
     }
     if failed:
