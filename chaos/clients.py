@@ -174,14 +174,9 @@ def in_steps(random: Random, name: str, counter: str) -> Job:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether a client may meet it in a storm.
-
-    A ZEO server that was killed gives away again the oids that it gave to a client, if this has stored nothing under
-    them yet: in the midst of a transaction two objects may get the same one. Full disks show as errors of all kinds.
-    """
-    same_oid = isinstance(error, ValueError) and "already has the same oid" in str(error)
+    """Whether a client may meet it in a storm. Full disks show as errors of all kinds."""
     full = isinstance(error, OSError) or type(error).__name__ in ("ServerException", "ReadOnlySqlTransaction")
-    return same_oid or full or transactions.is_disconnect(error) or transactions.is_conflict(error)
+    return full or transactions.is_disconnect(error) or transactions.is_conflict(error)
 
 
 #: Kinds of jobs, and how often they come.

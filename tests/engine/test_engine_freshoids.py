@@ -41,15 +41,19 @@ def test_a_client_that_puts_or_runs_jobs_uses_no_oid_that_its_server_gave_away_b
     with zeo.queue() as queue:
         begin(zeo, queue)
         storage = queue._p_jar.db().storage
-        storage.new_oid()  # now it has a hundred
+        mine = {storage.new_oid()}  # now it has a hundred
         transaction.abort()
         connections = storage._connection_generation
         zeo.server.kill()
         zeo.restart()
         _wait(lambda: storage._connection_generation > connections and storage.is_connected())
+        # A transaction that began before may have used what it got then, and go on.
+        again = {storage.new_oid() for _number in range(100)}
         other = zeo.database().storage
         given = {other.new_oid() for _number in range(100)}
 
+        assert not again & mine
+        assert not again & given
         assert storage.new_oid() not in given
 
 
@@ -64,7 +68,7 @@ class Client:
     """Like one of ZEO."""
 
     def __init__(self) -> None:
-        self._oids = [b"old"]
+        self._oids = [b"3", b"2"]
         self.told: list[Any] = []
 
     def notify_connected(self, *args: Any) -> None:
@@ -88,6 +92,8 @@ def test_a_client_inside_of_another_storage_is_seen_to_once() -> None:
 
     assert client.notify_connected is once
     assert client.told == [("connection", "info", [])]
+    client._oids[:0] = reversed([b"1", b"2", b"3", b"4", b"5"])
+    assert client._oids == [b"5", b"4"]
 
 
 def test_other_storages_are_left_alone() -> None:
