@@ -191,6 +191,13 @@ class TestRetryWithOtherArguments:
         assert "login" in visitor.browser.url or "insufficient" in visitor.browser.url
         assert "Retry with other arguments" not in page_of(visitor, job)
 
+    def test_the_form_tells_what_it_is_for_and_why_the_job_failed(self, portal: Any, siteadmin: Visitor) -> None:
+        job = failed(portal)
+        page = siteadmin.open(f"@@zcasync-job-retry?id={job.id}")
+        assert "Retry with other arguments: " in page
+        assert f"It failed with {joblists.row(job).error}" in page
+        assert f"@@zcasync-job?id={job.id}" in page.partition("breadcrumb")[2].partition("</ol>")[0]
+
     def test_a_wrong_value_is_told_at_its_field(self, portal: Any, siteadmin: Visitor) -> None:
         job = failed(portal)
         siteadmin.open(f"@@zcasync-job-retry?id={job.id}")

@@ -148,6 +148,19 @@ class TestSearch:
         siteadmin.browser.getLink("Look further").click()
         assert siteadmin.contents.count("Feed an animal</a>") == 1
 
+    def test_nobody_is_led_through_a_list_for_ever(
+        self, portal: Any, siteadmin: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(joblists, "LAST_SKIP", 2)
+        put(feed, "cat", "dog", "hen", "cow", "pig")
+        page = siteadmin.open("@@zcasync-jobs?state=waiting&skip=99999999")
+        assert "Lists are followed for 2 entries" in page and "Feed an animal</a>" not in page
+        assert "Look further" not in page and "Back to the beginning" in page
+        monkeypatch.setattr(joblists, "PAGE_LOOK", 2)
+        page = siteadmin.open("@@zcasync-jobs?state=waiting&skip=2")
+        assert page.count("Feed an animal</a>") == 2
+        assert "Lists are followed for 2 entries" in page and "Look further" not in page
+
     def test_finished_jobs_come_in_either_order(self, portal: Any, siteadmin: Visitor) -> None:
         for task_ in (wash, feed):
             put(task_, "cat")

@@ -2,6 +2,7 @@
 
 from collective.zcasync import jobdetail
 from collective.zcasync import joblists
+from collective.zcasync import ownership
 from collective.zcasync import ownjobs
 from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.ploneapp import desk
@@ -20,6 +21,7 @@ import json
 import pytest
 import threading
 import transaction
+import uuid
 
 PAGE = "@@zcasync-my-jobs"
 
@@ -81,6 +83,17 @@ def run(portal: Any) -> None:
     transaction.commit()
 
 
+@pytest.fixture
+def queue(portal: Any) -> Any:
+    """The site's queue, with a dispatcher."""
+    queue = get_queues(portal._p_jar)[""]
+    uid = uuid.uuid4()
+    queue.dispatchers.register(uid)
+    queue.dispatchers[uid].activate()
+    transaction.commit()
+    return queue
+
+
 def news(visitor: Visitor) -> Any:
     return json.loads(visitor.open("@@zcasync-my-news"))
 
@@ -93,7 +106,7 @@ class TestWhatOneSees:
         put(prepare)
         put(work_unseen)
         contents = jane.open(PAGE)
-        assert "Prepare a report" in contents and "It is next" in contents
+        assert "Prepare a report" in contents
         assert "Work behind the scenes" not in contents
         assert "Prepare a report" not in john.open(PAGE)
 
@@ -103,12 +116,25 @@ class TestWhatOneSees:
             stranger.open(page)
             assert "login" in stranger.browser.url, page
 
-    def test_a_waiting_job_tells_its_place(self, jane: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_waiting_job_tells_its_place(self, queue: Any, jane: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+        put(prepare)
+        assert "It is next" in jane.open(PAGE)
         put(prepare, user="john")
         put(prepare)
-        assert "Jobs before it: 1" in jane.open(PAGE)
+        assert "Jobs before it: 2" in jane.open(PAGE)
         monkeypatch.setattr(ownjobs, "AHEAD", 0)
         assert "More than" in jane.open(PAGE)
+
+    def test_a_waiting_job_tells_that_nobody_takes_jobs_or_what_else_keeps_it(self, queue: Any, jane: Visitor) -> None:
+        put(prepare)
+        queue.dispatchers.active()[0].held = (ownership.COPY, "production")
+        transaction.commit()
+        page = jane.open(PAGE)
+        assert "It waits until somebody takes jobs again" in page and "It is next" not in page
+        queue.paused = True
+        transaction.commit()
+        page = jane.open(PAGE)
+        assert "Its queue is paused" in page and "It is next" not in page
 
     def test_a_failed_job_tells_its_error_as_text_and_no_traceback(self, portal: Any, jane: Visitor) -> None:
         put(fail_visibly)

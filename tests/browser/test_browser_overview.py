@@ -74,7 +74,8 @@ def test_it_says_what_to_do_where_no_dispatcher_serves_jobs_that_wait(functional
     page = open_page(functional)
     assert "One thing needs attention." in page
     assert "No dispatcher serves the queue. Jobs in it: 1." in page and "zcasync worker" in page
-    assert "@@zcasync-jobs?state=waiting" in page
+    advice = page.partition('id="zcasync-alarms"')[2].partition("</ul>")[0]
+    assert "@@zcasync-jobs?state=waiting" in advice and "/@@zcasync-dispatchers" in advice
 
 
 @pytest.mark.usefixtures("served")
@@ -97,6 +98,8 @@ def test_a_paused_queue_is_told_here_and_on_the_page_of_a_job_that_waits_in_it(f
     transaction.commit()
     page = open_page(functional)
     assert "The queue is paused: none of its jobs begins. Jobs in it: 1." in page
+    advice = page.partition('id="zcasync-alarms"')[2].partition("</ul>")[0]
+    assert "/@@zcasync-queues" in advice and "state=waiting" not in advice  # where one can resume it
     assert "Its queue is paused" in open_page(functional, f"@@zcasync-job?id={job.id}")
 
 

@@ -3,8 +3,10 @@
 from collective.zcasync import joblists
 from collective.zcasync import ownjobs
 from collective.zcasync import tasks
+from collective.zcasync.deployment import Deployment
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.ploneapp.testing import running_dispatcher
+from collective.zcasync.restapi import service
 from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testwait import wait_until
@@ -53,18 +55,52 @@ def test_a_list_comes_in_pages_that_link_to_each_other(portal: Any, queues: Any,
     assert page["items_total"] == 5
 
 
+def test_a_job_that_waits_tells_in_words_what_keeps_it(functional: Any, portal: Any, queues: Any, admin: Any) -> None:
+    url = f"@background-jobs/{put_as(portal, 'admin', greet, 'Ada').id}"
+    assert admin("GET", url).json["reason"] == "No dispatcher serves its queue"
+    queues.deployment = Deployment("production", "")
+    transaction.commit()
+    with running_dispatcher(functional["zodbDB"]):
+        transaction.begin()
+        reason = admin("GET", url).json["reason"]
+        assert "Jobs are held: the database belongs to another deployment (production)" in reason
+        assert "Then release them. Both on the page Dispatchers." in reason
+        (item,) = admin("GET", "@background-dispatchers").json["items"]
+        assert (item["state"], item["reason"]) == ("held", reason)
+    queues[""].paused = True
+    transaction.commit()
+    told = admin("GET", url).json
+    assert (told["detail"], told["reason"]) == ("queue:", "Its queue is paused")
+
+
+def test_behind_the_last_page_with_a_number_the_links_go_on_without_and_end_where_lists_do(
+    portal: Any, queues: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LAST_START", 2)
+    monkeypatch.setattr(service, "LAST_SKIP", 6)
+    ids = [put_as(portal, "admin", greet, str(number)).id for number in range(9)]
+    page = admin("GET", "@background-jobs?b_size=2&state=waiting").json
+    found = [item["id"] for item in page["items"]]
+    while "next" in page["batching"]:
+        page = admin("GET", page["batching"]["next"]).json
+        found += [item["id"] for item in page["items"]]
+    assert found == ids[:8]
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
         ("state=lost", "state: 'lost' is not allowed; it must be one of waiting, scheduled, running"),
         ("state=%00%ed%a0%80", "is not allowed"),
         ("state=a&state=b", "is not allowed; it must be one text"),
-        ("b_start=-1", "b_start: '-1' is not allowed; it must be a number from 0 to 10000000"),
+        ("b_start=-1", "b_start: '-1' is not allowed; it must be a number from 0 to 10000"),
         ("b_start=%D9%A3", "b_start: '٣' is not allowed"),
         ("b_size=501", "b_size: '501' is not allowed; it must be a number from 0 to 500"),
         ("b_size:int=5", "b_size: 5 is not allowed"),
         ("since=yesterday", "since: 'yesterday' is not a time with its offset"),
         ("skip=x", "skip: 'x' is not allowed"),
+        ("skip=900000", "skip: '900000' is not allowed; it must be a number from 0 to 100000"),
+        ("own=1&skip=900000", "skip: '900000' is not allowed"),
         (f"task={'x' * 301}", "task is too long to look for"),
     ],
 )

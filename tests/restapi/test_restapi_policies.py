@@ -15,6 +15,7 @@ def test_a_policy_is_made_changed_and_removed(portal: Any, queues: Any, admin: A
     told = admin("GET", url).json
     assert (told["attempts"], told["first_wait"], told["rules"], told["owner"]) == (3, 5.0, rules, "site")
     assert told["waits"] == [5.0, 10.0]
+    assert told["rule_waits"] == [[5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0]]
     assert told["used_by"] == {"tasks": [], "jobs": {"number": 0, "more": False}}
     told = admin("PATCH", url, {"attempts": None, "rules": []}).json
     assert (told["attempts"], told["rules"]) == (None, [])

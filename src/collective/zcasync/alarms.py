@@ -30,6 +30,13 @@ HEADS = 5
 #: Jobs that must have ended within the hour, for their failing share to say something.
 LEAST_ENDED = 5
 
+#: What a person can do about a database that is held.
+HELD_ADVICE = _(
+    "alarm_held_advice",
+    default="Is this a copy, say on a test server? Then discard what waits. Is it right that these jobs run here? Then"
+    " release them. Both on the page Dispatchers.",
+)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -135,15 +142,7 @@ def _of_sites(source: Any, group: str | None) -> Iterator[Alarm]:
 
 
 def _held(reason: ownership.Held) -> Alarm:
-    return Alarm(
-        "held",
-        held_text(reason),
-        _(
-            "alarm_held_advice",
-            default="Is this a copy, say on a test server? Then discard what waits. Is it right that these jobs run"
-            " here? Then release them. Both on the page Dispatchers.",
-        ),
-    )
+    return Alarm("held", held_text(reason), HELD_ADVICE)
 
 
 def held_text(reason: ownership.Held) -> Any:
@@ -288,6 +287,11 @@ def _of_hour(source: Any, limits: Limits) -> Iterator[Alarm]:
                 default="See on the page Jobs what they failed with; when the cause is mended, retry them there.",
             ),
         )
+
+
+def is_served(queue: Any) -> bool:
+    """Whether a dispatcher takes jobs of the queue."""
+    return any(map(takes_jobs, queue.dispatchers.active()))
 
 
 def takes_jobs(da: Any) -> bool:

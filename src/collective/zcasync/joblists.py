@@ -98,6 +98,9 @@ LOOK_LIMIT = 10_000
 #: The same of a page that picks out what a list is about, or the jobs of one site: it opens at a click.
 PAGE_LOOK = 2_000
 
+#: Entries after which nobody is led on: to get there, the keys of all that lie before are read, each time anew.
+LAST_SKIP = 100_000
+
 #: Characters of the error's line in a list.
 ERROR_LIMIT = 300
 

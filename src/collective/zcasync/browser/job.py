@@ -31,6 +31,7 @@ from collective.zcasync.jobdetail import frames_of
 from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.readable import span_text
 from collective.zcasync.tasks import registry
+from collective.zcasync.zopeapp.reasons import full_reason_text
 from datetime import timedelta
 from functools import cached_property
 from plone import api
@@ -111,11 +112,7 @@ class JobPage(PanelView):
     @property
     def reason(self) -> str:
         """Why the job waits, or where it runs."""
-        found = self.detail_text(self.row)
-        queue = joblists.queue_of(self._job) if self.row.state == joblists.WAITING and not found else None
-        if queue is None or joblists.queue_row(queue).served:
-            return found
-        return self.translate(_("detail_unserved", default="No dispatcher serves its queue"))
+        return full_reason_text(self.queues, self._job, self.row, self.translate)
 
     @property
     def error_type(self) -> str:

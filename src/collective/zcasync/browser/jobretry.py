@@ -4,6 +4,7 @@ from collective.zcasync import actions
 from collective.zcasync import jsonvalues
 from collective.zcasync import taskarguments
 from collective.zcasync.browser.job import JobPage
+from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.browser.task import StartForm
 from collective.zcasync.browser.taskfields import Json
@@ -52,9 +53,23 @@ class RetryForm(StartForm):
         return shown
 
     @property
+    def label(self) -> Any:
+        """What the page is for."""
+        mapping = {"title": self.translate(self.page.row.title or self.page.row.task)} if self.page.found else {}
+        return _("retry_changed_title", default="Retry with other arguments: ${title}", mapping=mapping)
+
+    @property
     def description(self) -> Any:
         """What will happen."""
         return _("retry_changed_help", default="Puts this job once more with other arguments. The new one runs as you.")
+
+    @property
+    def notes(self) -> list[str]:
+        """Why it failed, and what the docstring says of the arguments."""
+        if self.task is None or not self.page.row.error:
+            return super().notes
+        failed = _("retry_failed_with", default="It failed with ${error}", mapping={"error": self.page.row.error})
+        return [self.translate(failed), *super().notes]
 
     @property
     def back_url(self) -> str:
@@ -80,3 +95,9 @@ class RetryPage(StartPage, PanelFormWrapper):
 
     form = RetryForm
     section = "zcasync-jobs"  # type: ignore[assignment]
+
+    def breadcrumbs(self) -> list[Link]:
+        """See Panel: with the job before the last."""
+        *links, here = super().breadcrumbs()
+        page = self.form_instance.page
+        return [*links, Link(page.url_of_job(page.row.id), page.label), here] if page.found else [*links, here]

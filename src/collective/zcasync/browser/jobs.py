@@ -24,6 +24,7 @@ from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.queues import shown_queue
 from collective.zcasync.readable import span_text
+from collective.zcasync.zopeapp.overview import number_text
 from dataclasses import dataclass
 from functools import cached_property
 from plone.base.batch import Batch
@@ -186,7 +187,25 @@ class Jobs(PanelView):
         """URL that goes on behind what this page has looked at; empty at the end, and where there are pages."""
         ends = not self.has_pages or self.start == LAST_START
         goes_on = not self.page.complete or (self.page.more and ends)
-        return self.view_url(skip=self.page.next) if goes_on else ""
+        return self.view_url(skip=self.page.next) if goes_on and not self.too_far else ""
+
+    @property
+    def too_far(self) -> bool:
+        """Whether the list ends here though there is more: nobody is led on for ever."""
+        ends = self.page.complete and not self.page.more
+        return max(self.skip, 0 if ends else self.page.next) > joblists.LAST_SKIP
+
+    @property
+    def too_far_text(self) -> str:
+        """What to do then."""
+        return self.translate(
+            _(
+                "list_too_far",
+                default="Lists are followed for ${number} entries. Search for a task, a user or a time to see those"
+                " that lie further back.",
+                mapping={"number": number_text(joblists.LAST_SKIP)},
+            )
+        )
 
     @property
     def again_url(self) -> str:
@@ -281,7 +300,7 @@ class Jobs(PanelView):
     @cached_property
     def page(self) -> joblists.Page:
         """The rows of the open tab."""
-        if not self.installed:
+        if not self.installed or self.skip > joblists.LAST_SKIP:
             return joblists.Page(())
         found = self.filter
         start = self.start if self.has_pages else 0

@@ -3,6 +3,7 @@
 from collective.zcasync import actions
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync.alarms import is_served
 from collective.zcasync.browser.jobs import duration
 from collective.zcasync.browser.jobtexts import badge_of
 from collective.zcasync.browser.myresults import download
@@ -120,12 +121,13 @@ class MyJobs(OwnJobsView):
     @cached_property
     def skip(self) -> int:  # type: ignore[override]
         """See OwnJobsView."""
-        return number_in(self.request.form, "skip")
+        return min(number_in(self.request.form, "skip"), joblists.LAST_SKIP)
 
     @property
     def older_url(self) -> str:
         """URL of the page with older jobs; empty at the end."""
-        return "" if self.found.next is None else self.page_url("zcasync-my-jobs", skip=self.found.next)
+        goes_on = self.found.next is not None and self.found.next <= joblists.LAST_SKIP
+        return self.page_url("zcasync-my-jobs", skip=self.found.next) if goes_on else ""
 
     @property
     def tasks_url(self) -> str:
@@ -192,6 +194,11 @@ class MyJobs(OwnJobsView):
             return ""
         elif one.row.detail:
             return self.detail_text(one.row)
+        elif one.job.queue.name in self._unserved:
+            text = _(
+                "own_unserved",
+                default="It waits until somebody takes jobs again: ask those who run the site if that lasts.",
+            )
         elif one.ahead is None:
             text = _("own_far", default="More than ${number} jobs are before it.", mapping={"number": AHEAD})
         elif one.ahead == 0:
@@ -199,6 +206,11 @@ class MyJobs(OwnJobsView):
         else:
             text = _("own_ahead", default="Jobs before it: ${number}", mapping={"number": one.ahead})
         return self.translate(text)
+
+    @cached_property
+    def _unserved(self) -> set[str]:
+        """Names of the queues of which no dispatcher takes jobs."""
+        return {queue.name for queue in self.queues.values() if not is_served(queue)}
 
     def _act(self) -> Any:
         """Do what the pressed button says, and come back by a GET."""

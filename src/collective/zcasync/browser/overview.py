@@ -1,6 +1,7 @@
 """The first page of the panel: whether all is well, in one look."""
 
 from collective.zcasync.alarms import Limits
+from collective.zcasync.browser.panel import PAGES
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import TITLE
 from collective.zcasync.interfaces import _
@@ -27,7 +28,8 @@ class OverviewPage(PanelView):
     @cached_property
     def overview(self) -> Overview:
         """What the template shows."""
-        return Overview(self.queues, self.translate, self.zone, self.limits, self.group)
+        pages = {name: label for name, label, permission in PAGES if self.rights.may(permission)}
+        return Overview(self.queues, self.translate, self.zone, self.limits, self.group, pages)
 
     @property
     def limits(self) -> Limits:

@@ -10,6 +10,7 @@ from collective.zcasync.browser.policies import duration
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
 from collective.zcasync.queueactions import QUEUE_NUMBERS
+from collective.zcasync.zopeapp.overview import number_text
 from functools import cached_property
 from typing import Any
 from z3c.form import button
@@ -86,7 +87,7 @@ def number_texts(queue: Any, translate: Callable[[Any], str]) -> list[tuple[Any,
         "time_limit": translate(_("no_limit", default="no limit")) if limit is None else duration(limit),
         "retention_days": f"{queue.retention_days:g}",
         "failed_days": f"{queue.failed_days:g}",
-        "retention_jobs": str(queue.retention_jobs),
+        "retention_jobs": number_text(queue.retention_jobs),
     }
     return [(IQueueNumbers[name].title, text) for name, text in texts.items()]
 

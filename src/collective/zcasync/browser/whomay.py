@@ -13,16 +13,28 @@ from z3c.form import form
 from z3c.form.browser.checkbox import CheckBoxFieldWidget
 from zExceptions import Forbidden
 from zope import schema
+from zope.component import getUtility
 from zope.interface import Interface
+from zope.interface import provider
+from zope.schema.interfaces import IContextSourceBinder
+from zope.schema.interfaces import IVocabularyFactory
+from zope.schema.vocabulary import SimpleVocabulary
 
 #: Permission of each field.
 PERMISSIONS = {"view": VIEW_JOBS, "manage": MANAGE_JOBS, "own": MANAGE_OWN_JOBS}
 
-#: Roles that nobody can be made by a form: what everybody has may not see others' jobs.
-EVERYBODY = ("Anonymous", "Authenticated")
+#: Roles without a box: what everybody has may not see others' jobs, and Managers may do all anyway.
+SETTLED = ("Anonymous", "Authenticated", "Manager")
 
 #: Permission to change permissions.
 CHANGE_PERMISSIONS = "Change permissions"
+
+
+@provider(IContextSourceBinder)
+def offered_roles(site: Any) -> SimpleVocabulary:
+    """The roles that get a box, by title."""
+    known = getUtility(IVocabularyFactory, "plone.app.vocabularies.Roles")(site)
+    return SimpleVocabulary([term for term in known if term.value not in SETTLED])
 
 
 class IWhoMay(Interface):
@@ -34,7 +46,7 @@ class IWhoMay(Interface):
             "whomay_view_help",
             default="Lists, states, errors in one line; no arguments, results and tracebacks.",
         ),
-        value_type=schema.Choice(vocabulary="plone.app.vocabularies.Roles"),
+        value_type=schema.Choice(source=offered_roles),
         required=False,
     )
     manage = schema.Set(
@@ -44,13 +56,13 @@ class IWhoMay(Interface):
             default="Retry, cancel and change them, read arguments and tracebacks, and change settings, policies and"
             " queues of the site.",
         ),
-        value_type=schema.Choice(vocabulary="plone.app.vocabularies.Roles"),
+        value_type=schema.Choice(source=offered_roles),
         required=False,
     )
     own = schema.Set(
         title=_("whomay_own", default="See and cancel the own jobs"),
         description=_("whomay_own_help", default="The page My jobs, and starting the tasks that one may start."),
-        value_type=schema.Choice(vocabulary="plone.app.vocabularies.Roles"),
+        value_type=schema.Choice(source=offered_roles),
         required=False,
     )
 
@@ -77,7 +89,9 @@ class WhoMayForm(PanelForm, form.EditForm):
 
     def getContent(self) -> dict[str, Any]:
         """The roles as a dict, for z3c.form."""
-        return {name: set(roles_of(self.context, permission)) for name, permission in PERMISSIONS.items()}
+        return {
+            name: set(roles_of(self.context, permission)) - set(SETTLED) for name, permission in PERMISSIONS.items()
+        }
 
     def update(self) -> None:
         """Forbidden for those who may not change permissions."""
@@ -92,7 +106,7 @@ class WhoMayForm(PanelForm, form.EditForm):
         if data is None:
             return
         for name, permission in PERMISSIONS.items():
-            roles = sorted({*(data[name] or ()), "Manager"} - set(EVERYBODY))
+            roles = sorted({*(data[name] or ()), "Manager"})
             if roles != sorted(roles_of(self.context, permission)):
                 self.context.manage_permission(permission, roles=roles, acquire=0)
                 self.log(f"gave the permission {permission!r} to {', '.join(roles)}")

@@ -4,6 +4,7 @@ from collective.zcasync import processes
 from collective.zcasync.exceptions import NotHere
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
+from collective.zcasync.zopeapp.reasons import held_reason
 from typing import Any
 from zExceptions import BadRequest
 
@@ -24,7 +25,8 @@ class Dispatchers(JobsService):
         jobs = [
             data.job_line(job, self.translated, self.url(job.id, service="@background-jobs"), job.queue) for job in mine
         ]
-        return data.dispatcher_line(row, self.url(row.row.uuid), self.may_pause(row), jobs)
+        told = data.dispatcher_line(row, self.url(row.row.uuid), self.may_pause(row), jobs)
+        return {**told, "reason": held_reason(self.queues, self.translated) if row.row.held else ""}
 
     def named(self) -> processes.ProcessRow:
         """The dispatcher that the path names."""

@@ -10,6 +10,7 @@ from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.errors import Conflict
 from collective.zcasync.restapi.service import JobsService
+from datetime import timedelta
 from typing import Any
 from zExceptions import BadRequest
 from zExceptions import NotFound
@@ -75,9 +76,15 @@ class PoliciesGet(Policies):
         use = policyactions.policy_use(self.queues, policy.name)
         return {
             **self.told(policy),
-            "waits": [wait.total_seconds() for wait in policyactions.waits(policy)],
+            "waits": seconds(policyactions.waits(policy)),
+            "rule_waits": [seconds(policyactions.waits(policy, rule=rule)) for rule in policy.rules],
             "used_by": {"tasks": list(use.tasks), "jobs": data.count(use.jobs)},
         }
+
+
+def seconds(spans: list[timedelta]) -> list[float]:
+    """Spans as JSON has them."""
+    return [span.total_seconds() for span in spans]
 
 
 class PoliciesPost(Policies):

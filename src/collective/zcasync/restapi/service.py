@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.joblists import LAST_SKIP
 from collective.zcasync.jsonvalues import fit
 from collective.zcasync.jsonvalues import is_json
 from collective.zcasync.jsonvalues import Misfit
@@ -43,8 +44,8 @@ MOST_BYTES = 1_000_000
 #: Items of one page, unless ``b_size`` says otherwise, and at most.
 PAGE, LARGEST_PAGE = 25, 500
 
-#: Numbers of one page's start; beyond, no list is followed.
-LAST_START = 10_000_000
+#: Where the last page with a number begins: for each the jobs before it are looked at. The list goes on without.
+LAST_START = 10_000
 
 #: Seconds after which it is worth while to ask what became of a job.
 RETRY_AFTER = 1
@@ -236,7 +237,7 @@ class JobsService(Service):
     def batching(self, start: int, size: int, more: bool, skip: int | None = None) -> dict[str, str]:
         """Links to the other pages, as plone.restapi gives them; a list that is not counted has no last page.
 
-        ``skip``: where the next page goes on, if this one has looked at as much as it may.
+        ``skip``: where the next page goes on, if this one has looked at as much as it may or is the last with a number.
         """
         given = {name: value for name, value in self.request.form.items() if isinstance(value, str)}
 
@@ -244,9 +245,9 @@ class JobsService(Service):
             return f"{self.url(*self.path)}?{urlencode({**given, 'b_size': size, **where})}"
 
         links = {"@id": page(b_start=start), "first": page(b_start=0, skip=0)}
-        if more:
+        if more and start + size <= LAST_START:
             links["next"] = page(b_start=start + size)
-        elif skip is not None:
+        elif skip is not None and skip <= LAST_SKIP:
             links["next"] = page(b_start=0, skip=skip)
         if start:
             links["prev"] = page(b_start=max(0, start - size))

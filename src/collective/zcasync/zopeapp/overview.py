@@ -1,6 +1,7 @@
 """Whether all is well, in one look: what the overview shows, for pages of Zope and of Plone."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collective.zcasync import activity
 from collective.zcasync import alarms
 from collective.zcasync import clock
@@ -52,6 +53,9 @@ class Trouble:
     queue: str
     #: The state whose list shows the jobs in question, or an empty text.
     state: str
+    #: Name and label of the page on which something can be done about it; empty where the reader has none.
+    page: str = ""
+    page_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,24 @@ class Chart:
 _STATES = {
     "waiting": joblists.WAITING,
     "unserved": joblists.WAITING,
-    "paused": joblists.WAITING,
-    "paused site": joblists.WAITING,
     "attention": joblists.ATTENTION,
     "overdue": joblists.RUNNING,
     "quarantined": joblists.QUARANTINED,
     "failing": joblists.FAILED,
 }
 
+#: The page on which one can do something about it.
+_PAGES = {
+    **dict.fromkeys(("waiting", "paused", "paused site"), "zcasync-queues"),
+    **dict.fromkeys(("held", "unserved", "silent", "clock"), "zcasync-dispatchers"),
+}
+
 
 class Overview:
     """What the page shows. ``queues``: the Queues, or None. ``group``: the site whose jobs are counted; None: of all.
 
-    ``translate``: gives a message in the reader's language. ``zone``: the reader's.
+    ``translate``: gives a message in the reader's language. ``zone``: the reader's. ``pages``: name -> label of those
+    that the reader has.
     """
 
     def __init__(
@@ -89,12 +98,14 @@ class Overview:
         zone: tzinfo = clock.UTC,
         limits: alarms.Limits | None = None,
         group: str | None = None,
+        pages: Mapping[str, Any] | None = None,
     ) -> None:
         self.queues = queues
         self.translate = translate
         self.zone = zone
         self.limits = limits or alarms.Limits()
         self.group = group
+        self.pages = pages or {}
 
     @property
     def installed(self) -> bool:
@@ -106,17 +117,19 @@ class Overview:
         """What is not well, urgent things first."""
         if not self.installed:
             return []
-        found = alarms.examine(self.queues, self.limits, self.group)
-        return [
-            Trouble(
-                text=self.translate(alarm.text),
-                advice=self.translate(alarm.advice),
-                urgent=alarm.urgent,
-                queue="" if alarm.queue is None or len(self.queues) == 1 else self.queue_label(alarm.queue),
-                state=_STATES.get(alarm.kind, ""),
-            )
-            for alarm in found
-        ]
+        return list(map(self._trouble, alarms.examine(self.queues, self.limits, self.group)))
+
+    def _trouble(self, alarm: alarms.Alarm) -> Trouble:
+        page = _PAGES.get(alarm.kind, "")
+        return Trouble(
+            text=self.translate(alarm.text),
+            advice=self.translate(alarm.advice),
+            urgent=alarm.urgent,
+            queue="" if alarm.queue is None or len(self.queues) == 1 else self.queue_label(alarm.queue),
+            state=_STATES.get(alarm.kind, ""),
+            page=page if page in self.pages else "",
+            page_label=self.translate(self.pages.get(page, "")),
+        )
 
     def queue_label(self, name: str) -> str:
         """What a queue is called on the screen."""

@@ -125,7 +125,7 @@ class OverviewScreen(Screen):
     @cached_property
     def overview(self) -> overview.Overview:
         """What the template shows."""
-        return overview.Overview(self.queues, self.translate)
+        return overview.Overview(self.queues, self.translate, pages=dict(PAGES))
 
     def state_url(self, state: str) -> str:
         """URL of the list of jobs in that state."""
