@@ -196,7 +196,7 @@ class TestRetryWithOtherArguments:
         page = siteadmin.open(f"@@zcasync-job-retry?id={job.id}")
         assert "Retry with other arguments: " in page
         assert f"It failed with {joblists.row(job).error}" in page
-        assert f"@@zcasync-job?id={job.id}" in page.partition("breadcrumb")[2].partition("</ol>")[0]
+        assert f"@@zcasync-job?id={job.id}" in page.partition("zcasync-header")[2].partition("</ol>")[0]
 
     def test_a_wrong_value_is_told_at_its_field(self, portal: Any, siteadmin: Visitor) -> None:
         job = failed(portal)

@@ -62,6 +62,7 @@ PAGES = {
     "rule-action": "++rule++polish/+action/zcasync.StartTask",
     "root-overview": "../@@zcasync-overview",
     "root-jobs": "../@@zcasync-jobs?state=failed",
+    "root-queues": "../@@zcasync-queues",
     "root-dispatchers": "../@@zcasync-dispatchers",
 }
 

@@ -35,7 +35,7 @@ def visit(instance: Instance, server: ServerProcess) -> Callable[..., str]:
     return visit
 
 
-def test_the_root_shows_overview_jobs_and_dispatchers_without_plone(
+def test_the_root_shows_overview_jobs_queues_and_dispatchers_without_plone(
     instance: Instance, server: ServerProcess, visit: Callable[..., str], tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
@@ -48,6 +48,8 @@ def test_the_root_shows_overview_jobs_and_dispatchers_without_plone(
         if job in page:
             break
     assert "wait_for_file" in page and f"@@zcasync-job?id={job}" in page
+    page = visit("@@zcasync-queues")
+    assert "Default queue" in page and "Oldest waits" in page and "No dispatcher takes" not in page
     page = visit("@@zcasync-dispatchers")
     assert "At work" in page and "wait_for_file" in page and 'name="pause"' not in page
     go.touch()
@@ -55,9 +57,9 @@ def test_the_root_shows_overview_jobs_and_dispatchers_without_plone(
 
 
 def test_nobody_but_managers_sees_them(visit: Callable[..., str]) -> None:
-    for page in ("@@zcasync-overview", "@@zcasync-jobs", "@@zcasync-job?id=1", "@@zcasync-dispatchers"):
+    for page in ("overview", "jobs", "job?id=1", "queues", "dispatchers"):
         with pytest.raises(HTTPError) as refused:
-            visit(page, None)
+            visit(f"@@zcasync-{page}", None)
         assert refused.value.code == 401
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 from zoneinfo import ZoneInfoNotFoundError
+from zope.component import getMultiAdapter
 from zope.i18n import translate
 
 import logging
@@ -81,6 +82,12 @@ class Panel:
     def script_url(self) -> str:
         """URL of the page's script."""
         return f"{self.site_url}/{self.script}"
+
+    @property
+    def rtl_url(self) -> str:
+        """URL of the styles for languages from right to left; empty for others."""
+        state = getMultiAdapter((self.context, self.request), name="plone_portal_state")
+        return f"{self.site_url}/++resource++zcasync/rtl.css" if state.is_rtl() else ""
 
     def page_url(self, page: str, /, **query: Any) -> str:
         """URL of one of the panel's pages. ``query``: what it is asked for."""

@@ -9,8 +9,6 @@ from collective.zcasync.activity import Span
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
-from collective.zcasync.browser.queues import COLUMNS
-from collective.zcasync.browser.queues import oldest_text
 from collective.zcasync.browser.queuesettings import number_texts
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
@@ -19,6 +17,8 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.readable import loaded
 from collective.zcasync.readable import span_text
+from collective.zcasync.zopeapp.queuelines import COLUMNS
+from collective.zcasync.zopeapp.queuelines import oldest_text
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice

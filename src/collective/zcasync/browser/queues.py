@@ -1,31 +1,18 @@
 """The queues: what waits in them, and who works for them."""
 
 from collective.zcasync import actions
-from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync import queueactions
-from collective.zcasync.alarms import oldest_waiting
 from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
-from collective.zcasync.readable import span_text
 from collective.zcasync.zopeapp.processlines import STATES
+from collective.zcasync.zopeapp.queuelines import COLUMNS
+from collective.zcasync.zopeapp.queuelines import oldest_text
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from zExceptions import Forbidden
-
-#: Counts of the table, in its order: key in QueueRow.counts, label, state of the list that it leads to.
-COLUMNS = (
-    ("waiting", _("state_waiting", default="Waiting"), joblists.WAITING),
-    ("parked", _("state_parked", default="Quota full"), joblists.WAITING),
-    ("later", _("state_scheduled", default="Scheduled"), joblists.SCHEDULED),
-    ("running", _("state_running", default="Running"), joblists.RUNNING),
-    ("failed", _("state_failed", default="Failed"), joblists.FAILED),
-    ("succeeded", _("state_finished", default="Finished"), joblists.FINISHED),
-    ("cancelled", _("state_cancelled", default="Cancelled"), joblists.CANCELLED),
-    ("quarantined", _("state_quarantined", default="Quarantined"), joblists.QUARANTINED),
-)
 
 
 @dataclass(frozen=True)
@@ -207,9 +194,3 @@ class QueuesPage(PanelView):
             actions.resume_queue(queue)
             self.log(f"resumed queue {name!r}")
             self.say(_("queue_resumed", default="The queue is at work again."))
-
-
-def oldest_text(queue: Any) -> str:
-    """For how long the oldest waiting job of a queue has waited; an empty text if none waits."""
-    since = oldest_waiting(queue)
-    return "" if since is None else span_text(max(0.0, (clock.utcnow() - since).total_seconds()))

@@ -2,6 +2,7 @@
 
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync.alarms import is_served
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
@@ -9,6 +10,7 @@ from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp import heldpages
 from collective.zcasync.zopeapp import overview
 from collective.zcasync.zopeapp import processlines
+from collective.zcasync.zopeapp import queuelines
 from collective.zcasync.zopeapp.connection import of_content
 from collective.zcasync.zopeapp.processlines import Moment
 from collective.zcasync.zopeapp.reasons import reason_text
@@ -26,6 +28,7 @@ from zope.i18n import translate
 PAGES = (
     ("zcasync-overview", _("nav_overview", default="Overview")),
     ("zcasync-jobs", _("nav_jobs", default="Jobs")),
+    ("zcasync-queues", _("nav_queues", default="Queues")),
     ("zcasync-dispatchers", _("nav_dispatchers", default="Dispatchers")),
 )
 
@@ -52,6 +55,17 @@ class JobLine:
     user: str
     queue: str
     time: Moment | None
+    note: str
+
+
+@dataclass(frozen=True)
+class QueueLine:
+    """One queue. ``note``: what is not well with it."""
+
+    label: str
+    numbers: tuple[int, ...]
+    paused: bool
+    oldest: str
     note: str
 
 
@@ -132,6 +146,33 @@ class OverviewScreen(Screen):
         return self.page_url("zcasync-jobs", state=state)
 
 
+class QueuesScreen(Screen):
+    """Where jobs wait."""
+
+    name = "zcasync-queues"
+
+    @property
+    def columns(self) -> list[str]:
+        """Headings of the columns with counts."""
+        return [self.translate(label) for _key, label, _state in queuelines.COLUMNS]
+
+    @property
+    def lines(self) -> list[QueueLine]:
+        """The queues for the template."""
+        return [self._line(row) for row in joblists.queues(self.queues)]
+
+    def _line(self, row: joblists.QueueRow) -> QueueLine:
+        queue = self.queues[row.name]
+        unserved = "" if is_served(queue) else _("detail_no_dispatcher", default="No dispatcher takes its jobs")
+        return QueueLine(
+            label=row.name or self.translate(_("default_queue", default="Default queue")),
+            numbers=tuple(row.counts[key] for key, _label, _state in queuelines.COLUMNS),
+            paused=row.paused,
+            oldest=queuelines.oldest_text(queue),
+            note=self.translate(unserved),
+        )
+
+
 class DispatchersScreen(Screen):
     """Who runs jobs."""
 
@@ -181,7 +222,8 @@ class JobsScreen(Screen):
     def skip(self) -> int:
         """How many entries of the list were looked at before."""
         asked = str(self.request.form.get("skip", "0"))
-        return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
+        known = asked.isascii() and asked.isdecimal() and len(asked) < 10
+        return min(int(asked), joblists.LAST_SKIP) if known else 0
 
     @cached_property
     def page(self) -> joblists.Page:
@@ -211,7 +253,7 @@ class JobsScreen(Screen):
         if self.skip:
             label = self.translate(_("back_to_beginning", default="Back to the beginning"))
             links.append(Link(self.page_url(self.name, state=self.state), label))
-        if self.page.more or not self.page.complete:
+        if (self.page.more or not self.page.complete) and self.page.next <= joblists.LAST_SKIP:
             label = self.translate(_("page_behind", default="Next jobs"))
             links.append(Link(self.page_url(self.name, state=self.state, skip=self.page.next), label))
         return links
