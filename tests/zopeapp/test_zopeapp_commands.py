@@ -30,7 +30,9 @@ from ZODB.FileStorage import FileStorage
 import builtins
 import json
 import pytest
+import re
 import sys
+import threading
 import transaction
 import uuid
 import ZEO
@@ -639,6 +641,23 @@ class TestWrongUse:
         monkeypatch.setattr(opening.ZODBDatabase, "open", away)
         assert main(shared.command("status")) == 1
         assert "the database does not answer" in capsys.readouterr().err
+
+    def test_a_server_that_is_waited_for_is_named_meanwhile_with_the_way_out(
+        self, zeo: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        told = threading.Event()
+        warn = opening.logger.warning
+        monkeypatch.setattr(opening.logger, "warning", lambda *args: (warn(*args), told.set()))
+        monkeypatch.setattr(opening, "SILENCE", 0.01)
+
+        def wait(*args: Any) -> Any:
+            assert told.wait(30)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(opening.ZODBDatabase, "open", wait)
+        assert main(zeo.command("status")) == 130
+        (address,) = re.findall(r"server (\S+)", zeo.zope_conf.read_text())
+        assert f"Waiting for the storage at {address}; Ctrl-C ends that" in caplog.messages
 
     def test_tables_without_rich_name_the_extra_and_json_does_without(
         self, embedded: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ask: Any

@@ -73,7 +73,7 @@ def address_of(storage: Any) -> str:
             return _of_relstorage(adapter)
         servers = getattr(one, "_addr", None)
         if servers is not None:
-            return f"zeo:{_of_servers(servers)}/{getattr(one, '_storage', '1')}"
+            return f"zeo:{text_of_servers(servers)}/{getattr(one, '_storage', '1')}"
         path = getattr(one, "_file_name", None)
         if path:
             return os.path.realpath(path)
@@ -91,7 +91,8 @@ def _layers(storage: Any) -> Iterator[Any]:
         storage = next((one for one in inner if hasattr(one, "lastTransaction")), None)
 
 
-def _of_servers(servers: Any) -> str:
+def text_of_servers(servers: Any) -> str:
+    """The addresses of ZEO servers, of which there may be one or several, as ZEO's client has them."""
     single = isinstance(servers, str) or len(servers) == 2 and isinstance(servers[1], int)
     texts = [one if isinstance(one, str) else f"{one[0]}:{one[1]}" for one in ([servers] if single else servers)]
     return ",".join(sorted(texts))

@@ -1,7 +1,7 @@
 """The console script ``zcasync``: a thin shell over functions.
 
-Exit codes: 0 (well), 1 (something needs attention, or a worker failed), 2 (wrong use, or not possible here); a worker
-has more of them.
+Exit codes: 0 (well), 1 (something needs attention, or a worker failed), 2 (wrong use, or not possible here), 130
+(Ctrl-C); a worker has more of them.
 """
 
 from argparse import ArgumentParser
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads it, head for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:  # a worker stops well by it
+        return _refused("stopped by Ctrl-C", 130, options)
     except ZCAsyncError as error:
         return _refused(str(error), 2, options)
     except LockError as error:

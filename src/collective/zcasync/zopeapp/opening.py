@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collective.zcasync import notify
 from collective.zcasync import schema
 from collective.zcasync import transactions
+from collective.zcasync.deployment import text_of_servers
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.zopeapp.config import did_you_mean
@@ -20,6 +21,7 @@ from ZODB.config import ZODBDatabase
 from ZODB.POSException import ReadOnlyError
 
 import logging
+import threading
 import time
 import transaction
 import ZConfig
@@ -29,6 +31,9 @@ logger = logging.getLogger("collective.zcasync.zopeapp")
 
 #: Seconds that a ZEO server gets to answer.
 PATIENCE = 10
+
+#: Seconds after which a command says that it waits for its storage.
+SILENCE = 3
 
 #: Seconds that it gets from a process that waits for it, and until that asks again; each time so many more, up to
 #: PATIENCE.
@@ -64,7 +69,8 @@ def opened(zope_conf: str, writes: bool = False, database: str | None = None) ->
     files = [opener for opener in _openers(section.config.storage) if isinstance(opener, FileStorage)]
     _prepare(section, files, writes)
     try:
-        opened_one = ZODBDatabase.open(section, {})
+        with _telling_of_a_wait(section):
+            opened_one = ZODBDatabase.open(section, {})
     except LockError as error:
         raise DatabaseInUse from error
     except ReadOnlyError as error:
@@ -84,6 +90,26 @@ def opened(zope_conf: str, writes: bool = False, database: str | None = None) ->
     finally:
         notify.switch_off(opened_one)
         opened_one.close()
+
+
+@contextmanager
+def _telling_of_a_wait(section: Any) -> Iterator[None]:
+    """Opening a ZEO client waits for its server, half a minute and silently: then say so meanwhile."""
+    servers = [
+        one.address for opener in _openers(section.config.storage) for one in getattr(opener.config, "server", ())
+    ]
+    if not servers:
+        yield
+        return
+    timer = threading.Timer(
+        SILENCE, logger.warning, ("Waiting for the storage at %s; Ctrl-C ends that", text_of_servers(servers))
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def read_zope_conf(zope_conf: str) -> Any:
