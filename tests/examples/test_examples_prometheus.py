@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from collective.zcasync import alarms
 from collective.zcasync import figures
 from collective.zcasync.figurereading import Reading
+from collective.zcasync.zopeapp.crew import Crew
+from collective.zcasync.zopeapp.supervisor import figures_of
 from pathlib import Path
 from typing import Any
 from ZODB.DB import DB
@@ -52,9 +54,9 @@ def dashboard(repository: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def told() -> Iterator[set[str]]:
-    """The names of all series that a process tells."""
+    """The names of all series that a process tells: a worker, or a supervisor."""
     database = DB(MappingStorage())
-    found = [*figures.of_process(), *Reading(database).figures()]
+    found = [*figures.of_process(), *Reading(database).figures(), *figures_of(Crew(1, lambda number: None))]
     database.close()
     yield {figure.name + ending for figure in found for ending in ENDINGS[figure.kind]}
 

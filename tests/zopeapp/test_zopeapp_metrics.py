@@ -7,7 +7,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
 from collective.zcasync.zopeapp.metrics import CONTENT_TYPE
-from collective.zcasync.zopeapp.metrics import Metrics
+from collective.zcasync.zopeapp.metrics import of_worker
 from prometheus_client.parser import text_string_to_metric_families
 from typing import Any
 from ZODB.DB import DB
@@ -37,7 +37,7 @@ def families(text: bytes) -> dict[str, Any]:
 
 
 def test_prometheus_reads_the_text_with_all_figures_of_database_and_process(database: Any) -> None:
-    found = families(Metrics(database)())
+    found = families(of_worker(database)())
     with database.transaction() as connection:
         expected = [*figures.of_databases(connection), *figures.of_process()]
     assert {figure.name for figure in expected if figure.samples} <= set(found)
@@ -52,7 +52,7 @@ def test_prometheus_reads_the_text_with_all_figures_of_database_and_process(data
 def test_counters_and_histograms_have_the_names_that_prometheus_wants(database: Any) -> None:
     figures.counters.ran("", "instancejobs.greet", 0.2)
     figures.counters.happened("finished", "instancejobs.greet")
-    lines = Metrics(database)().decode().splitlines()
+    lines = of_worker(database)().decode().splitlines()
     assert any(line.startswith('zcasync_process_job_events_total{task="instancejobs.greet",what="') for line in lines)
     assert any(line.startswith("zcasync_process_run_seconds_bucket{") and 'le="+Inf"' in line for line in lines)
     assert any(line.startswith("zcasync_process_run_seconds_sum{") for line in lines)
@@ -61,13 +61,13 @@ def test_counters_and_histograms_have_the_names_that_prometheus_wants(database: 
 def test_promtool_has_nothing_to_say_against_it(database: Any) -> None:
     figures.counters.ran("", "instancejobs.greet", 0.2)
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=Metrics(database)(), capture_output=True, check=False, timeout=60
+        ["promtool", "check", "metrics"], input=of_worker(database)(), capture_output=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr.decode()) == (0, "")
 
 
 def test_no_word_about_people_or_content_is_in_it(database: Any) -> None:
-    text = Metrics(database)().decode()
+    text = of_worker(database)().decode()
     assert [word for word in ("secret", "anna", "Plone") if word in text] == []
 
 
@@ -78,4 +78,4 @@ def test_the_form_is_the_one_that_every_prometheus_reads() -> None:
 def test_without_the_library_the_way_out_is_told(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'collective.zcasync\[prometheus\]'"):
-        Metrics(database)()
+        of_worker(database)()

@@ -8,8 +8,11 @@ from collective.zcasync.zopeapp import supervised
 from collective.zcasync.zopeapp import supervisor
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.crew import Crew
+from instance import free_port
 from pathlib import Path
 from serverprocess import PATIENCE
+from serverprocess import server_port
+from urllib.request import urlopen
 from zopeinstance import Instance
 from zopeinstance import ZEO_CLIENT
 
@@ -235,6 +238,29 @@ def test_the_supervisor_is_ready_as_soon_as_one_worker_is() -> None:
     assert world.crew.state()[1] == ""
 
 
+def test_the_supervisor_tells_which_workers_live_and_are_ready_and_how_often_they_were_replaced() -> None:
+    world = World(2).wait(2 * crew.SHORT_LIFE)
+    world.last(1).code = 4
+    world.wait(crew.EVERY)
+    for _ in range(2):
+        world.last(2).code = -9
+        world.wait(crew.EVERY * 3)
+    world.last(2).code = 1
+    world.wait(crew.EVERY)
+    page = supervisor.pages(world.crew)["/metrics"]()
+    told = {line for line in page.text.splitlines() if line.startswith("zcasync_supervisor")}
+    assert page.status == 200 and told == {
+        'zcasync_supervisor_worker_alive{worker="1"} 1.0',
+        'zcasync_supervisor_worker_alive{worker="2"} 0.0',
+        'zcasync_supervisor_worker_ready{worker="1"} 1.0',
+        'zcasync_supervisor_worker_ready{worker="2"} 0.0',
+        'zcasync_supervisor_worker_ends_total{why="recycled",worker="1"} 1.0',
+        'zcasync_supervisor_worker_ends_total{why="failed",worker="1"} 0.0',
+        'zcasync_supervisor_worker_ends_total{why="recycled",worker="2"} 0.0',
+        'zcasync_supervisor_worker_ends_total{why="failed",worker="2"} 3.0',
+    }
+
+
 @pytest.mark.parametrize(("codes", "result"), [((0, 0), 0), ((0, 1), 1), ((-11, 0), 1)])
 def test_once_is_over_when_all_are_and_none_is_started_again(codes: tuple[int, int], result: int) -> None:
     world = World(2, once=True)
@@ -327,6 +353,19 @@ def shared(tmp_path: Path) -> Iterator[Instance]:
     stop()
 
 
+def ports(count: int) -> int:
+    """The first of so many free ports in a row."""
+    first = server_port()
+    while any(free_port(port) != port for port in range(first, first + count)):
+        first += count
+    return first
+
+
+def metrics(port: int) -> str:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as page:
+        return str(page.read().decode())
+
+
 def wait_for_text(file: Path, text: str) -> None:
     """Until the file holds that."""
     glance, end = threading.Event(), time.monotonic() + PATIENCE
@@ -337,7 +376,9 @@ def wait_for_text(file: Path, text: str) -> None:
 
 def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared: Instance, tmp_path: Path) -> None:
     file, runs = tmp_path / "health", r'Worker (%s) runs jobs.*"process": (%s)\b'
-    options = ("--processes", "2", "--threads", "1", "--health-file", file, "--log-format", "json")
+    port = ports(3)
+    health = ("--health-file", file, "--health-port", str(port))
+    options = ("--processes", "2", "--threads", "1", *health, "--log-format", "json")
     process = shared.start("zcasync", "worker", "-C", shared.zope_conf, *options)
     uuid, pid = process.wait_for(runs % (r"\S{36}", r"\d+"), WAIT).groups()
     other = process.wait_for(runs % (rf"(?!{uuid})\S{{36}}", r"\d+"), WAIT)[1]
@@ -348,6 +389,9 @@ def test_two_workers_share_a_zope_conf_and_one_that_is_killed_comes_back(shared:
     again = process.wait_for(runs % (rf"(?!{other})\S{{36}}", rf"(?!{pid}\b)\d+"), WAIT)[1]
     assert again == uuid, "it has its uuid-file"
     wait_for_text(file, "ok\n")
+    assert f'zcasync_supervisor_worker_ends_total{{why="failed",worker="{number}"}} 1.0' in metrics(port)
+    for own in (port + 1, port + 2):
+        assert "zcasync_process_dispatchers 1.0" in metrics(own)
     own = [line for line in process.lines if f'"process": {process.pid}' in line]
     assert not any("ClientStorage" in line for line in own), "the supervisor opens no database"
     assert process.stop() == 0

@@ -57,6 +57,8 @@ class Member:
         self.started = self.due = 0.0
         #: How often in a row it has ended when it should not.
         self.failures = 0
+        #: How often at all, and how often because it had run its share.
+        self.failed = self.recycled = 0
         #: Its last sign of life, and for how many seconds there was none.
         self.sign: tuple[float, str] | None = None
         self.silence = 0.0
@@ -163,12 +165,14 @@ class Crew:
         elif code == RECYCLED and lived > SHORT_LIFE:
             logger.info("%s has run its share; the next one starts", member)
             member.failures, member.due = 0, now
+            member.recycled += 1
         else:
             self._again(member, f"{member} {how} after {lived:.0f} s", now)
         member.process = None
 
     def _again(self, member: Member, why: str, now: float) -> None:
         """Start its next process after a wait that grows."""
+        member.failed += 1
         member.failures = 1 if now - member.started > LONG_LIFE else member.failures + 1
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(member.failures - 1, 10))
         member.due = now + wait

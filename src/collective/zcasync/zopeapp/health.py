@@ -10,6 +10,7 @@ from collective.zcasync.introspection import STOPPED
 from collective.zcasync.introspection import STUCK
 from collective.zcasync.zopeapp.metrics import CONTENT_TYPE
 from collective.zcasync.zopeapp.metrics import Metrics
+from collective.zcasync.zopeapp.metrics import of_worker
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
@@ -45,11 +46,11 @@ Pages = Mapping[str, Callable[[], Page]]
 def pages(dispatchers: Sequence[Any]) -> dict[str, Callable[[], Page]]:
     """What the server of a worker shows: a word each to probes, and numbers to Prometheus. Nothing in it is about
     people or content: names are those of queues, quotas, agents and tasks."""
-    metrics = Metrics(dispatchers[0].db)
+    metrics = of_worker(dispatchers[0].db)
     return {
         "/live": lambda: verdict(state(dispatchers)[0]),
         "/ready": lambda: verdict(state(dispatchers)[1]),
-        "/metrics": lambda: _numbers(metrics),
+        "/metrics": lambda: numbers(metrics),
     }
 
 
@@ -67,7 +68,8 @@ def state(dispatchers: Sequence[Any]) -> tuple[str, str]:
     return next(filter(None, map(live, dispatchers)), ""), reason
 
 
-def _numbers(metrics: Metrics) -> Page:
+def numbers(metrics: Metrics) -> Page:
+    """The page with figures; it says what is missing if that is the library."""
     try:
         return Page(200, metrics().decode().rstrip("\n"), CONTENT_TYPE)
     except ConfigurationError as error:

@@ -1,5 +1,7 @@
-"""The figures of this process and of its databases as text for Prometheus."""
+"""Figures as text for Prometheus: those of a worker are of its process and of its databases."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collective.zcasync import figures
 from collective.zcasync.exceptions import ConfigurationError
@@ -15,11 +17,11 @@ _NEEDED = "metrics need the library prometheus_client: pip install 'collective.z
 class Metrics:
     """Calling it gives the text, as bytes; ConfigurationError if the library is missing.
 
-    ``db``: the database that holds the queues.
+    ``tell``: gives the figures beside those that everything tells of its process that uses the library.
     """
 
-    def __init__(self, db: Any) -> None:
-        self._reading = Reading(db)
+    def __init__(self, tell: Callable[[], Iterable[figures.Figure]]) -> None:
+        self._tell = tell
 
     def __call__(self) -> bytes:
         try:
@@ -36,8 +38,13 @@ class Metrics:
 
     def collect(self) -> Iterator[Any]:
         """What the registry asks for: families of the library, one a figure."""
-        for figure in (*figures.of_process(), *self._reading.figures()):
-            yield _family(figure)
+        return map(_family, self._tell())
+
+
+def of_worker(db: Any) -> Metrics:
+    """Those of this process, and of its databases. ``db``: the one that holds the queues."""
+    reading = Reading(db)
+    return Metrics(lambda: (*figures.of_process(), *reading.figures()))
 
 
 def _family(figure: figures.Figure) -> Any:

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.figures import COUNTER
+from collective.zcasync.figures import Figure
+from collective.zcasync.figures import GAUGE
 from collective.zcasync.zopeapp import health
 from collective.zcasync.zopeapp.config import Settings
 from collective.zcasync.zopeapp.crew import Crew
 from collective.zcasync.zopeapp.crew import EVERY
 from collective.zcasync.zopeapp.crew import Process
+from collective.zcasync.zopeapp.metrics import Metrics
 from collective.zcasync.zopeapp.signs import Signs
 from contextlib import ExitStack
 from pathlib import Path
@@ -113,11 +117,33 @@ def own_options(settings: Settings, number: int, file: Path) -> list[str]:
 
 
 def pages(crew: Crew) -> dict[str, Callable[[], health.Page]]:
-    """What the supervisor's own health port shows. Figures are those of the workers, at their ports."""
+    """What the supervisor's own health port shows. Figures of jobs are told by the workers, at their ports."""
+    metrics = Metrics(lambda: figures_of(crew))
     return {
         "/live": lambda: health.verdict(crew.state()[0]),
         "/ready": lambda: health.verdict(crew.state()[1]),
+        "/metrics": lambda: health.numbers(metrics),
     }
+
+
+def figures_of(crew: Crew) -> list[Figure]:
+    """What a supervisor knows of its workers, which are named by their numbers."""
+    worker = ("worker",)
+    alive = Figure("zcasync_supervisor_worker_alive", GAUGE, "1: the worker has a process.", worker)
+    ready = Figure("zcasync_supervisor_worker_ready", GAUGE, "1: the worker takes jobs.", worker)
+    ends = Figure(
+        "zcasync_supervisor_worker_ends",
+        COUNTER,
+        "Processes of the worker that were replaced: they had run their share, or failed.",
+        ("worker", "why"),
+    )
+    for member in crew.members:
+        number = str(member.number)
+        alive.add(int(member.process is not None), number)
+        ready.add(int(not member.reason), number)
+        ends.add(member.recycled, number, "recycled")
+        ends.add(member.failed, number, "failed")
+    return [alive, ready, ends]
 
 
 def _watch(crew: Crew, signs: Signs) -> int:
