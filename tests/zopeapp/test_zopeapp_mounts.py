@@ -66,7 +66,7 @@ def test_a_process_runs_the_jobs_of_all_databases(mounted: Instance, job: str, p
         process = mounted.runwsgi()
         mounted.put(process, "greet", "main")
         process.wait_for("hello main from a job in process")
-    process.wait_for("The jobs of the database 'beside' run here too")
+    process.wait_for("The jobs of the database 'beside' run here too, in 3 job threads of their own")
     process.wait_for(f"hello beside from a job in process {process.pid}")
     assert process.stop() == 0
     assert process.output.count("deactivated") == 2

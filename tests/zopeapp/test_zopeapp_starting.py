@@ -94,7 +94,7 @@ def test_the_jobs_of_a_mount_point_run_here_as_soon_as_it_has_queues(
         install(connection)
     assert starting.serve_all(running, ON) == [Zope2.DB, beside]
     assert starting.serve_all(running, ON) == [Zope2.DB, beside]
-    assert caplog.text.count("The jobs of the database 'beside' run here too") == 1
+    assert caplog.text.count("The jobs of the database 'beside' run here too, in 1 job thread of their own") == 1
     zopeapp.stop()
     assert zopeapp.start().databases == [Zope2.DB, beside]
 

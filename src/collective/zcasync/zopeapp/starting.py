@@ -152,7 +152,11 @@ def serve_all(running: RunningDispatcher, settings: Settings) -> list[Any]:
             if dispatchers.serving(database) is not None or database.storage.isReadOnly():
                 continue
             if running.serve(database) is not None:
-                logger.info("The jobs of the database %r run here too", database.database_name)
+                logger.info(
+                    "The jobs of the database %r run here too, in %s of their own",
+                    database.database_name,
+                    _job_threads(settings),
+                )
     return running.databases
 
 
@@ -175,8 +179,12 @@ def _start_if(decision: rule.Decision, settings: Settings) -> RunningDispatcher 
         "Dispatcher %s started (role %s, %s, queues: %s): %s",
         started.dispatcher.UUID,
         settings.role,
-        "1 job thread" if settings.threads == 1 else f"{settings.threads} job threads",
+        _job_threads(settings),
         describe_queues(settings),
         decision.reason,
     )
     return started
+
+
+def _job_threads(settings: Settings) -> str:
+    return "1 job thread" if settings.threads == 1 else f"{settings.threads} job threads"
