@@ -156,3 +156,24 @@ def test_a_page_far_from_the_beginning_looks_at_no_more_jobs_than_the_first(
     page = joblists.jobs(queue.parent, state, group="01", start=900, limit=50)
     assert len(page.rows) == 50 and page.more
     assert len(looked) <= jobentries.COUNT_EXACT + 50 + 1
+
+
+def test_of_a_job_only_what_is_looked_for_is_read() -> None:
+    class Seen:
+        """Has everything, and tells what was read."""
+
+        def __init__(self) -> None:
+            self.read: set[str] = set()
+
+        def __getattr__(self, name: str) -> str:
+            self.read.add(name)
+            return "ada"
+
+    for search, read in (
+        (joblists.Search(user="ada"), {"user"}),
+        (joblists.Search(cause="ada"), {"fingerprint"}),
+        (joblists.Search(), set()),
+    ):
+        job = Seen()
+        assert search.fits(job)
+        assert job.read == read

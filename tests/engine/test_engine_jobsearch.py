@@ -2,10 +2,12 @@
 
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync import lookup
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.failure import Failure
 from collective.zcasync.filing import file_away
 from collective.zcasync.job import Job
+from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobsearch import Search
 from datetime import datetime
 from datetime import timedelta
@@ -14,6 +16,7 @@ from typing import Any
 
 import enginejobs
 import pytest
+import transaction
 
 #: How a database is shared makes no difference to what is tested here.
 pytestmark = pytest.mark.parametrize("clients", ["filestorage"], indirect=True)
@@ -167,3 +170,27 @@ def test_failed_jobs_are_counted_by_cause_those_of_the_latest_first(queue: Any, 
     assert [(row.cause, row.number) for row in rows] == [("OSError", 1), ("KeyError", 3)]
     assert (rows[1].group, rows[1].first, rows[1].last) == ("site1", NOON, NOON + 2 * SECOND)
     assert [row.cause for row in joblists.failures(queue.parent, "site1")] == ["KeyError"]
+
+
+def test_what_a_search_looks_at_is_fetched_from_the_storage_many_at_once(
+    queue: Any, slot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    connection = queue._p_jar
+    for number in range(12):
+        fail(queue, slot, f"job {number}", ValueError("no"))
+    transaction.commit()
+    connection.cacheMinimize()
+    monkeypatch.setattr(lookup, "TOGETHER", 5)
+    monkeypatch.setattr(connection, "prefetch", lambda records: asked.append(len(records)))
+
+    assert found(queue, joblists.FAILED, user="nobody") == []
+    assert asked == [5, 5, 2]
+
+
+def test_whether_a_job_can_be_loaded_is_told_without_loading_it(queue: Any) -> None:
+    job = put(queue, "some")
+    transaction.commit()
+    job._p_deactivate()
+    assert not is_broken(job)
+    assert job._p_changed is None

@@ -15,7 +15,7 @@ from dataclasses import field
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from ZODB.interfaces import IBroken
+from ZODB.broken import Broken
 
 import logging
 
@@ -109,8 +109,8 @@ class JobDetail:
 
 
 def is_broken(job: Any) -> bool:
-    """Whether the job's class cannot be loaded in this process."""
-    return bool(IBroken.providedBy(job))
+    """Whether the job's class cannot be loaded in this process. The record is not loaded for it."""
+    return isinstance(job, Broken)
 
 
 def class_name(job: Any) -> str:

@@ -9,6 +9,7 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.jobsearch import NOTHING
 from collective.zcasync.jobsearch import Search
+from collective.zcasync.lookup import fetched
 from collective.zcasync.monitorrows import ATTENTION
 from collective.zcasync.monitorrows import Count
 from collective.zcasync.monitorrows import FINISHED
@@ -23,6 +24,7 @@ from collective.zcasync.monitorrows import STATES
 from collective.zcasync.monitorrows import WAITING
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Queues
+from collective.zcasync.states import STORED
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -39,6 +41,8 @@ COUNT_EXACT = 100
 
 #: Newest entries of each inbox that are looked at for cancelled jobs: no claim takes them out while nobody is at work.
 UNSWEPT_LOOK = 8
+
+_COMPLETED = STORED[COMPLETED]
 
 
 class Entry(NamedTuple):
@@ -121,7 +125,7 @@ def _needs_attention(job: Any) -> bool:
 
 def has_ended(job: Any) -> bool:
     """Whether the job has ended, and perhaps only its place in the queue does not tell so yet."""
-    return not is_broken(job) and job.status == COMPLETED
+    return not is_broken(job) and job._status_id == _COMPLETED
 
 
 def unswept(queue: Any) -> Iterator[Any]:
@@ -178,7 +182,7 @@ def _stored_counts(source: Any, name: str | None) -> dict[str, Count]:
 def _counted(found: Iterator[Entry], group: str | None) -> Count:
     """Count one by one, up to the limit."""
     number = looked = 0
-    for entry in found:
+    for entry in fetched(found, lambda entry: None if entry.own else entry.job):
         if number == COUNT_LIMIT or looked == COUNT_LOOK:
             return Count(number, more=True)
         if entry.is_known(number):

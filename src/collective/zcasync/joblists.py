@@ -3,6 +3,7 @@
 Nothing here writes, and nothing here loads the payload of a job, except ``job``, which is about one job.
 """
 
+from collections.abc import Iterable
 from collective.zcasync import clock
 from collective.zcasync import lookup
 from collective.zcasync import waiting
@@ -23,6 +24,7 @@ from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.jobentries import count
 from collective.zcasync.jobentries import counts
 from collective.zcasync.jobentries import entries
+from collective.zcasync.jobentries import Entry
 from collective.zcasync.jobentries import list_counts
 from collective.zcasync.jobentries import selected
 from collective.zcasync.jobentries import unswept
@@ -140,8 +142,8 @@ def jobs(
     most = start + (LOOK_LIMIT if search else PAGE_LOOK)
     looked = fitting = 0
     rows: list[JobRow] = []
-    found = islice(entries(source, wanted, group, queue, search, oldest), skip, None)
-    for entry in found:
+    found: Iterable[Entry] = islice(entries(source, wanted, group, queue, search, oldest), skip, None)
+    for entry in lookup.fetched(found, lambda entry: entry.job) if search else found:
         if looked >= most:
             return Page(tuple(rows), start, complete=False, looked=looked, next=skip + looked)
         if fitting < start and not search and entry.is_known(fitting) or entry.fits(group, search):

@@ -59,23 +59,20 @@ class Search:
 
     def fits(self, job: Any) -> bool:
         """Whether the job is meant. One that cannot be loaded is not, if anything is looked for."""
-        if not self:
-            return True
         if is_broken(job):
-            return False
+            return not self
+        # A list of many jobs asks this of each: what nobody looks for is not even read.
         return (
-            _is_called(self.task, job.task or "", job.title or "")
-            and self.user.casefold() in (job.user or "").casefold()
-            and self.error.casefold() in (job.error or "").casefold()
-            and self.cause in ("", job.fingerprint)
-            and self.attempts <= job.attempts
-            and _is_at(self.object, job.where or "")
-            and self._is_in_time(job)
+            (not self.task or _is_called(self.task, job.task or "", job.title or ""))
+            and (not self.user or self.user.casefold() in (job.user or "").casefold())
+            and (not self.error or self.error.casefold() in (job.error or "").casefold())
+            and (not self.cause or self.cause == job.fingerprint)
+            and (not self.attempts or self.attempts <= job.attempts)
+            and (not self.object or _is_at(self.object, job.where or ""))
+            and (not (self.since or self.until) or self._is_in_time(job))
         )
 
     def _is_in_time(self, job: Any) -> bool:
-        if self.span == ALWAYS:
-            return True
         when = job.finished_at or job.active_end or job.active_start or job.not_before() or job.put_at
         return when is not None and not (
             (self.since is not None and when < self.since) or (self.until is not None and when > self.until)

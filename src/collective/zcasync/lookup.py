@@ -1,6 +1,8 @@
 """Finding a job by its id or by one of its callbacks, and telling whether a record is a job that can be loaded."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collective.zcasync import transactions
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import IJob
@@ -8,12 +10,16 @@ from typing import Any
 from ZODB.POSException import POSKeyError
 from ZODB.utils import get_pickle_metadata
 
+import itertools
 import logging
 import re
 import sys
 import ZODB.broken
 
 logger = logging.getLogger("collective.zcasync.events")
+
+#: Records that a storage is asked for at once.
+TOGETHER = 100
 
 _ID = re.compile(r"([0-9a-f]{1,16})(?:@(\S+))?")
 
@@ -81,6 +87,15 @@ def fetch(records: Iterable[Any]) -> None:
     ghosts = [record for record in records if record._p_changed is None and record._p_jar is not None]
     if len(ghosts) > 1:
         ghosts[0]._p_jar.prefetch(ghosts)
+
+
+def fetched(found: Iterable[Any], record: Callable[[Any], Any]) -> Iterator[Any]:
+    """The same, lazily; the storage brings so many of their records at once. ``record``: that of one; None: it will not
+    be looked at."""
+    found = iter(found)
+    while some := list(itertools.islice(found, TOGETHER)):
+        fetch(one for one in map(record, some) if one is not None)
+        yield from some
 
 
 def main_of(job: Any) -> Any:

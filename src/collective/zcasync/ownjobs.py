@@ -10,6 +10,7 @@ from collective.zcasync import joblists
 from collective.zcasync.entries import newest_first
 from collective.zcasync.entries import Place
 from collective.zcasync.jobdetail import is_broken
+from collective.zcasync.lookup import fetched
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -88,7 +89,7 @@ def _ended(queues: list[Any], owner: Owner, skip: int) -> tuple[list[Any], int |
     fresh = () if skip else (job for queue in queues for job in joblists.unswept(queue) if owner.owns(job))
     found = {job._p_oid: job for job in fresh}
     after = None
-    for number, job in enumerate(islice(_history(queues, owner.group), skip, None)):
+    for number, job in enumerate(fetched(islice(_history(queues, owner.group), skip, None), _itself)):
         if number == LOOK or len(found) >= MOST_ENDED:
             after = skip + number
             break
@@ -97,13 +98,17 @@ def _ended(queues: list[Any], owner: Owner, skip: int) -> tuple[list[Any], int |
     return sorted(found.values(), key=lambda job: job.finished_at.timestamp(), reverse=True), after
 
 
+def _itself(job: Any) -> Any:
+    return job
+
+
 class _Bounds:
     """Cuts what is looked at, and remembers whether anything was cut."""
 
     complete = True
 
     def of(self, jobs: Iterator[Any]) -> Iterator[Any]:
-        yield from islice(jobs, LOOK)
+        yield from fetched(islice(jobs, LOOK), _itself)
         self.complete = self.complete and next(jobs, None) is None
 
 
