@@ -209,7 +209,8 @@ class TestChange:
     def test_what_cannot_be_undone_is_asked_first(self, portal: Any, siteadmin: Visitor) -> None:
         waiting = put(feed, "cat", "dog")
         tick(siteadmin, "waiting", waiting[0].id)
-        assert "Cancel this job?" in push(siteadmin, "cancel")
+        page = push(siteadmin, "cancel")
+        assert "Cancel this job?" in page and "@@zcasync-job?id=" in page.partition('id="zcasync-ticked"')[2]
         assert outcomes(waiting) == [None, None]
         assert "asked to stop: 1." in confirm(siteadmin)
         assert outcomes(waiting) == ["cancelled", None]

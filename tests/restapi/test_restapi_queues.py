@@ -33,6 +33,24 @@ def test_a_queue_is_made_changed_and_removed(portal: Any, queues: Any, admin: An
     assert admin("GET", url).status == 404
 
 
+def test_a_queue_tells_who_holds_its_quotas_and_since_when_its_oldest_job_waits(
+    portal: Any, queues: Any, admin: Any
+) -> None:
+    queue = queues[""]
+    queue.quotas.create("io", 2)
+    assert admin("GET", "@background-queues/default").json["oldest_waiting"] is None
+    mine, other = (put_as(portal, "admin", greet, name, quotas=("io",)) for name in ("Ada", "Bob"))
+    queue.quotas["io"].add(mine)
+    queue.quotas["io"].add(other)
+    other.group = "another"
+    transaction.commit()
+    told = admin("GET", "@background-queues/default").json
+    assert told["oldest_waiting"].endswith("+00:00")
+    url = f"{portal.absolute_url()}/@background-jobs/{mine.id}"
+    held = {"held": 2, "holders": [{"@id": url, "id": mine.id}]}
+    assert told["quotas"] == [{"name": "io", "size": 2, "filled": True, **held}]
+
+
 def test_a_queue_in_which_jobs_wait_is_not_removed(portal: Any, queues: Any, admin: Any) -> None:
     admin("POST", "@background-queues", {"name": "mail"})
     put_as(portal, "admin", greet, "Ada", queue="mail")
@@ -108,6 +126,12 @@ def test_the_overview_tells_in_words_what_is_not_well(portal: Any, queues: Any, 
     assert alarm["advice"].startswith("Set “dispatcher on” in zope.conf")
     assert told["counts"]["waiting"] == {"number": 1, "more": False}
     assert len(told["last_day"]) == 24 and told["last_hour"]["minutes"] == 60
+    told = admin("GET", "@background-overview?queue=default").json
+    assert [alarm["kind"] for alarm in told["alarms"]] == ["unserved"] and told["last_hour"]["put"] == 0
+    assert admin("GET", "@background-overview?queue=nowhere").status == 404
+    admin("POST", "@background-queues", {"name": "mail"})
+    told = admin("GET", "@background-overview?queue=mail").json
+    assert told["counts"]["waiting"]["number"] == 0 and told["alarms"][0]["queue"] == "mail"
     answer = admin("GET", "@background-overview?minutes=7")
     assert answer.status == 400 and "minutes: 7 is not allowed" in answer.message
 

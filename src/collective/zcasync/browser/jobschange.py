@@ -1,5 +1,6 @@
 """What the buttons of the list of jobs do: with the jobs that were ticked at once, with all that match in a job."""
 
+from collective.zcasync import joblists
 from collective.zcasync.browser.jobs import Jobs
 from collective.zcasync.browser.jobverbs import do
 from collective.zcasync.browser.jobverbs import HARMLESS
@@ -12,6 +13,7 @@ from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.interfaces import _
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.persistence import PRIORITIES
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from zExceptions import Forbidden
@@ -22,6 +24,19 @@ MOST_AT_ONCE = 200
 
 #: Errors that are shown one by one.
 MOST_ERRORS = 3
+
+
+#: Jobs that are named when somebody is asked, at most.
+MOST_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """A job that is named. ``error``: what it failed with, or an empty text."""
+
+    url: str
+    title: str
+    error: str
 
 
 class JobsChange(Jobs):
@@ -101,6 +116,24 @@ class JobsChange(Jobs):
             return self.translate(_("those_found", default="all jobs that match the search"))
         number = number_or_more(self.counts[self.state])
         return self.translate(_("all_these_jobs", default="all ${n} jobs of this list", mapping={"n": number}))
+
+    @cached_property
+    def ticked(self) -> list[Ticked]:
+        """The first of the jobs that were ticked, so that one sees which are meant."""
+        found = [] if self.everything else self.ids[:MOST_SHOWN]
+        return [line for line in map(self._ticked, found) if line is not None]
+
+    @property
+    def not_shown(self) -> int:
+        """How many more there are."""
+        return 0 if self.everything else max(0, len(self.ids) - MOST_SHOWN)
+
+    def _ticked(self, id: str) -> Ticked | None:
+        try:
+            row = joblists.row(self.visible_job(id))
+        except JobNotFound:
+            return None
+        return Ticked(self.url_of_job(row.id), self.translate(row.title or row.task), row.error)
 
     @property
     def back_url(self) -> str:

@@ -24,8 +24,11 @@ class OverviewGet(JobsService):
         """See Service."""
         minutes = self.number("minutes", MINUTES, max(ALLOWED))
         check_choice("minutes", minutes, ALLOWED)
+        queue = self.asked_queue()
         found = alarms.examine(self.queues, alarm_limits(self.context), self.rights.group)
-        counts = joblists.counts(self.queues, group=self.rights.group)
+        if queue is not None:
+            found = [alarm for alarm in found if alarm.queue == queue]
+        counts = joblists.counts(self.queues, group=self.rights.group, queue=queue)
         return {
             "@id": self.url(),
             "well": not any(alarm.urgent for alarm in found),
@@ -40,6 +43,6 @@ class OverviewGet(JobsService):
                 for alarm in found
             ],
             "counts": {state: data.count(number) for state, number in counts.items()},
-            "last_hour": data.span(activity.last_hour(self.queues)),
-            "last_day": [data.span(span) for span in activity.last_day(self.queues, minutes=minutes)],
+            "last_hour": data.span(activity.last_hour(self.queues, queue)),
+            "last_day": [data.span(span) for span in activity.last_day(self.queues, queue, minutes)],
         }

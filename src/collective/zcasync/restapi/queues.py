@@ -3,6 +3,8 @@
 from collective.zcasync import actions
 from collective.zcasync import joblists
 from collective.zcasync import queueactions
+from collective.zcasync.alarms import oldest_waiting
+from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.ploneapp.sites import path_of
 from collective.zcasync.queues import DEFAULT_QUEUE
@@ -10,8 +12,12 @@ from collective.zcasync.queues import shown_queue
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
+from itertools import islice
 from typing import Any
 from zExceptions import BadRequest
+
+#: Jobs that hold places of one quota and are told, at most.
+HOLDERS = 50
 
 
 class Queues(JobsService):
@@ -50,9 +56,19 @@ class QueuesGet(Queues):
 
     def reply(self) -> Any:
         """See Service."""
-        if self.path:
-            return self.told(self.named())
-        return self.all()
+        if not self.path:
+            return self.all()
+        queue = self.named()
+        told = self.told(queue)
+        for quota in told["quotas"]:
+            quota.update(self._held(queue.quotas[quota["name"]]))
+        return {**told, "oldest_waiting": data.moment(oldest_waiting(queue))}
+
+    def _held(self, quota: Any) -> dict[str, Any]:
+        """Who holds places of a quota: how many jobs, and the first of those that the user may know of."""
+        jobs = [job for job in islice(quota, HOLDERS) if not is_broken(job) and self.rights.sees(job)]
+        urls = [{"@id": self.url(job.id, service="@background-jobs"), "id": job.id} for job in jobs]
+        return {"held": len(quota), "holders": urls}
 
 
 class QueuesPost(Queues):
