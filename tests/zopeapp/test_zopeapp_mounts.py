@@ -1,18 +1,24 @@
 """A database beside the main one, as for a site in a mount point: processes serve it, and commands look into it."""
 
+from base64 import b64encode
 from collections.abc import Iterator
 from collective.zcasync.job import Job
 from collective.zcasync.queue import install
 from collective.zcasync.zopeapp.cli import main
 from serverprocess import PATIENCE
 from typing import Any
+from urllib.parse import quote
+from urllib.request import Request
+from urllib.request import urlopen
 from ZODB.FileStorage import FileStorage
 from zopeinstance import Instance
 from zopeinstance import ON
 
+import html
 import instancejobs
 import json
 import pytest
+import re
 import transaction
 import ZODB
 
@@ -127,3 +133,28 @@ def test_a_paused_queue_is_moved_to_another_database(
 def no_transaction_is_left() -> Iterator[None]:
     yield
     transaction.abort()
+
+
+def test_the_pages_at_the_root_show_each_database_that_has_queues(mounted: Instance, job: str) -> None:
+    mounted.write_zope_conf(
+        BESIDE.format(folder=mounted.folder)
+    )  # nobody runs the job, nor makes queues in the other one
+    server = mounted.runwsgi()
+    address = mounted.address(server)
+
+    def visit(page: str) -> str:
+        request = Request(
+            f"{address}/@@{page}", headers={"Authorization": f"Basic {b64encode(b'admin:admin').decode()}"}
+        )
+        with urlopen(request, timeout=PATIENCE) as answer:
+            return " ".join(answer.read().decode().split())
+
+    first = visit("zcasync-jobs?state=waiting")
+    assert ">Databases<" in first and "@@zcasync-jobs?database=beside" in first
+    assert "This database has no queues yet" in first
+    other = visit("zcasync-jobs?database=beside&state=waiting")
+    (page,) = re.findall(r'"[^"]*/@@(zcasync-job\?[^"]*)"', other)
+    assert "database=beside" in page and quote(job, safe="") in page
+    assert "instancejobs.greet" in visit(html.unescape(page))
+    assert "@@zcasync-overview?database=beside" in other, "the other pages stay with the database"
+    assert "This database has no queues yet" in visit("zcasync-jobs?database=nowhere&state=waiting")

@@ -12,6 +12,7 @@ from collective.zcasync.zopeapp import overview
 from collective.zcasync.zopeapp import processlines
 from collective.zcasync.zopeapp import queuelines
 from collective.zcasync.zopeapp.connection import of_content
+from collective.zcasync.zopeapp.database import with_queues_beside
 from collective.zcasync.zopeapp.processlines import Moment
 from collective.zcasync.zopeapp.reasons import reason_text
 from dataclasses import dataclass
@@ -76,10 +77,30 @@ class Screen(BrowserView):
     frame = ViewPageTemplateFile("templates/zmi.pt")
 
     @cached_property
+    def connection(self) -> Any:
+        """The connection to the database that holds the queues of the root, or None."""
+        return of_content(self.context)
+
+    @cached_property
+    def databases(self) -> list[str]:
+        """Names of the databases that may be shown: the root's, then those of mount points that have queues."""
+        if self.connection is None:
+            return []
+        own = self.connection.db()
+        return [own.database_name, *sorted(one.database_name for one in with_queues_beside(own))]
+
+    @cached_property
+    def database(self) -> str:
+        """Name of the database that is shown, if it is not the first; else an empty text."""
+        asked = str(self.request.form.get("database", ""))
+        return asked if asked in self.databases[1:] else ""
+
+    @cached_property
     def queues(self) -> Any:
-        """The queues of the database, or None where nothing is installed."""
-        connection = of_content(self.context)
-        return None if connection is None else get_queues(connection)
+        """The queues of the database that is shown, or None where nothing is installed."""
+        if self.connection is None:
+            return None
+        return get_queues(self.connection.get_connection(self.database) if self.database else self.connection)
 
     @property
     def installed(self) -> bool:
@@ -96,8 +117,18 @@ class Screen(BrowserView):
         """Links to all pages."""
         return [Link(self.page_url(name), self.translate(label), name == self.name) for name, label in PAGES]
 
+    @property
+    def choices(self) -> list[Link]:
+        """Links to the page for each database; none if there is only one."""
+        names = self.databases if len(self.databases) > 1 else []
+        return [
+            Link(self.page_url(self.name, database=name), name, name == (self.database or self.databases[0]))
+            for name in names
+        ]
+
     def page_url(self, name: str, **options: Any) -> str:
-        """URL of one of the pages."""
+        """URL of one of the pages, for the database that is shown."""
+        options = {"database": self.database, **options}
         query = urlencode({key: value for key, value in options.items() if value})
         return f"{self.context.absolute_url()}/@@{name}" + (f"?{query}" if query else "")
 
