@@ -251,6 +251,26 @@ class Hooked(Job):
         calls.append(("torn down", setup_info))
 
 
+class Looking(Job):
+    """Notes before its attempt and after its commit what others have stored in the root as "elsewhere"."""
+
+    def setUp(self) -> None:
+        calls.append(self._p_jar.root().get("elsewhere"))
+
+    def tearDown(self, setup_info: Any) -> None:
+        calls.append(self._p_jar.root().get("elsewhere"))
+
+
+def store_elsewhere() -> None:
+    with root()._p_jar.db().transaction() as connection:
+        connection.root()["elsewhere"] = "stored"
+
+
+def make_savepoint() -> None:
+    count()
+    transaction.savepoint()
+
+
 def mapping() -> PersistentMapping:
     return PersistentMapping()
 

@@ -370,7 +370,7 @@ class World(Known):
         self.born += 1
         reactor = SimpleNamespace(callFromThread=lambda call, *args: call(*args))
         one: Any = Dispatcher(self.db, reactor, uuid=uuid.UUID(int=next(_numbers)))
-        one.around = Surroundings(self.db, stopping=NoWait())
+        one.around = Surroundings(self.db, stopping=NoWait(), own=True)
         one.manager = Stepping(explicit=True)
         one.connection = self.db.open(one.manager)
         one.activated = clock.utcnow()

@@ -17,6 +17,7 @@ from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
+from ZODB.mvccadapter import MVCCAdapterInstance
 
 import enginejobs
 import http.server
@@ -351,6 +352,36 @@ def test_hooks_of_a_job_class_run_around_each_attempt(queue: Any, dispatch: Any)
     wait_until(queue, lambda: len(enginejobs.calls) > 2, what="what follows the commit")
 
     assert enginejobs.calls == ["set up", "called", ("torn down", "info")]
+
+
+def test_code_that_follows_the_commit_of_its_job_sees_what_others_have_stored_meanwhile(queue: Any) -> None:
+    agent = enginejobs.make_agent(queue)
+    queue.put(enginejobs.Looking(enginejobs.store_elsewhere))
+    transaction.commit()
+
+    enginejobs.perform(agent, own=True)
+    assert enginejobs.calls == [None, "stored"]
+
+
+@pytest.mark.parametrize(
+    ("call", "times"), [(enginejobs.add, 1), (enginejobs.make_savepoint, 2)], ids=["plain", "savepoint"]
+)
+def test_a_job_that_only_the_engine_looks_at_after_its_commit_asks_once_what_is_new(
+    queue: Any, monkeypatch: pytest.MonkeyPatch, call: Any, times: int
+) -> None:
+    agent, asked, ask = enginejobs.make_agent(queue), [], MVCCAdapterInstance.poll_invalidations
+
+    def note(self: Any) -> Any:
+        if self is not queue._p_jar._storage:
+            asked.append(self)
+        return ask(self)
+
+    monkeypatch.setattr(MVCCAdapterInstance, "poll_invalidations", note)
+    job = _put_job(queue, Job(call))
+
+    enginejobs.perform(agent, own=True)
+    assert job.outcome == "succeeded"
+    assert len(asked) == times
 
 
 def test_a_job_can_be_called_directly_once(connection: Any) -> None:

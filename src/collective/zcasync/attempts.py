@@ -183,7 +183,7 @@ class Run:
             setup = job.setUp()
             self.call()
             guard.finishing = True
-            self.manager.commit()
+            self.around.commit(self.manager, job)
             self.stage = "done"
         except BaseException as error:
             if self.around.debug is not None and isinstance(error, Exception):

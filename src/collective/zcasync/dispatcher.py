@@ -117,7 +117,7 @@ class Dispatcher(ClaimThread):
         self.queues: dict[str, dict[str, AgentThreadPool]] = {}
         self.neighbours = Neighbours(threads or 64, threads)
         self.shares = Shares(threads, self.neighbours)
-        self.around = Surroundings(db, self.neighbours)
+        self.around = Surroundings(db, self.neighbours, own=True)
         self.way = RightOfWay(self.neighbours)
         self.around.bundle = self.way.bundle
         self.thread: threading.Thread | None = None

@@ -39,7 +39,7 @@ def run(database: Any, id: str, debug: Callable[[Exception], None] | None = None
     """
     manager = transaction.TransactionManager()
     connection = database.open(manager)
-    around = Surroundings(database, debug=debug)
+    around = Surroundings(database, debug=debug, own=True)
     try:
         key, oid, token = actions.commit(connection, lambda: _claim(connection, id))
         pinger = Pinger(database, key)

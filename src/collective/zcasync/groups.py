@@ -13,7 +13,6 @@ from collective.zcasync.entries import Item
 from collective.zcasync.execution import close
 from collective.zcasync.execution import open_for
 from collective.zcasync.fence import GroupGuard
-from collective.zcasync.job import Job
 from collective.zcasync.lookup import ghost_of
 from collective.zcasync.surroundings import after_job
 from collective.zcasync.surroundings import entered
@@ -45,7 +44,7 @@ def bundle_of(job: Any, ahead: bool = False) -> Any:
     """
     if not job.groupable or job.attempts or job.deaths or job.interrupted_by or job.goes_on or job._cursor is not None:
         return None
-    if type(job).setUp is not Job.setUp or type(job).tearDown is not Job.tearDown:
+    if job._has_hooks:
         return None
     return (job.group, job.user, job.context_data) if ahead or retry.retries_interruptions(job) else None
 
@@ -143,7 +142,7 @@ class Group:
                     self.alone.append(first)
                     return False
                 with entered(job):
-                    self._call_and_commit(first)
+                    self._call_and_commit(first, job)
             except BaseException as error:
                 if not self._trouble(error):
                     return False
@@ -153,7 +152,7 @@ class Group:
                 self.around.learn(who, False, attempts=count)
         return True
 
-    def _call_and_commit(self, first: Item) -> None:
+    def _call_and_commit(self, first: Item, job: Any) -> None:
         before, end = (local.job, local.running), time.monotonic() + self.around.bundle(first.who)
         self._strangers()
         try:
@@ -162,9 +161,9 @@ class Group:
                 goes_on = self._run(item) and len(self.runs) < self.most and time.monotonic() < end
                 item = self.more() if goes_on else None
             self.guard.finishing = True
-            for who, job in {item.who: run.job for item, run in self.runs}.items():
-                self.around.commits(who, job)
-            self.manager.commit()
+            for who, one in {item.who: run.job for item, run in self.runs}.items():
+                self.around.commits(who, one)
+            self.around.commit(self.manager, job)
         except BaseException:
             self.guard.over = True
             transactions.abort(self.manager)  # inside the context: the site must be set until after the abort

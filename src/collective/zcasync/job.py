@@ -272,6 +272,11 @@ class Job(Ending, Call):
 
     # Running
 
+    @property
+    def _has_hooks(self) -> bool:
+        """Whether its class has code around each attempt."""
+        return type(self).setUp is not Job.setUp or type(self).tearDown is not Job.tearDown
+
     def setUp(self) -> Any:
         """For subclasses: called before each attempt; what it returns goes to tearDown."""
 

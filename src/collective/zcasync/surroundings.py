@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collective.zcasync import transactions
 from collective.zcasync.exceptions import InvalidArgumentError
 from collective.zcasync.exceptions import UnreadableArgumentsError
 from collective.zcasync.interfaces import IJobContext
@@ -46,6 +47,8 @@ class Surroundings:
     debug: Callable[[Exception], None] | None = None
     #: For a job's group and task: the seconds after which a transaction that it shares takes up no more jobs.
     bundle: Callable[[tuple[str, str]], float] = bundle
+    #: Whether runs have connections that are opened for them, and closed after them.
+    own: bool = False
 
     @contextmanager
     def attempt(self, who: Neighbour, again: bool) -> Iterator[bool]:
@@ -65,6 +68,13 @@ class Surroundings:
     def goes_on(self) -> bool:
         """Whether another job may begin in a transaction at once: no request has come meanwhile that goes first."""
         return self.politeness is None or not self.politeness.serving
+
+    def commit(self, manager: Any, job: Any) -> None:
+        """The last commit of an attempt; of jobs that share it, any of them has the same context."""
+        if self.own and job.context_data is None and not job._has_hooks:
+            transactions.commit_last(manager, job._p_jar)
+        else:
+            manager.commit()  # code of the application follows, and may look at what others have changed
 
     def commits(self, who: Neighbour, job: Any) -> None:
         """An attempt is about to commit: learn whether such jobs write content, for they let requests go first then."""

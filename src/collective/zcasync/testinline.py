@@ -74,7 +74,7 @@ def run_due(db: Any, world: Callable[[], AbstractContextManager[Any]] = nullcont
                 if count > LIMIT:
                     raise AssertionError(f"more than {LIMIT} jobs in a row: do they put one another?")
                 oid, kind, token = claimed
-                ended = execution.perform(db, oid, kind, token, Surroundings(db))
+                ended = execution.perform(db, oid, kind, token, Surroundings(db, own=True))
                 if ended in (FINISHED, WAITING):
                     _file_away(db, oid)
                 claimed = _claim(db)

@@ -85,6 +85,24 @@ def abort(manager: Any) -> None:
         logger.debug("The database is away at an abort", exc_info=True)
 
 
+def commit_last(manager: Any, connection: Any) -> None:
+    """Commit, where nobody looks at anything else before the next transaction of the connection.
+
+    After each commit a connection asks its storage what others have changed, as somebody may go on without a begin.
+    That waits for commits of other threads, and the begin of the next transaction asks the same. After a savepoint it
+    asks all the same: what was let go to spare memory may have to be loaded again.
+    """
+    ones = connection.connections.values()
+    asking = [one for one in ones if not one.explicit_transactions and one._savepoint_storage is None]
+    for one in asking:
+        one.explicit_transactions = True
+    try:
+        manager.commit()
+    finally:
+        for one in asking:
+            one.explicit_transactions = False
+
+
 def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | None = None) -> Any:
     """Call and commit until both work; return what the call returned.
 
