@@ -195,6 +195,7 @@ class TestRetryWithOtherArguments:
         job = failed(portal)
         page = siteadmin.open(f"@@zcasync-job-retry?id={job.id}")
         assert "Retry with other arguments: " in page
+        assert siteadmin.browser.getControl(name="form.buttons.start").value == "Retry"
         assert f"It failed with {joblists.row(job).error}" in page
         assert f"@@zcasync-job?id={job.id}" in page.partition("zcasync-header")[2].partition("</ol>")[0]
 

@@ -81,6 +81,11 @@ class RetryForm(StartForm):
         assert self.task is not None
         return actions.retry_changed(self.page._job, self.task, args, kwargs, self.user_id)
 
+    def updateActions(self) -> None:
+        """The button says what it does here."""
+        super().updateActions()
+        self.actions["start"].title = _("button_retry", default="Retry")
+
     def update(self) -> None:
         """Back to the job if it cannot be retried so (any more)."""
         if self.task is None:
