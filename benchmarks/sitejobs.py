@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from plone import api as plone_api
 from plone.protect.interfaces import IDisableCSRFProtection
 from Products.Five.browser import BrowserView
+from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 from uuid import uuid4
 from zope.component.hooks import setSite
@@ -35,6 +36,7 @@ ZCML = """\
   <subscriber for="ZPublisher.interfaces.IPubAfterTraversal" handler="benchmarks.sitejobs.forget_jobs" />
   <subscriber for="ZPublisher.interfaces.IPubBeforeCommit" handler="benchmarks.sitejobs.tell_client" />
   <browser:page name="bench" for="*" class="benchmarks.sitejobs.Bench" permission="cmf.ManagePortal" />
+  <browser:page name="bench-empty" for="*" class="benchmarks.sitejobs.Empty" permission="cmf.ManagePortal" />
 </configure>
 """
 
@@ -194,3 +196,9 @@ class Bench(BrowserView):
             polite = publishing.politeness if form["polite"] == "on" else None
             running.dispatcher.around.politeness = polite
         return json.dumps({"ended": ended, "failed": failed})
+
+
+class Empty(BrowserView):
+    """A page of the site with nothing on it: what all pages cost."""
+
+    __call__ = ViewPageTemplateFile("empty.pt")

@@ -22,8 +22,10 @@ from typing import Any
 import instance as instances
 import statistics
 
-#: What each page is called, and where it is below the site. That of one job comes beside them.
+#: What each page is called, and where it is below the site; the first shows what Plone takes for any page. That of one
+#: job comes beside them.
 PAGES = {
+    "an empty page": "@@bench-empty",
     "overview": "@@zcasync-overview",
     **{f"jobs {state}": f"@@zcasync-jobs?state={state}" for state in joblists.LISTS},
     "search waiting": "@@zcasync-jobs?state=waiting&user=nobody",
