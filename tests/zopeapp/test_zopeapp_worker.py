@@ -112,7 +112,7 @@ def test_a_worker_waits_for_its_storage_and_lives_meanwhile(tmp_path: Path) -> N
     options = ("--health-port", str(health), "--health-file", file)
     waiting = worker(instance, *options, NOTIFY_SOCKET=str(tmp_path / "systemd"))
     try:
-        waiting.wait_for("The storage does not answer .*; waiting until it does")
+        waiting.wait_for(rf"The storage does not answer .*127\.0\.0\.1:{storage}.*; waiting until it does")
         assert ask(health, "/live") == (200, "ok")
         assert ask(health, "/ready") == (503, "not ok: starting")
         assert file.read_text() == "starting\n"
@@ -139,6 +139,20 @@ def test_a_storage_that_cannot_be_written_is_told_with_the_way_out(ready: Instan
     assert refused.wait() == 2
     assert refused.lines[-1].startswith("zcasync: the database 'main' is read-only")
     assert "Traceback" not in refused.output
+    command = ready.start("zcasync", "pause", "default", "-C", ready.zope_conf)
+    assert command.wait() == 2
+    assert command.lines == [
+        "zcasync: the storage is read-only: take read-only out of it in zope.conf, or of its server's configuration"
+    ]
+
+
+def test_a_signal_that_something_swallows_at_the_start_ends_the_worker_all_the_same(ready: Instance) -> None:
+    site = ready.folder / "etc" / "site.zcml"
+    handler = '<subscriber for="zope.processlifetime.IProcessStarting" handler="instancejobs.swallow_a_signal" />'
+    site.write_text(site.read_text().replace("</configure>", f"{handler}</configure>"))
+    stopped = worker(ready)
+    assert stopped.wait() == 0
+    assert "Dispatcher stopped" in stopped.output
 
 
 def test_a_signal_while_it_waits_for_postgresql_ends_a_worker_well(tmp_path: Path) -> None:

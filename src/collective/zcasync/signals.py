@@ -18,8 +18,14 @@ REPEAT_AFTER = 0.2
 REPEATS = 150
 
 
+#: Whether ``leave_at_once`` was called. Imports and callbacks may swallow what it raises: look, once all has started.
+asked_early = False
+
+
 def leave_at_once(number: int, frame: FrameType | None) -> None:
     """Handler for the time before there is anything to drain."""
+    global asked_early
+    asked_early = True
     raise SystemExit(0)
 
 

@@ -25,6 +25,7 @@ from collective.zcasync.zopeapp.opening import opened
 from collective.zcasync.zopeapp.worker import run_worker
 from typing import Any
 from zc.lockfile import LockError
+from ZODB.POSException import ReadOnlyError
 
 import logging
 import os
@@ -33,6 +34,8 @@ import sys
 logger = logging.getLogger("collective.zcasync.zopeapp")
 
 IN_USE = "the database is in use by another process ({}). Stop that one, or share the database with ZEO or RelStorage"
+
+READ_ONLY = "the storage is read-only: take read-only out of it in zope.conf, or of its server's configuration"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused("stopped by Ctrl-C", 130, options)
     except ZCAsyncError as error:
         return _refused(str(error), 2, options)
+    except ReadOnlyError:
+        return _refused(READ_ONLY, 2, options)
     except LockError as error:
         return _refused(IN_USE.format(error), options.code_in_use, options)
     except Exception as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from collective.zcasync import notify
 from collective.zcasync import schema
 from collective.zcasync import transactions
+from collective.zcasync.deployment import address_of
 from collective.zcasync.deployment import text_of_servers
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.exceptions import ZCAsyncError
@@ -123,7 +124,12 @@ def read_zope_conf(zope_conf: str) -> Any:
     try:
         return ZopeWSGIOptions(configfile=str(path))().configroot
     except ZConfig.ConfigurationError as error:
-        raise ConfigurationError(f"{path} cannot be used: {error}") from error
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: Exception) -> ConfigurationError:
+    """What to raise where ZConfig or Zope finds a mistake in zope.conf: it says so in several lines."""
+    return ConfigurationError(f"{path} cannot be used: {' '.join(str(error).split())}")
 
 
 def wait_for_storage(root: Any) -> None:
@@ -161,7 +167,7 @@ def _ask(opener: Any) -> None:
         connected, end = getattr(storage, "is_connected", lambda: True), time.monotonic() + GLANCE
         while not connected():
             if time.monotonic() > end:
-                raise ConnectionError("its server takes no connection")
+                raise ConnectionError(f"no connection to {address_of(storage)}")
             transactions.pause(GLANCE / 20)
     finally:
         storage.close()

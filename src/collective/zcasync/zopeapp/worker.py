@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import schema
+from collective.zcasync import signals
 from collective.zcasync.exceptions import ConfigurationError
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.signals import leave_at_once
@@ -25,6 +26,7 @@ from collective.zcasync.zopeapp.newdatabase import wait_for_setup
 from collective.zcasync.zopeapp.opening import configured
 from collective.zcasync.zopeapp.opening import numbered
 from collective.zcasync.zopeapp.opening import read_zope_conf
+from collective.zcasync.zopeapp.opening import unusable
 from collective.zcasync.zopeapp.opening import wait_for_storage
 from collective.zcasync.zopeapp.signs import Signs
 from collective.zcasync.zopeapp.supervisor import supervise
@@ -76,6 +78,8 @@ def run_worker(zope_conf: str, arguments: list[str], once: bool = False, **given
             with get_database(settings).transaction() as connection:
                 schema.check_database(connection)
             running = starting.run(settings, replaceable=True)
+            if signals.asked_early:
+                return 0  # what was opened is closed in its order, the dispatcher first
             state.dispatchers = running.dispatchers
             shown.update(health.pages(running.dispatchers))
             signs.soon()
@@ -157,7 +161,7 @@ def zope_started(zope_conf: str, number: int = 1) -> Iterator[Any]:
             starter.prepare()
         yield Zope2
     except ZConfig.ConfigurationError as error:
-        raise ConfigurationError(f"{path} cannot be used: {error}") from error
+        raise unusable(path, error) from error
     finally:
         # A dispatcher stands first, so that it stops before its database closes.
         for each in Zope2.opened:
