@@ -107,6 +107,7 @@ AT_THE_ROOT = [
     ("@@zcasync-jobs", "LLLLLS"),
     ("@@zcasync-job?id={job}", "LLLLLS"),
     ("@@zcasync-dispatchers", "LLLLLS"),
+    ("@@zcasync-queues", "LLLLLS"),
 ]
 
 #: No page of the panel: it is a form of Plone's content rules, whose own permission it has.
