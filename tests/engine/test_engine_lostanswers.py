@@ -1,5 +1,6 @@
 """Commits that were stored, while the server seems gone before it has said so; and servers that go as work begins."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import execution
@@ -225,3 +226,21 @@ def test_a_callback_whose_deferred_belongs_to_a_dispatcher_that_was_taken_for_de
 
     assert perform(job, "resume") == "finished"
     assert callback.result.check(AbortedError) and (job.status, last.outcome) == (COMPLETED, "succeeded")
+
+
+@pytest.mark.parametrize("look", [len, lambda queue: queue.put(Job(enginejobs.add, 1)), lambda queue: list(queue)])
+def test_an_inbox_that_cannot_be_loaded_is_told_as_what_it_is(
+    look: Callable[[Any], Any], queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for inbox in queue.inboxes:
+        inbox._p_deactivate()
+
+    def gone(*args: Any) -> Any:
+        raise ClientDisconnected("the server is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._p_jar._storage, "load", gone)
+        with pytest.raises(ClientDisconnected, match="the server is gone"):
+            look(queue)
+    transaction.abort()
+    assert len(queue) == 0

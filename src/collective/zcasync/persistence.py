@@ -103,6 +103,16 @@ def make_inbox() -> LOBucket:
     return bucket
 
 
+def size(inbox: LOBucket) -> int:
+    """How many entries it has, its sentinel among them.
+
+    Not len() alone: where the bucket has to be loaded and that fails, BTrees make a large number of the failure, and the
+    error comes up at whatever is done next, as another one.
+    """
+    inbox._p_activate()
+    return len(inbox)
+
+
 def insert(place: Any, key: int, job: Any) -> int:
     """Enter the job under the next free key of ``place``, and return that key."""
     key = free_key(key, place.__contains__)

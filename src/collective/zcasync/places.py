@@ -19,6 +19,7 @@ from collective.zcasync.lanes import Lanes
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import item_at
 from collective.zcasync.persistence import make_inbox
+from collective.zcasync.persistence import size
 from collective.zcasync.slot import COUNTS
 from collective.zcasync.slot import Slot
 from datetime import datetime
@@ -88,7 +89,7 @@ class Places(Base):
         that no other dispatcher holds, what is due, and what is parked for a quota that has room or a group that was
         released. ``now`` None: all places. ``everyones``: also the backlogs of other dispatchers."""
         for shard in shards:
-            if len(self.inboxes[shard]) > 1:
+            if size(self.inboxes[shard]) > 1:
                 yield entries.Place("inbox", self.inboxes[shard])
             if self.overflows[shard]:
                 yield entries.Place("overflow", self.overflows[shard], str(shard))
@@ -211,7 +212,7 @@ class Places(Base):
                 totals[kind] += number
         counted = self.overflow_lengths is not None
         lengths = (length() for length in self.overflow_lengths or ()) if counted else map(len, self.overflows)
-        waiting = sum(len(inbox) - 1 for inbox in self.inboxes) + sum(lengths)
+        waiting = sum(size(inbox) - 1 for inbox in self.inboxes) + sum(lengths)
         waiting += totals.pop("backlog")
         return {"waiting": waiting, "running": running, **totals}
 

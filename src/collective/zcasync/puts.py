@@ -18,6 +18,7 @@ from collective.zcasync.interfaces import NEW
 from collective.zcasync.job import Job
 from collective.zcasync.persistence import insert
 from collective.zcasync.persistence import make_key
+from collective.zcasync.persistence import size
 from collective.zcasync.places import my_shard
 from collective.zcasync.places import Places
 from datetime import datetime
@@ -103,7 +104,7 @@ class Puts(Places):
         shard = my_shard(len(self.inboxes))
         place = inbox = self.inboxes[shard]
         self._v_entered = True  # for the claim whose transaction this may be
-        if len(place) > INBOX_FULL:
+        if size(place) > INBOX_FULL:
             place = self.overflows[shard]
             self.count_overflow(shard, 1)
         job.key = insert(place, key, job)

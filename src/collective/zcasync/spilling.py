@@ -11,6 +11,7 @@ from collective.zcasync.lookup import fetch
 from collective.zcasync.lookup import loads
 from collective.zcasync.moves import Moves
 from collective.zcasync.persistence import SENTINEL
+from collective.zcasync.persistence import size
 from collective.zcasync.rejections import Rejections
 from itertools import islice
 from typing import Any
@@ -57,8 +58,8 @@ class Spilling(Moves):
         if self.slot is None or self.everyones:
             return
         inboxes = [Place("inbox", self.queue.inboxes[shard]) for shard in self.shards]
-        inboxes = [place for place in inboxes if len(place.tree) > 1]
-        if sum(len(place.tree) - 1 for place in inboxes) > SPILL:
+        inboxes = [place for place in inboxes if size(place.tree) > 1]
+        if sum(size(place.tree) - 1 for place in inboxes) > SPILL:
             # Each is a record to be written: what came in last, and by chance what may lie behind a flood of that.
             random.shuffle(inboxes)
             newest = max(inboxes, key=lambda place: place.tree.maxKey())
