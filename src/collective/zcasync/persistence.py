@@ -106,8 +106,8 @@ def make_inbox() -> LOBucket:
 def size(inbox: LOBucket) -> int:
     """How many entries it has, its sentinel among them.
 
-    Not len() alone: where the bucket has to be loaded and that fails, BTrees make a large number of the failure, and the
-    error comes up at whatever is done next, as another one.
+    Not len() alone: where the bucket has to be loaded and that fails, BTrees make a large number of the failure, and
+    the error comes up at whatever is done next, as another one.
     """
     inbox._p_activate()
     return len(inbox)
