@@ -106,6 +106,7 @@ AT_THE_ROOT = [
     ("@@zcasync-overview", "LLLLLS"),
     ("@@zcasync-jobs", "LLLLLS"),
     ("@@zcasync-job?id={job}", "LLLLLS"),
+    ("@@zcasync-queues", "LLLLLS"),
     ("@@zcasync-dispatchers", "LLLLLS"),
     ("@@zcasync-queues", "LLLLLS"),
 ]
