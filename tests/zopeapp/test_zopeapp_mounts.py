@@ -64,15 +64,15 @@ class beside:
         self.db.close()
 
 
-@pytest.mark.parametrize("program", ["a worker", "a server"])
-def test_a_process_runs_the_jobs_of_all_databases(mounted: Instance, job: str, program: str) -> None:
+@pytest.mark.parametrize(("program", "threads"), [("a worker", "3 job threads"), ("a server", "1 job thread")])
+def test_a_process_runs_the_jobs_of_all_databases(mounted: Instance, job: str, program: str, threads: str) -> None:
     if program == "a worker":
         process = mounted.start("zcasync", "worker", "-C", mounted.zope_conf)
     else:
         process = mounted.runwsgi()
         mounted.put(process, "greet", "main")
         process.wait_for("hello main from a job in process")
-    process.wait_for("The jobs of the database 'beside' run here too, in 3 job threads of their own")
+    process.wait_for(f"The jobs of the database 'beside' run here too, in {threads} of their own")
     process.wait_for(f"hello beside from a job in process {process.pid}")
     assert process.stop() == 0
     assert process.output.count("deactivated") == 2
