@@ -108,7 +108,6 @@ AT_THE_ROOT = [
     ("@@zcasync-job?id={job}", "LLLLLS"),
     ("@@zcasync-queues", "LLLLLS"),
     ("@@zcasync-dispatchers", "LLLLLS"),
-    ("@@zcasync-queues", "LLLLLS"),
 ]
 
 #: No page of the panel: it is a form of Plone's content rules, whose own permission it has.
