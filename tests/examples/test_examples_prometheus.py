@@ -71,7 +71,7 @@ def names(expression: str) -> set[str]:
 
 
 def test_promtool_finds_nothing_wrong_with_rules_and_configuration(prometheus: Path) -> None:
-    assert "14 rules found" in promtool(prometheus, "check", "rules", "zcasync.rules.yml")
+    assert "15 rules found" in promtool(prometheus, "check", "rules", "zcasync.rules.yml")
     assert "SUCCESS" in promtool(prometheus, "check", "config", "prometheus.yml")
 
 
