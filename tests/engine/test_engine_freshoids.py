@@ -86,6 +86,7 @@ def test_a_client_inside_of_another_storage_is_seen_to_once() -> None:
     client = Client()
     database = Around(storage=Around(base=client))
     freshoids.see_to(database)
+    assert client._oids == [], "its server may have been started again before"
     once = client.notify_connected
     freshoids.see_to(database)
     client.notify_connected("connection", "info")

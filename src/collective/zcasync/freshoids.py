@@ -37,9 +37,8 @@ def see_to(database: Any) -> None:
         storage = storage.base  # one that encrypts or compresses what the client stores
     if hasattr(storage, _SEEN_TO) or not hasattr(storage, "notify_connected") or not hasattr(storage, "_oids"):
         return
-    connected, known = storage.notify_connected, Oids()
-    known[:0] = storage._oids
-    storage._oids = known
+    connected = storage.notify_connected
+    storage._oids = Oids(max(storage._oids, default=b""))  # nobody knows how old they are
 
     def forget(*args: Any) -> None:
         storage._oids = Oids(storage._oids.highest)  # before anybody can ask the new server for others
