@@ -83,7 +83,7 @@ def find_and_understand(screen: Screen) -> None:
     screen.follow("Overview")
     with screen.page.expect_navigation():
         screen.page.locator("#zcasync-tiles").get_by_role("link", name="Failed").click()
-    screen.sees("Jobs: 2")
+    screen.reload_until("Jobs: 2")
     screen.follow("Mail a letter")
     screen.sees("ConnectionError the server is busy")
     screen.sees("in mail")

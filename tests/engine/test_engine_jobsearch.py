@@ -172,6 +172,16 @@ def test_failed_jobs_are_counted_by_cause_those_of_the_latest_first(queue: Any, 
     assert [row.cause for row in joblists.failures(queue.parent, "site1")] == ["KeyError"]
 
 
+def test_a_job_that_failed_just_now_is_counted_with_its_cause_before_it_is_in_the_history(
+    queue: Any, slot: Any
+) -> None:
+    fail(queue, slot, "first", KeyError(0))
+    put(queue, "second")._finish(Failure.from_exception(KeyError(1)), NOON + SECOND)
+    (row,) = joblists.failures(queue.parent)
+    assert (row.cause, row.number, row.last) == ("KeyError", 2, NOON + SECOND)
+    assert joblists.failures(queue.parent, "site1") == ()
+
+
 def test_what_a_search_looks_at_is_fetched_from_the_storage_many_at_once(
     queue: Any, slot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

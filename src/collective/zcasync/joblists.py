@@ -4,6 +4,7 @@ Nothing here writes, and nothing here loads the payload of a job, except ``job``
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync import lookup
 from collective.zcasync import waiting
@@ -157,16 +158,24 @@ def jobs(
 
 
 def failures(source: Any, group: str | None = None, queue: str | None = None) -> tuple[FailureRow, ...]:
-    """How many jobs in the history failed in which way, those of the latest first."""
+    """How many jobs failed in which way, those of the latest first."""
     found: dict[Kind, Tally] = {}
     for _name, one in selected(source, queue):
-        for kind, tally in one.failures(group).items():
+        for kind, tally in (*one.failures(group).items(), *_failed_just_now(one, group)):
             found[kind] = tally.joined(found[kind]) if kind in found else tally
     rows = [
         FailureRow(*kind, tally.number, clock.from_microseconds(tally.first), clock.from_microseconds(tally.last))
         for kind, tally in found.items()
     ]
     return tuple(sorted(rows, key=lambda row: row.last, reverse=True))
+
+
+def _failed_just_now(queue: Any, group: str | None) -> Iterator[tuple[Kind, Tally]]:
+    """Of the jobs that have failed and are not in the history yet; lists show them already."""
+    for ended in unswept(queue):
+        if STATE_OF_OUTCOME.get(ended.outcome) == FAILED and group in (None, ended.group):
+            moment = clock.to_microseconds(ended.active_end)
+            yield (ended.group, ended.task, ended.fingerprint), Tally(1, moment, moment)
 
 
 def job(source: Any, id: str) -> JobDetail:
