@@ -30,6 +30,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--site", action="store_true", help="only what is measured in a Plone site; added to the file, if it is there"
     )
+    parser.add_argument("--add", action="store_true", help="add what is measured to the file, if it is there")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed, and list those")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/<date>.json")
     return parser.parse_args(argv)
@@ -54,6 +55,7 @@ def run(
 
 def attempt(what: str, part: Any, results: dict[str, Any]) -> Any:
     """What the part returns; None, and a note among the errors, if it fails."""
+    results["errors"].pop(what, None)
     try:
         return part()
     except Exception:
@@ -72,11 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     clients.quiet()
     results = report.begun(told.quick)
     path = told.json or report.FOLDER / f"{results['date'][:10]}.json"
-    if told.site:
-        results = report.read(path) or results
-        results["errors"].pop("site", None)
-    else:
-        results |= {name: value for name, value in report.read(path).items() if name == "site"}
+    results |= {name: value for name, value in report.read(path).items() if told.add or told.site or name == "site"}
+    if not told.site:
         kinds = told.storage or (KINDS[:2] if told.quick else KINDS)
         run(kinds, told.only or tuple(PARTS), QUICK if told.quick else LONG, results, path, console)
     if told.site or not (told.quick or told.storage or told.only):

@@ -20,6 +20,9 @@ import time
 #: Job threads of each process.
 THREADS = 4
 
+#: Times that a transaction is tried whose commit conflicts: as often as a request.
+TRIES = 4
+
 #: Way of draining -> (what the jobs do, what the agent's template says).
 DRAINS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "drain_default": (jobs.noop, {}),
@@ -68,18 +71,20 @@ def _rate(count: int, began: float, busy: float) -> Rate:
 
 
 def put(here: Here, seconds: float, each: int = 1) -> Rate:
-    """Jobs that one thread puts, so many in each transaction."""
+    """Jobs that one thread puts, so many in each transaction; those that conflict are tried again, as requests are.
+
+    Nobody takes what lies in the inbox, so jobs go to its overflow, where those of two processes may meet.
+    """
     count = 0
     with here.connection() as connection:
-        manager = connection.transaction_manager
         began, busy = time.monotonic(), time.process_time()
         while not count or time.monotonic() < began + seconds:
-            manager.begin()
-            queue = get_queue(connection)
-            for _ in range(each):
-                queue.put(Job(jobs.noop, "some", count))
-                count += 1
-            manager.commit()
+            for attempt in connection.transaction_manager.attempts(TRIES):
+                with attempt:
+                    queue = get_queue(connection)
+                    for number in range(each):
+                        queue.put(Job(jobs.noop, "some", count + number))
+            count += each
         return _rate(count, began, busy)
 
 
