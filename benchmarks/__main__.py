@@ -63,9 +63,9 @@ def attempt(what: str, part: Any, results: dict[str, Any]) -> Any:
     return None
 
 
-def measure_site(quick: bool) -> dict[str, Any]:
+def measure_site(quick: bool, alone: bool) -> dict[str, Any]:
     """What is measured in a Plone site, in processes of its own."""
-    measured: dict[str, Any] = importlib.import_module("benchmarks.site").run(quick)
+    measured: dict[str, Any] = importlib.import_module("benchmarks.site").run(quick, alone)
     return measured
 
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kinds = told.storage or (KINDS[:2] if told.quick else KINDS)
         run(kinds, told.only or tuple(PARTS), QUICK if told.quick else LONG, results, path, console)
     if told.site or not (told.quick or told.storage or told.only):
-        site = attempt("site", partial(measure_site, told.quick), results)
+        site = attempt("site", partial(measure_site, told.quick, told.site), results)
         if site is not None:
             results["site"] = site
         report.write(results, path)

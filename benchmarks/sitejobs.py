@@ -24,7 +24,7 @@ import time
 import transaction
 
 #: Where jobs create and edit, and where an editor does; and how many pages there are to be edited.
-JOBS, EDITORS, PAGES = "jobs", "editors", 40
+JOBS, EDITORS, READERS, PAGES = "jobs", "editors", "readers", 40
 
 #: Loaded by every process of the measured site.
 ZCML = """\
@@ -172,8 +172,9 @@ def prepare(database: Any) -> None:
 
 
 def fill(portal: Any) -> None:
-    for name in (JOBS, EDITORS):
+    for name in (JOBS, EDITORS, READERS):
         plone_api.content.create(portal, "Folder", id=name, title=name)
+    plone_api.content.create(portal[READERS], "Document", id="page", title="A page that people read")
     for number in range(PAGES):
         plone_api.content.create(portal[JOBS], "Document", id=f"page{number}", title=f"Page {number}")
 

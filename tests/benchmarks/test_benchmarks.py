@@ -166,6 +166,13 @@ def test_a_part_that_fails_does_not_take_the_others_with_it(tmp_path: Path, monk
     assert "on purpose" in read["errors"]["filestorage footprint"]
     assert read["filestorage"] == {"bytes_per_job": 3000, "latency_ms": {"local": {"median": 1, "p99": 2}}}
 
+    monkeypatch.setitem(parts.PARTS, "footprint", lambda servers, kind, scale, tell: tell({"bytes_per_job": 2000}))
+    again = ["--add", "--storage", "filestorage", "--only", "footprint", "--json", str(path)]
+    assert command.main(again) == 0
+    read = json.loads(path.read_text())
+    assert read["errors"] == {}
+    assert read["filestorage"] == {"bytes_per_job": 2000, "latency_ms": {"local": {"median": 1, "p99": 2}}}
+
 
 def test_the_site_is_measured_by_itself_and_kept_beside_the_storages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -174,7 +181,7 @@ def test_the_site_is_measured_by_itself_and_kept_beside_the_storages(
         tell({"bytes_per_job": 3000, "bytes_per_job_load": 2000})
 
     monkeypatch.setitem(parts.PARTS, "footprint", part)
-    monkeypatch.setattr(command, "measure_site", lambda quick: {"context_ms": 0.1 if quick else 0.2})
+    monkeypatch.setattr(command, "measure_site", lambda quick, alone: {"context_ms": 0.1 if quick else 0.2})
     path = tmp_path / "results.json"
     storage = ["--storage", "filestorage", "--only", "footprint", "--json", str(path)]
     assert command.main(["--site", "--json", str(path)]) == 0
