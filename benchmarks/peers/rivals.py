@@ -63,7 +63,7 @@ RIVALS = (
     Rival(*("zcasync, FileStorage", "zcasync_zodb.py", "filestorage"), _OURS, _ONCE, "one process, as Huey", "", True),
     Rival(
         *("zcasync, FileStorage, group commit", "zcasync_zodb.py", "filestorage"),
-        *(_OURS, _ONCE, "up to eight jobs share a commit; put one by one all the same", "#group", True),
+        *(_OURS, _ONCE, "up to sixteen jobs share a commit; put one by one all the same", "#group", True),
     ),
     Rival(
         *("zcasync, PostgreSQL", "zcasync_zodb.py", "postgresql"),
@@ -71,6 +71,6 @@ RIVALS = (
     ),
     Rival(
         *("zcasync, PostgreSQL, group commit", "zcasync_zodb.py", "postgresql"),
-        *(_OURS, _ONCE, "up to eight jobs share a commit; put one by one all the same", "#group", True),
+        *(_OURS, _ONCE, "up to sixteen jobs share a commit; put one by one all the same", "#group", True),
     ),
 )
