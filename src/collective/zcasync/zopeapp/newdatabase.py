@@ -1,5 +1,6 @@
 """A new database, on which several processes start at once: the first one sets it up for Zope, and the others wait."""
 
+from collections.abc import Callable
 from collective.zcasync import transactions
 from typing import Any
 
@@ -40,33 +41,32 @@ def wait_for_setup(dbtab: Any) -> None:
 
 def _opened(dbtab: Any, name: str) -> Any:
     """A database, which has its root object then."""
-    for attempt in range(1, ATTEMPTS + 1):
+
+    def once() -> Any:
         there = name in dbtab.databases
         try:
             return dbtab.getDatabase(name=name)
-        except Exception as error:
+        except Exception:
             if not there:
                 dbtab.databases.pop(name, None)  # one that could not be set up is registered, and closed
-            _raise_unless_conflict(error, attempt)
-    raise AssertionError("the last attempt returns or raises")
+            raise
+
+    return _through_conflicts(once)
 
 
 def _make_application(database: Any) -> bool:
     """Make Zope's application root if it is missing; whether this process has made it."""
     from OFS.Application import Application
 
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with database.transaction() as connection:
-                root = connection.root()
-                if "Application" in root:
-                    return False
-                root["Application"] = Application()
-        except Exception as error:
-            _raise_unless_conflict(error, attempt)
-        else:
-            return True
-    raise AssertionError("the last attempt returns or raises")
+    def once() -> bool:
+        with database.transaction() as connection:
+            root = connection.root()
+            if "Application" in root:
+                return False
+            root["Application"] = Application()
+        return True
+
+    return bool(_through_conflicts(once))
 
 
 def _is_set_up(database: Any) -> bool:
@@ -74,6 +74,12 @@ def _is_set_up(database: Any) -> bool:
         return LAST in connection.root()["Application"]
 
 
-def _raise_unless_conflict(error: Exception, attempt: int) -> None:
-    if attempt == ATTEMPTS or transactions.is_disconnect(error) or not transactions.is_conflict(error):
-        raise error
+def _through_conflicts(call: Callable[[], Any]) -> Any:
+    """What the call returns, which is made again at once where it conflicts; the last try raises what it raises."""
+    for _attempt in range(1, ATTEMPTS):
+        try:
+            return call()
+        except Exception as error:
+            if transactions.is_disconnect(error) or not transactions.is_conflict(error):
+                raise
+    return call()
