@@ -2,6 +2,7 @@
 
 from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync.exceptions import InvalidValueError
@@ -49,6 +50,14 @@ ALWAYS: Span = (None, None)
 
 #: What is counted together: group, task and fingerprint.
 Kind = tuple[str, str, str]
+
+
+def joined(found: Iterable[tuple[Kind, Tally]]) -> dict[Kind, Tally]:
+    """One tally of each kind."""
+    tallies: dict[Kind, Tally] = {}
+    for kind, tally in found:
+        tallies[kind] = tally.joined(tallies[kind]) if kind in tallies else tally
+    return tallies
 
 
 class History(Persistent):

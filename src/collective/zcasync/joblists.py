@@ -10,6 +10,7 @@ from collective.zcasync import lookup
 from collective.zcasync import waiting
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.history import joined
 from collective.zcasync.history import Kind
 from collective.zcasync.history import Tally
 from collective.zcasync.interfaces import ACTIVE
@@ -159,10 +160,11 @@ def jobs(
 
 def failures(source: Any, group: str | None = None, queue: str | None = None) -> tuple[FailureRow, ...]:
     """How many jobs failed in which way, those of the latest first."""
-    found: dict[Kind, Tally] = {}
-    for _name, one in selected(source, queue):
-        for kind, tally in (*one.failures(group).items(), *_failed_just_now(one, group)):
-            found[kind] = tally.joined(found[kind]) if kind in found else tally
+    found = joined(
+        pair
+        for _name, one in selected(source, queue)
+        for pair in (*one.failures(group).items(), *_failed_just_now(one, group))
+    )
     rows = [
         FailureRow(*kind, tally.number, clock.from_microseconds(tally.first), clock.from_microseconds(tally.last))
         for kind, tally in found.items()

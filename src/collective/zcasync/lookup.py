@@ -89,9 +89,9 @@ def fetch(records: Iterable[Any]) -> None:
         ghosts[0]._p_jar.prefetch(ghosts)
 
 
-def fetched(found: Iterable[Any], record: Callable[[Any], Any]) -> Iterator[Any]:
-    """The same, lazily; the storage brings so many of their records at once. ``record``: that of one; None: it will not
-    be looked at."""
+def fetched(found: Iterable[Any], record: Callable[[Any], Any] = lambda one: one) -> Iterator[Any]:
+    """The same, lazily; the storage brings so many of their records at once. ``record``: that of one, if it is none
+    itself; where it gives None it will not be looked at."""
     found = iter(found)
     while some := list(itertools.islice(found, TOGETHER)):
         fetch(one for one in map(record, some) if one is not None)

@@ -89,7 +89,7 @@ def _ended(queues: list[Any], owner: Owner, skip: int) -> tuple[list[Any], int |
     fresh = () if skip else (job for queue in queues for job in joblists.unswept(queue) if owner.owns(job))
     found = {job._p_oid: job for job in fresh}
     after = None
-    for number, job in enumerate(fetched(islice(_history(queues, owner.group), skip, None), _itself)):
+    for number, job in enumerate(fetched(islice(_history(queues, owner.group), skip, None))):
         if number == LOOK or len(found) >= MOST_ENDED:
             after = skip + number
             break
@@ -98,17 +98,13 @@ def _ended(queues: list[Any], owner: Owner, skip: int) -> tuple[list[Any], int |
     return sorted(found.values(), key=lambda job: job.finished_at.timestamp(), reverse=True), after
 
 
-def _itself(job: Any) -> Any:
-    return job
-
-
 class _Bounds:
     """Cuts what is looked at, and remembers whether anything was cut."""
 
     complete = True
 
     def of(self, jobs: Iterator[Any]) -> Iterator[Any]:
-        yield from fetched(islice(jobs, LOOK), _itself)
+        yield from fetched(islice(jobs, LOOK))
         self.complete = self.complete and next(jobs, None) is None
 
 

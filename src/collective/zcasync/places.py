@@ -10,6 +10,7 @@ from collective.zcasync import clock
 from collective.zcasync import entries
 from collective.zcasync import lookup
 from collective.zcasync.history import ALWAYS
+from collective.zcasync.history import joined
 from collective.zcasync.history import Kind
 from collective.zcasync.history import merged
 from collective.zcasync.history import Span
@@ -180,11 +181,7 @@ class Places(Base):
 
     def failures(self, group: str | None = None) -> dict[Kind, Tally]:
         """How many jobs in the history failed in which way, and when."""
-        found: dict[Kind, Tally] = {}
-        for slot in self.slots.values():
-            for kind, tally in slot.history.failures(group):
-                found[kind] = tally.joined(found[kind]) if kind in found else tally
-        return found
+        return joined(pair for slot in self.slots.values() for pair in slot.history.failures(group))
 
     def delete(self, job: Any) -> bool:
         """Forget a finished job, for good; whether it was in the history."""
