@@ -384,6 +384,24 @@ def test_a_late_callback_runs_though_another_dispatcher_ended_the_job_before_the
     assert list(queue.finished()) == [job] and queue.counts()["succeeded"] == 1 and job.attempts == 1
 
 
+def test_a_job_that_another_dispatcher_ended_meanwhile_is_filed_once_though_this_one_reports_its_end(
+    queue: Any, dispatch: Any
+) -> None:
+    first, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert first.claimJob() is job
+    transaction.commit()
+    queue.give_back(job)  # with the result of a Deferred of a callback; the answer to that commit is lost
+    transaction.commit()
+    dispatch()
+    wait_for_result(job)
+    wait_until(queue, lambda: job in list(queue.finished()), what="the job's filing")
+    sweeping.sweep(queue, first.slot, [(job._p_oid, "finished")])
+    transaction.commit()
+
+    assert list(queue.finished()) == [job] and queue.counts()["succeeded"] == 1
+    assert first.slot.running == {} and queue.counts()["running"] == 0
+
+
 def test_a_retry_does_not_move_the_deadline_of_its_job(queue: Any, dispatch: Any) -> None:
     dispatch(poll_interval=0.2)
     job = queue.put(Job(enginejobs.change_and_raise), begin_by=timedelta(minutes=10), retry_policy_factory=Later)

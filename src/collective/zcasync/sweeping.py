@@ -25,7 +25,8 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]], ends: Map
             plain[oid] = row[0], end
             continue
         job = row[0]
-        owned = job.token is not None and job.agent is not None and job.agent.slot is slot
+        ours = is_of(job, slot)
+        owned = ours and job.token is not None
         if owned and (report in ("returned", "reassigned") or report == "finished" and job._status_id != 3):
             continue  # claimed again meanwhile, or still to be interrupted: not ours to take out
         if report == "deferred":
@@ -40,13 +41,14 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]], ends: Map
             slot.hold_mail()
         slot.release(oid)
         told = letters.deliver(job, slot)
-        if report == "waiting" and job.agent is not None and job.agent.slot is slot:
+        if report == "waiting" and ours:
             waiting.begin(queue, slot, job)
             letters.stop_if_asked(queue, job, told)
         elif came_late(queue, job, told):
             continue
         elif report == "finished" and job._status_id == 3:
-            filing.file_away(queue, slot, job)
+            if ours:  # else it was given back, and whoever took it then files it; only the answer to that was lost here
+                filing.file_away(queue, slot, job)
         else:
             # It waits again, in an inbox. A job for a later time, and one with callbacks left, gives up its quotas.
             if job.held_back or job._status_id >= 2:
@@ -54,6 +56,11 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]], ends: Map
             letters.stop_if_asked(queue, job, told)
     slot.file_ended(plain.values())
     slot.started = frozenset(oid for oid in slot.started if oid in slot.running)
+
+
+def is_of(job: Any, slot: Any) -> bool:
+    """Whether the slot's dispatcher still owns the job; else it waits again, or was claimed by another since."""
+    return job.agent is not None and job.agent.slot is slot
 
 
 def came_late(queue: Any, job: Any, told: set[str]) -> bool:

@@ -27,20 +27,20 @@ def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
     """What a dispatcher leaves: file away what has finished, give back what had not begun, interrupt the rest."""
     slot.hold_mail()
     rows = slot.running.items()
-    ended = [(oid, "finished") for oid, (job, _a) in rows if _status(job) == 3 and _is_of(job, slot)]
+    ended = [(oid, "finished") for oid, (job, _a) in rows if _status(job) == 3 and sweeping.is_of(job, slot)]
     sweeping.sweep(queue, slot, ended)
     for oid, (job, _agent) in [*slot.running.items(), *slot.deferreds.items()]:
         if _status(job) is None:
             sweeping.set_aside(queue, slot, job, "its class or record cannot be loaded")
             continue
-        if _is_of(job, slot) and _may_begin_anew(job, oid, slot):
+        if sweeping.is_of(job, slot) and _may_begin_anew(job, oid, slot):
             sweeping.put_back(queue, slot, job)
             continue
         slot.release(oid)
         told = letters.deliver(job, slot)
         killed = died or "hung" in told  # the process leaves because of that job
         by = interruptions.DEATH if killed else interruptions.STOP
-        if not _is_of(job, slot):  # it waits again already, in an inbox, or has even ended elsewhere since
+        if not sweeping.is_of(job, slot):  # it waits again already, in an inbox, or has even ended elsewhere since
             sweeping.came_late(queue, job, told)
             letters.stop_if_asked(queue, job, told)
             continue
@@ -79,11 +79,6 @@ def _may_begin_anew(job: Any, oid: bytes, slot: Slot) -> bool:
     if job.goes_on:
         return bool(job._status_id == 1) and waiting.waiter(job) is None
     return bool(job._status_id == 0) and oid not in slot.started
-
-
-def _is_of(job: Any, slot: Slot) -> bool:
-    """Whether the slot's dispatcher still owns the job; else it waits again, or was claimed by another since."""
-    return job.agent is not None and job.agent.slot is slot
 
 
 def _set_aside_killer(queue: Any, job: Any, slot: Slot) -> None:

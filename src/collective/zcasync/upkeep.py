@@ -74,7 +74,7 @@ class Upkeep:
         known.update(told())  # asked second: who leaves a pool is told of after that
         tokens = self.dispatcher.claimer.tokens  # what threads know, or have reported, may be of an earlier claim
         rows = [(oid, job) for oid, (job, _agent) in slot.running.items() if loads(job)]
-        rows = [(oid, job) for oid, job in rows if job.agent is not None and job.agent.slot is slot]
+        rows = [(oid, job) for oid, job in rows if sweeping.is_of(job, slot)]
         lost = [job for oid, job in rows if oid not in known or job.token != tokens.get(oid)]
         lost = [job for job in lost if job._status_id != 3 and not waiting.has_left(job)]
         for job in lost:
