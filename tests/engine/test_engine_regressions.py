@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from collective.zcasync import claims
+from collective.zcasync import deferreds
 from collective.zcasync import execution
 from collective.zcasync import instanceuuid
+from collective.zcasync import outcomes
 from collective.zcasync import persistence
 from collective.zcasync import places
 from collective.zcasync import sweeping
@@ -16,6 +18,7 @@ from collective.zcasync.entries import Item
 from collective.zcasync.exceptions import CancelledError
 from collective.zcasync.interfaces import ASSIGNED
 from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
 from collective.zcasync.jobinfo import JobInfo
@@ -33,6 +36,7 @@ from collective.zcasync.threadpool import AgentThreadPool
 from collective.zcasync.upkeep import Upkeep
 from datetime import timedelta
 from enginejobs import make_agent
+from twisted.internet.defer import Deferred
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -154,6 +158,28 @@ def test_a_late_callback_is_not_lost_when_the_job_waits_again_and_its_dispatcher
     dispatch()
 
     assert wait_for_result(job) == 5 and late.result == 5
+
+
+def test_a_late_callback_is_not_lost_when_a_deferred_ends_its_job_and_the_dispatcher_dies(
+    queue: Any, connection: Any, dispatch: Any
+) -> None:
+    agent = make_agent(queue)
+    job = _claimed(queue, agent, Job(enginejobs.add, 5))
+    outcomes.keep(job, Deferred(), utcnow())
+    transaction.commit()
+    sweeping.sweep(queue, agent.slot, [(job._p_oid, "deferred")])
+    transaction.commit()
+    late = job.addCallback(enginejobs.note)
+    transaction.commit()
+    deferreds.end(job, "fired", connection, None)  # the claim that would sweep it never comes
+    transaction.commit()
+    agent.parent.deactivate(died=True)
+    transaction.commit()
+    dispatch()
+
+    wait_until(late, lambda: late.status == COMPLETED, what="the callback's end")
+    wait_until(queue, lambda: queue.counts()["running"] == 0, what="an empty queue")
+    assert late.result == "fired" and list(queue.finished()) == [job]
 
 
 @pytest.mark.parametrize("end", ["returned", "died", "put back"])
