@@ -31,7 +31,7 @@ def collect(queue: Any, job: Any) -> None:
     that comes after the end without a word is never run. Writes that owner's slot, only if there is something to do.
     """
     for slot in queue.slots.values():
-        if job._p_oid in slot.running:
+        if job._p_oid in slot.running or job._p_oid in slot.deferreds:
             slot.release(job._p_oid)
             told = deliver(job, slot)
             if "callback" in told and job._status_id == 3:

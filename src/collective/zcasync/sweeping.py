@@ -47,8 +47,7 @@ def sweep(queue: Any, slot: Any, reports: Iterable[tuple[bytes, str]], ends: Map
         elif came_late(queue, job, told):
             continue
         elif report == "finished" and job._status_id == 3:
-            if ours:  # else it was given back, and whoever took it then files it; only the answer to that was lost here
-                filing.file_away(queue, slot, job)
+            filing.file_away(queue, slot, job)
         else:
             # It waits again, in an inbox. A job for a later time, and one with callbacks left, gives up its quotas.
             if job.held_back or job._status_id >= 2:
