@@ -3,6 +3,7 @@
 from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync import lookup
+from collective.zcasync import monitorrows
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.failure import Failure
 from collective.zcasync.filing import file_away
@@ -127,11 +128,12 @@ def test_a_search_looks_at_so_many_entries_and_goes_on_where_it_stopped(
     monkeypatch.setattr(joblists, "LOOK_LIMIT", 10)
     for number in range(25):
         put(queue, "needle" if number in (3, 14, 24) else "hay")
-    found, page = [], joblists.Page((), complete=False)
-    while not page.complete:
-        page = joblists.jobs(queue.parent, joblists.WAITING, search=Search(task="needle"), skip=page.next)
-        found.append((len(page.rows), page.looked))
-    assert found == [(1, 10), (1, 10), (1, 5)]
+    found, skip = [], 0
+    while skip is not None:
+        page = joblists.jobs(queue.parent, joblists.WAITING, search=Search(task="needle"), skip=skip)
+        found.append((len(page.rows), page.looked, page.seen))
+        skip = page.next
+    assert found == [(1, 10, 10), (1, 10, 20), (1, 5, 25)]
 
 
 def test_a_page_of_a_search_goes_on_behind_its_last_job(queue: Any) -> None:
@@ -140,8 +142,24 @@ def test_a_page_of_a_search_goes_on_behind_its_last_job(queue: Any) -> None:
     first = joblists.jobs(queue.parent, joblists.WAITING, search=Search(task="*"), limit=3)
     second = joblists.jobs(queue.parent, joblists.WAITING, search=Search(task="*"), limit=3, skip=first.next)
     assert [row.title for row in second.rows] == ["3", "4", "5"]
-    assert first.more and second.more
-    assert not joblists.jobs(queue.parent, joblists.WAITING, skip=second.next).more
+    assert first.next == 3 and second.next == 6
+    last = joblists.jobs(queue.parent, joblists.WAITING, skip=second.next)
+    assert (len(last.rows), last.more, last.next, last.too_far) == (1, False, None, False)
+
+
+def test_a_list_is_followed_so_far_and_further_back_nothing_is_looked_at(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitorrows, "LAST_SKIP", 2)
+    for number in range(7):
+        put(queue, f"{number}")
+    first = joblists.jobs(queue.parent, joblists.WAITING, limit=2)
+    assert (first.next, first.too_far) == (2, False)
+    second = joblists.jobs(queue.parent, joblists.WAITING, limit=2, skip=2)
+    assert (len(second.rows), second.next, second.too_far) == (2, None, True)
+    monkeypatch.setattr(joblists, "entries", None)
+    beyond = joblists.jobs(queue.parent, joblists.WAITING, skip=3)
+    assert (beyond.rows, beyond.next, beyond.too_far) == ((), None, True)
 
 
 def test_jobs_that_are_tried_again_and_those_that_need_attention_have_lists_of_their_own(queue: Any) -> None:

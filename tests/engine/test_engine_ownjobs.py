@@ -1,6 +1,7 @@
 """The jobs of one person, found by looking within bounds, by a fresh connection."""
 
 from collections.abc import Callable
+from collective.zcasync import monitorrows
 from collective.zcasync import ownjobs
 from collective.zcasync.api import task
 from collective.zcasync.joblists import FAILED
@@ -146,3 +147,5 @@ def test_a_look_that_has_found_many_goes_on_behind_the_last_of_them(
     older = site.look(skip=found.next or 0)
     assert ids(found.ended) + ids(older.ended) == [job.id for job in reversed(jobs)]
     assert older.active == () and older.next is None
+    monkeypatch.setattr(monitorrows, "LAST_SKIP", 1)
+    assert site.look().next is None and site.look(skip=2) == OwnJobs()

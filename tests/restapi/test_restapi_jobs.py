@@ -1,6 +1,7 @@
 """Jobs over REST: lists, one job, and what can be done with them."""
 
 from collective.zcasync import joblists
+from collective.zcasync import monitorrows
 from collective.zcasync import ownjobs
 from collective.zcasync import tasks
 from collective.zcasync.deployment import Deployment
@@ -77,7 +78,7 @@ def test_behind_the_last_page_with_a_number_the_links_go_on_without_and_end_wher
     portal: Any, queues: Any, admin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "LAST_START", 2)
-    monkeypatch.setattr(service, "LAST_SKIP", 6)
+    monkeypatch.setattr(monitorrows, "LAST_SKIP", 6)
     ids = [put_as(portal, "admin", greet, str(number)).id for number in range(9)]
     page = admin("GET", "@background-jobs?b_size=2&state=waiting").json
     found = [item["id"] for item in page["items"]]

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync import interfaces
+from collective.zcasync import joblists
+from collective.zcasync import monitorrows
 from collective.zcasync import schema
 from collective.zcasync.agent import Agent
 from collective.zcasync.clock import UTC
@@ -282,6 +284,23 @@ class TestLooking:
         assert ask(site, "jobs", "waiting", "--task", "nothing*")[1]["waiting"]["jobs"] == []
         assert len(ask(site, "jobs", "attention")[1]["attention"]["jobs"]) == 1
         assert ask(site, "jobs", "failed", "--since", "yesterday")[0] == 2
+
+    def test_a_list_that_is_looked_at_in_parts_says_where_to_go_on_and_in_the_end_to_search(
+        self, site: Site, capsys: pytest.CaptureFixture[str], ask: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def told(*words: str) -> str:
+            main(site.command("jobs", "waiting", *words))
+            return capsys.readouterr().out
+
+        for _number in range(3):
+            site.queues["mail"].put(Job(str))
+        site.manager.commit()
+        monkeypatch.setattr(joblists, "LOOK_LIMIT", 2)
+        assert "to go on: --skip 2" in told("--task", "*")
+        assert ask(site, "jobs", "waiting", "--task", "*")[1]["waiting"]["next"] == 2
+        assert "There are more: --start 1" in told("--limit", "1")
+        monkeypatch.setattr(monitorrows, "LAST_SKIP", 1)
+        assert "search with --task" in told("--task", "*") and "search with --task" in told("--skip", "2")
 
     def test_failures_counts_failed_jobs_by_cause(self, site: Site, ask: Any) -> None:
         code, (row,) = ask(site, "failures")

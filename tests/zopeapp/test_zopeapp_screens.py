@@ -66,6 +66,7 @@ def test_nobody_but_managers_sees_them(visit: Callable[..., str]) -> None:
 def test_odd_input_is_answered_with_a_page(visit: Callable[..., str]) -> None:
     assert "Jobs" in visit("@@zcasync-jobs?state=odd&skip=-1")
     assert "Back to the beginning" in visit("@@zcasync-jobs?state=finished&skip=99999")
+    assert "Lists are followed for" in visit("@@zcasync-jobs?state=finished&skip=100001")
     with pytest.raises(HTTPError) as missing:
         visit("@@zcasync-job?id=zzz")
     assert missing.value.code == 404

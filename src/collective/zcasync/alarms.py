@@ -14,7 +14,10 @@ from collective.zcasync.entries import place_rows
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import group_of
 from collective.zcasync.jobdetail import is_broken
-from collective.zcasync.processes import is_paused
+from collective.zcasync.monitorrows import ACTIVE
+from collective.zcasync.monitorrows import HELD
+from collective.zcasync.monitorrows import PAUSED
+from collective.zcasync.processes import state_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Queues
 from collective.zcasync.readable import span_text
@@ -80,13 +83,12 @@ def examine(source: Any, limits: Limits | None = None, group: str | None = None)
 
 def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
     active = queue.dispatchers.active()
-    served = any(map(takes_jobs, active))
-    alive = [da for da in active if not da.dead and da.leaving is None]
-    held = [da.held for da in alive if da.held is not None]
-    if held:
-        yield _held(held[0])
+    states = {state_of(da): da for da in active}
+    served = ACTIVE in states
+    if HELD in states:
+        yield _held(states[HELD].held)
     elif not served:
-        yield _unserved(queue, bool(alive))
+        yield _unserved(queue, PAUSED in states)
     for da in active:
         yield from _of_dispatcher(da)
     oldest = oldest_waiting(queue)
@@ -296,7 +298,7 @@ def is_served(queue: Any) -> bool:
 
 def takes_jobs(da: Any) -> bool:
     """Whether a dispatcher that is active in a queue lives, is not held, and nobody has told it to stop."""
-    return not da.dead and da.leaving is None and da.held is None and not is_paused(da)
+    return state_of(da) == ACTIVE
 
 
 def oldest_waiting(queue: Any) -> datetime | None:

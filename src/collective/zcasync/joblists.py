@@ -42,6 +42,7 @@ from collective.zcasync.monitorrows import FailureRow
 from collective.zcasync.monitorrows import FINISHED
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import LISTS
+from collective.zcasync.monitorrows import next_skip
 from collective.zcasync.monitorrows import Page
 from collective.zcasync.monitorrows import QUARANTINED
 from collective.zcasync.monitorrows import QueueRow
@@ -102,9 +103,6 @@ LOOK_LIMIT = 10_000
 #: The same of a page that picks out what a list is about, or the jobs of one site: it opens at a click.
 PAGE_LOOK = 2_000
 
-#: Entries after which nobody is led on: to get there, the keys of all that lie before are read, each time anew.
-LAST_SKIP = 100_000
-
 #: Characters of the error's line in a list.
 ERROR_LIMIT = 300
 
@@ -136,26 +134,28 @@ def jobs(
     ``oldest``: finished ones oldest first. ``start``: how many that fit are left out. ``skip``: how many entries of the
     list are not even looked at: the ``next`` of the page before. A search looks at LOOK_LIMIT entries beyond ``start``,
     a list of which the structures do not know all that fits at PAGE_LOOK. What is left out is loaded only where its
-    place does not tell enough.
+    place does not tell enough. Behind LAST_SKIP no list is looked at.
     """
     if wanted not in LISTS:
         raise InvalidValueError(f"{wanted!r} is not a state of jobs; use one of {', '.join(LISTS)}")
     start, skip = max(0, start), max(0, skip)
     most = start + (LOOK_LIMIT if search else PAGE_LOOK)
     looked = fitting = 0
+    if next_skip(skip) is None:
+        return Page((), start, more=True, skip=skip)
     rows: list[JobRow] = []
     found: Iterable[Entry] = islice(entries(source, wanted, group, queue, search, oldest), skip, None)
     for entry in lookup.fetched(found, lambda entry: entry.job) if search else found:
         if looked >= most:
-            return Page(tuple(rows), start, complete=False, looked=looked, next=skip + looked)
+            return Page(tuple(rows), start, complete=False, skip=skip, looked=looked)
         if fitting < start and not search and entry.is_known(fitting) or entry.fits(group, search):
             fitting += 1
             if len(rows) == limit:
-                return Page(tuple(rows), start, more=True, looked=looked, next=skip + looked)
+                return Page(tuple(rows), start, more=True, skip=skip, looked=looked)
             if fitting > start:
                 rows.append(row(entry.job, entry.state, entry.detail, entry.due))
         looked += 1
-    return Page(tuple(rows), start, looked=looked, next=skip + looked)
+    return Page(tuple(rows), start, skip=skip, looked=looked)
 
 
 def failures(source: Any, group: str | None = None, queue: str | None = None) -> tuple[FailureRow, ...]:

@@ -92,6 +92,15 @@ class JobRow:
         return self.ended or self.started or self.put_at
 
 
+#: Entries of a list after which nobody is led on: the keys of all before them are read, each time anew.
+LAST_SKIP = 100_000
+
+
+def next_skip(seen: int) -> int | None:
+    """Where a look at a list goes on that has seen so many of its entries; None: so far nobody is led."""
+    return seen if seen <= LAST_SKIP else None
+
+
 @dataclass(frozen=True)
 class Page:
     """Some rows of a list, from ``start`` on."""
@@ -102,10 +111,29 @@ class Page:
     more: bool = False
     #: False if the list was longer than what a page may look at.
     complete: bool = True
-    #: How many entries of the list were looked at.
+    #: How many entries of the list were not looked at, as they stand before this page, and how many were.
+    skip: int = 0
     looked: int = 0
-    #: The number of the entry at which the next page begins: ``skip`` of it.
-    next: int = 0
+
+    @property
+    def seen(self) -> int:
+        """How many entries of the list lie before the end of this page."""
+        return self.skip + self.looked
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more of the list."""
+        return self.more or not self.complete
+
+    @property
+    def next(self) -> int | None:
+        """Where the next page begins: ``skip`` of it. None at the end, and where nobody is led on."""
+        return next_skip(self.seen) if self.goes_on else None
+
+    @property
+    def too_far(self) -> bool:
+        """Whether nobody is led on though there is more."""
+        return self.goes_on and self.next is None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collective.zcasync.entries import newest_first
 from collective.zcasync.entries import Place
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.lookup import fetched
+from collective.zcasync.monitorrows import next_skip
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -55,7 +56,7 @@ class OwnJobs:
     """What a look has found: what has not ended, the newest first, and what has, the newest first.
 
     ``complete``: False if there was more than one look may load, so that some jobs may be missing. ``next``: where a
-    look for older ended jobs goes on; None at the end.
+    look for older ended jobs goes on; None at the end, and where nobody is led on.
     """
 
     active: tuple[OwnJob, ...] = ()
@@ -66,13 +67,16 @@ class OwnJobs:
 
 def own_jobs(source: Any, owner: Owner, skip: int = 0) -> OwnJobs:
     """The jobs of one person. ``source``: a ZODB connection, or the Queues themselves. ``skip``: the ``next`` of a look
-    before, for older jobs that have ended and nothing else."""
+    before, for older jobs that have ended and nothing else; behind LAST_SKIP nothing is looked at."""
+    if next_skip(skip) is None:
+        return OwnJobs()
     queues = joblists.all_queues(source)
     ended, after = _ended(queues, owner, skip)
     bounds = _Bounds()
     active = () if skip else _active(queues, owner, bounds)
     cut = after is not None and len(ended) < MOST_ENDED
-    return OwnJobs(active, tuple(OwnJob(joblists.row(job), job) for job in ended), bounds.complete and not cut, after)
+    rows = tuple(OwnJob(joblists.row(job), job) for job in ended)
+    return OwnJobs(active, rows, bounds.complete and not cut, None if after is None else next_skip(after))
 
 
 def _active(queues: list[Any], owner: Owner, bounds: "_Bounds") -> tuple[OwnJob, ...]:

@@ -65,6 +65,12 @@ def is_paused(da: Any) -> bool:
     return bool(agents) and all(agent.paused for agent in agents)
 
 
+def state_of(da: Any) -> str:
+    """The state of a dispatcher in one queue, as ProcessRow has it."""
+    state = joblists.dispatcher_row(da).state
+    return PAUSED if state == ACTIVE and is_paused(da) else state
+
+
 def registrations(source: Any, uuid: str) -> list[Any]:
     """What the queues know of one dispatcher; NotHere if none does."""
     queues = joblists.all_queues(source)

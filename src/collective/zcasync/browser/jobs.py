@@ -15,8 +15,6 @@ from collective.zcasync.browser.links import ObjectLinks
 from collective.zcasync.browser.links import task_title
 from collective.zcasync.browser.panel import Link
 from collective.zcasync.browser.panel import Moment
-from collective.zcasync.browser.panel import number_in
-from collective.zcasync.browser.panel import number_or_more
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
 from collective.zcasync.joblists import LISTS
@@ -24,7 +22,9 @@ from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.queues import shown_queue
 from collective.zcasync.readable import span_text
-from collective.zcasync.zopeapp.overview import number_text
+from collective.zcasync.zopeapp.overview import count_text
+from collective.zcasync.zopeapp.overview import number_in
+from collective.zcasync.zopeapp.overview import too_far_text
 from dataclasses import dataclass
 from functools import cached_property
 from plone.base.batch import Batch
@@ -120,7 +120,7 @@ class Jobs(PanelView):
                 url=self.list_url(state=state, **self.filter.query),
                 label=label,
                 current=state == self.state,
-                count=number_or_more(self.counts[state]),
+                count=count_text(self.counts[state]),
                 badge=self._badge(state),
             )
             for state, label in LISTS.items()
@@ -153,7 +153,7 @@ class Jobs(PanelView):
         """What the table shows."""
         shown, state = len(self.lines), self.translate(LISTS[self.state])
         if self.filter.active or self.skip:
-            mapping = {"state": state, "number": shown, "first": self.skip + 1, "last": self.page.next}
+            mapping = {"state": state, "number": shown, "first": self.skip + 1, "last": self.page.seen}
             found = _(
                 "jobs_found", default="${state}: ${number} found among the entries ${first} to ${last}", mapping=mapping
             )
@@ -186,26 +186,13 @@ class Jobs(PanelView):
     def next_url(self) -> str:
         """URL that goes on behind what this page has looked at; empty at the end, and where there are pages."""
         ends = not self.has_pages or self.start == LAST_START
-        goes_on = not self.page.complete or (self.page.more and ends)
-        return self.view_url(skip=self.page.next) if goes_on and not self.too_far else ""
-
-    @property
-    def too_far(self) -> bool:
-        """Whether the list ends here though there is more: nobody is led on for ever."""
-        ends = self.page.complete and not self.page.more
-        return max(self.skip, 0 if ends else self.page.next) > joblists.LAST_SKIP
+        goes_on = self.page.next is not None and (ends or not self.page.complete)
+        return self.view_url(skip=self.page.next) if goes_on else ""
 
     @property
     def too_far_text(self) -> str:
         """What to do then."""
-        return self.translate(
-            _(
-                "list_too_far",
-                default="Lists are followed for ${number} entries. Search for a task, a user or a time to see those"
-                " that lie further back.",
-                mapping={"number": number_text(joblists.LAST_SKIP)},
-            )
-        )
+        return self.translate(too_far_text())
 
     @property
     def again_url(self) -> str:
@@ -269,7 +256,7 @@ class Jobs(PanelView):
             return ""
         if self.filter.active:
             return self.translate(_("all_found", default="All jobs that match this search, also those not shown"))
-        count = number_or_more(self.counts[self.state])
+        count = count_text(self.counts[self.state])
         return self.translate(_("all_listed", default="All ${number} jobs of this list", mapping={"number": count}))
 
     @property
@@ -300,7 +287,7 @@ class Jobs(PanelView):
     @cached_property
     def page(self) -> joblists.Page:
         """The rows of the open tab."""
-        if not self.installed or self.skip > joblists.LAST_SKIP:
+        if not self.installed:
             return joblists.Page(())
         found = self.filter
         start = self.start if self.has_pages else 0

@@ -7,12 +7,12 @@ from collective.zcasync.browser.jobverbs import HARMLESS
 from collective.zcasync.browser.jobverbs import states_of
 from collective.zcasync.browser.jobverbs import Verb
 from collective.zcasync.browser.jobverbs import VERBS
-from collective.zcasync.browser.panel import number_or_more
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.exceptions import ZCAsyncError
 from collective.zcasync.interfaces import _
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.persistence import PRIORITIES
+from collective.zcasync.zopeapp.overview import count_text
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -114,7 +114,7 @@ class JobsChange(Jobs):
             return self.translate(one if number == 1 else _("these_jobs", default="${n} jobs", mapping={"n": number}))
         if self.filter.active:
             return self.translate(_("those_found", default="all jobs that match the search"))
-        number = number_or_more(self.counts[self.state])
+        number = count_text(self.counts[self.state])
         return self.translate(_("all_these_jobs", default="all ${n} jobs of this list", mapping={"n": number}))
 
     @cached_property

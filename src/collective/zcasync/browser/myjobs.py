@@ -11,7 +11,6 @@ from collective.zcasync.browser.myresults import Outcome
 from collective.zcasync.browser.myresults import outcome_of
 from collective.zcasync.browser.note import SCRIPT
 from collective.zcasync.browser.panel import Moment
-from collective.zcasync.browser.panel import number_in
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.browser.panel import Step
 from collective.zcasync.exceptions import BadStatusError
@@ -25,6 +24,7 @@ from collective.zcasync.ownjobs import OwnJobs
 from collective.zcasync.ploneapp import desk
 from collective.zcasync.ploneapp import ownmail
 from collective.zcasync.tasks import registry
+from collective.zcasync.zopeapp.overview import number_in
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -121,13 +121,12 @@ class MyJobs(OwnJobsView):
     @cached_property
     def skip(self) -> int:  # type: ignore[override]
         """See OwnJobsView."""
-        return min(number_in(self.request.form, "skip"), joblists.LAST_SKIP)
+        return number_in(self.request.form, "skip")
 
     @property
     def older_url(self) -> str:
         """URL of the page with older jobs; empty at the end."""
-        goes_on = self.found.next is not None and self.found.next <= joblists.LAST_SKIP
-        return self.page_url("zcasync-my-jobs", skip=self.found.next) if goes_on else ""
+        return self.page_url("zcasync-my-jobs", skip=self.found.next) if self.found.next is not None else ""
 
     @property
     def tasks_url(self) -> str:

@@ -1,6 +1,5 @@
 """What the pages of Site Setup → Background jobs have in common: navigation, rights, times, links."""
 
-from collections.abc import Mapping
 from collective.zcasync import clock
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
@@ -300,14 +299,3 @@ class PanelFormWrapper(Panel, FormWrapper):
     def notes(self) -> list[str]:
         """Lines above the form."""
         return list(self.form_instance.notes)
-
-
-def number_or_more(count: Any) -> str:
-    """A count as text; with a plus where it stopped counting."""
-    return f"{count.number}+" if count.more else str(count.number)
-
-
-def number_in(form: Mapping[str, Any], name: str) -> int:
-    """The number of a query; 0 for what is none, or is too large to be meant."""
-    asked = str(form.get(name, "0"))
-    return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0

@@ -1,7 +1,9 @@
 """Markers and settings of the Plone ring."""
 
+from collections.abc import Callable
 from collective.zcasync.interfaces import _
 from zope import schema
+from zope.i18nmessageid import Message
 from zope.interface import Interface
 from zope.publisher.interfaces.browser import IDefaultBrowserLayer
 
@@ -11,26 +13,16 @@ import re
 PREFIX = "collective.zcasync"
 
 
-class NotAnAddress(schema.ValidationError):
-    __doc__ = _("not_an_address", default="This is no mail address: write one like jobs@example.org.")
+def written_like(pattern: str, wrong: Message) -> Callable[[str], bool]:
+    """A constraint: the value is empty, or matches the pattern. Its error is told in the words of ``wrong``."""
+    error = type("NotWrittenLike", (schema.ValidationError,), {"__doc__": wrong})
 
+    def constraint(value: str) -> bool:
+        if value and not re.fullmatch(pattern, value):
+            raise error(value)
+        return True
 
-def is_address(value: str) -> bool:
-    """Whether it can be a mail address, or is empty; raises NotAnAddress."""
-    if value and not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", value):
-        raise NotAnAddress(value)
-    return True
-
-
-class NotAWebAddress(schema.ValidationError):
-    __doc__ = _("not_a_web_address", default="This is no web address: write one like https://example.org/ClassicUI.")
-
-
-def is_web_address(value: str) -> bool:
-    """Whether it can be the URL of a site, or is empty; raises NotAWebAddress."""
-    if value and not re.fullmatch(r"https?://[^\s<>?#]+", value):
-        raise NotAWebAddress(value)
-    return True
+    return constraint
 
 
 class IBrowserLayer(IDefaultBrowserLayer):
@@ -84,7 +76,10 @@ class ISettings(Interface):
             default="Gets a mail when an alarm of the overview begins, and one when it ends. While it is empty, nobody"
             " does. A dispatcher sends them, so at least one must be alive.",
         ),
-        constraint=is_address,
+        constraint=written_like(
+            r"[^@\s,;<>]+@[^@\s,;<>]+",
+            _("not_an_address", default="This is no mail address: write one like jobs@example.org."),
+        ),
         required=False,
         missing_value="",
         default="",
@@ -110,7 +105,10 @@ class ISettings(Interface):
             " then link to the pages of background jobs there. While it is empty, mails link to the address of the"
             " site.",
         ),
-        constraint=is_web_address,
+        constraint=written_like(
+            r"https?://[^\s<>?#]+",
+            _("not_a_web_address", default="This is no web address: write one like https://example.org/ClassicUI."),
+        ),
         required=False,
         missing_value="",
         default="",

@@ -4,7 +4,6 @@ from collective.zcasync import jobdetail
 from collective.zcasync import joblists
 from collective.zcasync import jobtree
 from collective.zcasync.exceptions import JobNotFound
-from collective.zcasync.joblists import LAST_SKIP
 from collective.zcasync.jobsearch import Search
 from collective.zcasync.jsonvalues import is_json
 from collective.zcasync.jsonvalues import SHOWN
@@ -99,11 +98,10 @@ class JobsGet(Jobs):
         """The user's jobs, of tasks that people are to see, as *My jobs* shows them."""
         self.demand(self.rights.owns, "see the jobs of this site")
         owner = desk.owner(self.rights.group, self.rights.user or "")
-        found = desk.jobs_on(self.context, self.queues, owner, self.number("skip", 0, LAST_SKIP))
+        found = desk.jobs_on(self.context, self.queues, owner, self.skip())
         items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *found.ended)]
         url = f"{self.url()}?own=1"
-        ends = found.next is None or found.next > LAST_SKIP
-        older = {} if ends else {"batching": {"@id": url, "next": f"{url}&skip={found.next}"}}
+        older = {} if found.next is None else {"batching": {"@id": url, "next": f"{url}&skip={found.next}"}}
         return {"@id": url, "items": items, "items_total": len(items), "complete": found.complete, **older}
 
     def _list(self) -> dict[str, Any]:
@@ -113,7 +111,7 @@ class JobsGet(Jobs):
         queue = self.asked_queue()
         search = search_of({name: self.query(name) for name in (*TEXTS, "since", "until")})
         start, size = self.number("b_start", 0, LAST_START), self.number("b_size", PAGE, LARGEST_PAGE)
-        skip = self.number("skip", 0, LAST_SKIP)
+        skip = self.skip()
         page = joblists.jobs(
             self.queues,
             wanted,
@@ -135,7 +133,7 @@ class JobsGet(Jobs):
             "items_total": len(page.rows) if search and not page.more and not start and not skip else total.number,
             "complete": page.complete,
             **({} if page.complete else {"looked_at": page.looked}),
-            "batching": self.batching(start, size, page.more, None if page.complete and not page.more else page.next),
+            "batching": self.batching(start, size, page.more, page.next),
         }
 
 

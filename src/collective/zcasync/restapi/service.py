@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from collective.zcasync.exceptions import QueueNotFound
-from collective.zcasync.joblists import LAST_SKIP
 from collective.zcasync.jsonvalues import fit
 from collective.zcasync.jsonvalues import is_json
 from collective.zcasync.jsonvalues import Misfit
 from collective.zcasync.jsonvalues import SHOWN
+from collective.zcasync.monitorrows import LAST_SKIP
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.ploneapp.sites import connection_of
 from collective.zcasync.queue import get_queues
@@ -201,6 +201,10 @@ class JobsService(Service):
             raise BadRequest(f"{name}: {text_of(value, SHOWN)} is not allowed; it must be a number from 0 to {most}.")
         return int(value)
 
+    def skip(self) -> int:
+        """How many entries of a list are to be left out, as the link to a next page says."""
+        return self.number("skip", 0, LAST_SKIP)
+
     def asked_queue(self) -> str | None:
         """The stored name of the queue of the query string; None if none is named."""
         asked = self.query("queue")
@@ -247,7 +251,7 @@ class JobsService(Service):
         links = {"@id": page(b_start=start), "first": page(b_start=0, skip=0)}
         if more and start + size <= LAST_START:
             links["next"] = page(b_start=start + size)
-        elif skip is not None and skip <= LAST_SKIP:
+        elif skip is not None:
             links["next"] = page(b_start=0, skip=skip)
         if start:
             links["prev"] = page(b_start=max(0, start - size))

@@ -6,6 +6,7 @@ from collective.zcasync import doctor
 from collective.zcasync import joblists
 from collective.zcasync import monitordb
 from collective.zcasync.exceptions import QueueNotFound
+from collective.zcasync.monitorrows import LAST_SKIP
 from collective.zcasync.plaindata import interval
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import get_queues
@@ -84,11 +85,12 @@ def jobs(
     for state, page in pages.items():
         if page.rows:
             blocks += [_job_table(state, page), ""]
-        if page.more:
+        if page.too_far:
+            blocks.append(f"Lists are followed for {LAST_SKIP} entries: search with --task, --user or --since.")
+        elif not page.complete:
+            blocks.append(f"{page.seen} entries of the list {state} were looked at; to go on: --skip {page.next}")
+        elif page.more:
             blocks.append(f"There are more: --start {start + len(page.rows)}")
-        if not page.complete:
-            looked = f"{page.next} entries of the list {state} were looked at; to go on: --skip {page.next}"
-            blocks.append(looked)
     needy = any(row.needs_attention or row.overdue for page in pages.values() for row in page.rows)
     needy = needy or any(pages[state].rows for state in NEEDY if state in pages)
     return Answer(data, blocks or ["No such jobs."], attention=needy)

@@ -7,6 +7,7 @@ from collective.zcasync import alarms
 from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync.interfaces import _
+from collective.zcasync.monitorrows import LAST_SKIP
 from collective.zcasync.readable import span_text
 from collective.zcasync.zopeapp import charts
 from dataclasses import dataclass
@@ -267,6 +268,22 @@ def count_text(count: joblists.Count) -> str:
     return number_text(count.number) + ("+" if count.more else "")
 
 
+def number_in(form: Mapping[str, Any], name: str) -> int:
+    """The number of a query; 0 for what is none, or is too large to be meant."""
+    asked = str(form.get(name, "0"))
+    return int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 else 0
+
+
 def number_text(number: int) -> str:
     """A number for people of any language: its thousands parted by narrow spaces."""
     return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def too_far_text() -> Any:
+    """What to do where a list is not followed further."""
+    return _(
+        "list_too_far",
+        default="Lists are followed for ${number} entries. Search for a task, a user or a time to see those"
+        " that lie further back.",
+        mapping={"number": number_text(LAST_SKIP)},
+    )

@@ -252,14 +252,17 @@ class JobsScreen(Screen):
     @cached_property
     def skip(self) -> int:
         """How many entries of the list were looked at before."""
-        asked = str(self.request.form.get("skip", "0"))
-        known = asked.isascii() and asked.isdecimal() and len(asked) < 10
-        return min(int(asked), joblists.LAST_SKIP) if known else 0
+        return overview.number_in(self.request.form, "skip")
 
     @cached_property
     def page(self) -> joblists.Page:
         """The rows that are shown."""
         return joblists.jobs(self.queues, self.state, skip=self.skip, limit=PAGE_SIZE)
+
+    @property
+    def too_far_text(self) -> str:
+        """What to do where the list is not followed further."""
+        return self.translate(overview.too_far_text())
 
     @property
     def lines(self) -> list[JobLine]:
@@ -284,7 +287,7 @@ class JobsScreen(Screen):
         if self.skip:
             label = self.translate(_("back_to_beginning", default="Back to the beginning"))
             links.append(Link(self.page_url(self.name, state=self.state), label))
-        if (self.page.more or not self.page.complete) and self.page.next <= joblists.LAST_SKIP:
+        if self.page.next is not None:
             label = self.translate(_("page_behind", default="Next jobs"))
             links.append(Link(self.page_url(self.name, state=self.state, skip=self.page.next), label))
         return links
