@@ -11,6 +11,12 @@ from plone.app.testing import SITE_OWNER_PASSWORD
 #: Widths at which every page is looked at: a desktop and a small phone.
 WIDTHS = {"desktop": 1280, "phone": 360}
 
+#: What a browser tells of a tab to which somebody comes back. The marker comes to the server after what the page asks.
+COME_BACK = """async (marker) => {
+    document.dispatchEvent(new Event("visibilitychange"));
+    await fetch(marker);
+}"""
+
 #: Finds what keeps people out of a page.
 AXE = Axe()
 
@@ -62,6 +68,13 @@ class Screen:
                 return
             self.page.reload()
         raise AssertionError(f"{text!r} did not appear on {self.page.url}:\n{self.text}")
+
+    def come_back(self) -> bool:
+        """Come back to the tab from another one; whether the page has asked the server what is new."""
+        asked: list[str] = []
+        self.page.on("request", lambda request: asked.append(request.url))
+        self.page.evaluate(COME_BACK, f"{self.site}/robots.txt?come-back")
+        return not asked[0].endswith("?come-back")
 
     def picture(self, name: str) -> None:
         """Keep pictures of the page, with which nothing may be wrong."""

@@ -154,7 +154,7 @@ def test_it_fits_a_desktop_and_a_phone_and_keeps_itself_fresh(screen: Screen, ac
     transaction.commit()
     screen.open("@@zcasync-overview")
     screen.picture("overview")
-    screen.page.locator("#zcasync-overview").evaluate("part => part.dataset.zcasyncRefresh = '0.2'")
+    screen.page.locator("#content-core").evaluate("part => part.dataset.zcasyncRefresh = '0.2'")
     screen.page.locator("#zcasync-hours summary").click()
     screen.page.locator("h1").click()
     screen.picture("overview-table")
@@ -168,13 +168,6 @@ def test_it_fits_a_desktop_and_a_phone_and_keeps_itself_fresh(screen: Screen, ac
     assert_rests_while_somebody_reads(screen, queue)
 
 
-#: What a browser tells of a tab to which somebody comes back; answers when the page has asked the server, if it does.
-COME_BACK = """async () => {
-    document.dispatchEvent(new Event("visibilitychange"));
-    await fetch(location.href);
-}"""
-
-
 def assert_rests_while_somebody_reads(screen: Screen, queue: Any) -> None:
     """What is selected stays; when it is not any more, the page is fresh again."""
     verdict = screen.page.locator("#zcasync-verdict")
@@ -182,8 +175,8 @@ def assert_rests_while_somebody_reads(screen: Screen, queue: Any) -> None:
     transaction.begin()
     queue.paused = False
     transaction.commit()
-    screen.page.evaluate(COME_BACK)
+    screen.come_back()
     expect(verdict).to_contain_text("One thing needs attention.")
     screen.page.evaluate("getSelection().removeAllRanges()")
-    screen.page.evaluate(COME_BACK)
+    screen.come_back()
     expect(verdict).to_contain_text("All is well.", timeout=20_000)

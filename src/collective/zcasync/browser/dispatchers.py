@@ -7,7 +7,6 @@ from collective.zcasync.exceptions import NotHere
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.zopeapp import heldpages
-from collective.zcasync.zopeapp.overview import REFRESH
 from collective.zcasync.zopeapp.processlines import body_template
 from collective.zcasync.zopeapp.processlines import Line
 from collective.zcasync.zopeapp.processlines import ProcessLines
@@ -30,7 +29,7 @@ class DispatchersPage(PanelView):
         default="The processes that run jobs: dispatchers in Zope servers, and workers. All sites share them.",
     )
     body = body_template
-    script = REFRESH
+    refresh = 10
 
     #: What is to be confirmed, of WAYS_OUT; or empty.
     asked = ""

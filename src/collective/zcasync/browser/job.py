@@ -28,6 +28,7 @@ from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import EVENTS
 from collective.zcasync.jobdetail import frames_of
+from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.readable import span_text
 from collective.zcasync.tasks import registry
@@ -55,6 +56,11 @@ class JobPage(PanelView):
         elif self.may_ask and self.waits_for_stack:
             self.request.response.setHeader("Refresh", "1")
         return self.index()
+
+    @property
+    def refresh(self) -> int:  # type: ignore[override]
+        """See Panel: until the job has ended."""
+        return 5 if self.found and self.row.state not in OUTCOME_OF_STATE else 0
 
     @property
     def label(self) -> Any:

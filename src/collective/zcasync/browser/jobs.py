@@ -178,6 +178,16 @@ class Jobs(PanelView):
         return self.view_url(b_start=self.start, skip=self.skip)
 
     @property
+    def refresh(self) -> int:  # type: ignore[override]
+        """See Panel: where a list begins, and nobody looks for something in it."""
+        return 10 if self.installed and not (self.filter.active or self.start or self.skip) else 0
+
+    @property
+    def refresh_from(self) -> str:  # type: ignore[override]
+        """See Panel: else the tab that is shown would be another one as soon as its jobs have run."""
+        return self.link_url
+
+    @property
     def order_url(self) -> str:
         """URL of this list in the other order; empty where the structures know one only."""
         return self.view_url(oldest=0 if self.oldest else 1) if self.state in OUTCOME_OF_STATE else ""

@@ -135,6 +135,11 @@ class MyJobs(OwnJobsView):
         return self.page_url("zcasync-tasks") if may else ""
 
     @property
+    def refresh(self) -> int:  # type: ignore[override]
+        """See Panel: until nothing goes on any more."""
+        return 3 if self.active else 0
+
+    @property
     def offers_mail(self) -> bool:
         """Whether the person can be told by mail."""
         return bool(self.user and api.user.get_current().getProperty("email", "") and ownmail.offered(self.context))

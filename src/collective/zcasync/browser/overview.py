@@ -8,7 +8,6 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.ploneapp.settings import alarm_limits
 from collective.zcasync.zopeapp.overview import body_template
 from collective.zcasync.zopeapp.overview import Overview
-from collective.zcasync.zopeapp.overview import REFRESH
 from functools import cached_property
 
 
@@ -23,7 +22,7 @@ class OverviewPage(PanelView):
         " which all sites share.",
     )
     body = body_template
-    script = REFRESH
+    refresh = 10
 
     @cached_property
     def overview(self) -> Overview:

@@ -9,6 +9,7 @@ from collective.zcasync.joblists import RUNNING
 from collective.zcasync.ploneapp.pages import PAGES
 from collective.zcasync.ploneapp.rights import Rights
 from collective.zcasync.queue import get_queues
+from collective.zcasync.zopeapp.overview import REFRESH
 from collective.zcasync.zopeapp.processlines import Moment
 from collective.zcasync.zopeapp.reasons import reason_text
 from dataclasses import dataclass
@@ -69,8 +70,14 @@ class Panel:
     section = ""
     description = ""
 
-    #: The page's script, below the site's URL.
+    #: The page's own script, below the site's URL.
     script = ""
+
+    #: Seconds after which the page's content is asked for again; 0: it stays as it is.
+    refresh = 0
+
+    #: URL that is asked for then, if it is not the page's.
+    refresh_from = ""
 
     @property
     def site_url(self) -> str:
@@ -78,9 +85,14 @@ class Panel:
         return str(self.context.absolute_url())
 
     @property
-    def script_url(self) -> str:
-        """URL of the page's script."""
-        return f"{self.site_url}/{self.script}"
+    def script_urls(self) -> list[str]:
+        """URLs of the page's scripts."""
+        return [f"{self.site_url}/{name}" for name in (self.script, REFRESH if self.refresh_every else "") if name]
+
+    @property
+    def refresh_every(self) -> int | None:
+        """The same as ``refresh``, for the template; None also for the answer to a form, which would be lost."""
+        return self.refresh or None if self.request.method != "POST" else None
 
     @property
     def rtl_url(self) -> str:

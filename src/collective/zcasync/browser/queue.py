@@ -72,6 +72,7 @@ class QueuePage(PanelView):
     """See the module."""
 
     section = "zcasync-queues"
+    refresh = 10
 
     #: The least and the most of each number that the small forms ask for.
     limits = {"quota": queueactions.QUOTA_SIZES, **queueactions.AGENT_NUMBERS}

@@ -52,6 +52,7 @@ class QueuesPage(PanelView):
     """See the module."""
 
     section = "zcasync-queues"
+    refresh = 10
     label = _("nav_queues", default="Queues")
     description = _(
         "queues_description",

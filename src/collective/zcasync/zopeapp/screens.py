@@ -6,6 +6,7 @@ from collective.zcasync.alarms import is_served
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp import heldpages
 from collective.zcasync.zopeapp import overview
@@ -35,6 +36,9 @@ PAGES = (
 
 #: Jobs on one page.
 PAGE_SIZE = 50
+
+#: Seconds after which a page asks for itself again.
+REFRESH_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,11 @@ class Screen(BrowserView):
         options = {"database": self.database, **options}
         query = urlencode({key: value for key, value in options.items() if value})
         return f"{self.context.absolute_url()}/@@{name}" + (f"?{query}" if query else "")
+
+    @property
+    def refresh_every(self) -> int | None:
+        """Seconds after which the page's content is asked for again; None: it stays as it is."""
+        return REFRESH_EVERY
 
     @property
     def script_url(self) -> str:
@@ -254,6 +263,11 @@ class JobsScreen(Screen):
         """How many entries of the list were looked at before."""
         return overview.number_in(self.request.form, "skip")
 
+    @property
+    def refresh_every(self) -> int | None:
+        """See Screen: where the list begins."""
+        return None if self.skip else REFRESH_EVERY
+
     @cached_property
     def page(self) -> joblists.Page:
         """The rows that are shown."""
@@ -312,6 +326,11 @@ class JobScreen(Screen):
     def label(self) -> str:
         """The page's heading."""
         return str(self.detail.row.title or self.detail.row.task)
+
+    @property
+    def refresh_every(self) -> int | None:
+        """See Screen: until the job has ended."""
+        return None if self.detail.row.state in OUTCOME_OF_STATE else REFRESH_EVERY
 
     @property
     def facts(self) -> list[tuple[str, str]]:

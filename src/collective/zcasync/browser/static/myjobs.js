@@ -1,13 +1,13 @@
-// My jobs: keeps the page fresh while something goes on, and tells in the toolbar when something has ended.
+// My jobs: tells in the toolbar when something has ended, unless it was seen on the page.
 (() => {
   "use strict";
   if (window.zcasyncMyJobs) return; // the page and the toolbar both ask for this file
   window.zcasyncMyJobs = true;
 
   const SEEN = "zcasync-seen", NEXT = "zcasync-next";
-  const PAGE_EVERY = 3000, BUSY_EVERY = 10000, IDLE_EVERY = 120000;
+  const BUSY_EVERY = 10000, IDLE_EVERY = 120000;
   const note = document.getElementById("zcasync-note");
-  const core = () => document.querySelector("[data-zcasync-seen]");
+  const page = () => document.querySelector("[data-zcasync-seen]");
 
   const store = (where, key, value) => {
     try {
@@ -18,7 +18,6 @@
   };
   const seen = () => store(localStorage, SEEN).split(" ").filter(Boolean);
   const see = (ids) => store(localStorage, SEEN, [...new Set([...seen(), ...ids])].slice(-200).join(" "));
-  const busy = (element) => element.contains(document.activeElement) || !getSelection().isCollapsed;
 
   const look = async () => {
     if (document.hidden) return setTimeout(look, BUSY_EVERY);
@@ -41,30 +40,11 @@
     setTimeout(look, every || BUSY_EVERY);
   };
 
-  const refresh = async () => {
-    const old = document.getElementById("zcasync-own");
-    if (!document.hidden && !busy(old)) {
-      try {
-        const answer = await fetch(location.href);
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const now = page.getElementById("zcasync-own");
-        if (now && !busy(old)) {
-          old.replaceWith(now);
-          see(page.querySelector("[data-zcasync-seen]").dataset.zcasyncSeen.split(" "));
-        }
-      } catch (error) { /* the server is away: later */ }
-    }
-    go();
-  };
-  const go = () => {
-    const own = document.getElementById("zcasync-own");
-    if (own && Number(own.dataset.zcasyncActive)) setTimeout(refresh, PAGE_EVERY);
-  };
-
-  if (core()) {
-    see(core().dataset.zcasyncSeen.split(" ").filter(Boolean));
+  const seePage = () => see(page().dataset.zcasyncSeen.split(" ").filter(Boolean));
+  if (page()) {
+    seePage();
+    document.addEventListener("zcasync-refreshed", seePage);
     store(sessionStorage, NEXT, 0);
-    go();
   }
   if (note) look();
 })();
