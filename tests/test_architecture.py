@@ -32,7 +32,7 @@ ENGINE_LIBRARIES = {
 #: The modules of the engine in import order: each imports only those before it. A new one is given its place here.
 ENGINE_ORDER = """
     logs exceptions inprocess counters events i18n interfaces states
-    clock instanceuuid persistence schema threadlocal failuredata failure transactions freshoids
+    clock instanceuuid persistence readchecks schema threadlocal failuredata failure transactions freshoids
     notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
     tracing surroundings ending joblog running deferreds decisions attempts interruptions

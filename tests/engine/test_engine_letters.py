@@ -94,6 +94,28 @@ def test_a_callback_that_is_added_as_a_dispatcher_gives_back_what_has_not_begun_
     assert (status(world, number), status(world, callback)) == ((3, "succeeded"), (3, "succeeded"))
 
 
+def test_a_letter_that_comes_as_a_dispatcher_gives_back_its_job_with_others_is_not_left_behind(world: World) -> None:
+    first, second = world.start(2, 0), world.start(1, 0)
+    runs, waits = put(world), put(world)
+    claim(world, first)
+    thread = next(world.begin(*row) for row in world.startable() if row[2].oid == world.oids[runs])
+    thread.advance(5)
+    assert thread.where == "call"
+    early = [add_callback(world, runs), add_callback(world, waits)]
+    for pool in first.queues[""].values():
+        pool.waiting.clear()  # no thread was told of the other one
+    first.claimer.upkeep.doubtful.add("")
+    giving_back = world.claim(first, False, False)
+    while giving_back.where != "commit":
+        giving_back.advance(1)
+    callback = add_callback(world, waits)
+    giving_back.advance()
+    finish_all(world, second)
+    thread.advance()
+    finish_all(world, first)
+    assert [status(world, one) for one in (runs, waits, *early, callback)] == [(3, "succeeded")] * 5
+
+
 def test_a_callback_in_a_dead_dispatchers_mail_runs_though_its_job_has_ended_and_gone_on_with_a_later_one(
     world: World,
 ) -> None:

@@ -9,7 +9,7 @@ from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import ICompletedCollection
 from collective.zcasync.interfaces import IJob
-from collective.zcasync.persistence import read_current
+from collective.zcasync.readchecks import read_current
 from datetime import datetime
 from persistent import Persistent
 from typing import Any

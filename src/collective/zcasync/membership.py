@@ -9,8 +9,8 @@ from collective.zcasync import transactions
 from collective.zcasync.agent import Agent
 from collective.zcasync.lanes import Lanes
 from collective.zcasync.ownership import Ownership
-from collective.zcasync.persistence import records_of
 from collective.zcasync.queue import get_queues
+from collective.zcasync.readchecks import records_of
 from collective.zcasync.threadpool import AgentThreadPool
 from typing import Any
 

@@ -45,23 +45,6 @@ _epoch = 0
 _lock = threading.Lock()
 
 
-def records_of(tree: Any) -> Iterator[Any]:
-    """The records of a stored BTree, one of which is written by whatever adds an entry or takes one out."""
-    record = tree
-    while record is not None:
-        if record._p_oid is not None:  # the only bucket of a small tree is a part of the tree's record
-            record._p_activate()
-            yield record
-        record = record._firstbucket if record is tree else record._next
-
-
-def read_current(tree: Any) -> None:
-    """Let the present transaction conflict with whoever adds an entry to a stored BTree, or takes one out, before its
-    commit."""
-    for record in records_of(tree):
-        record._p_jar.readCurrent(record)
-
-
 def make_key(when: datetime | None = None, priority: int = 0, put_back: bool = False) -> int:
     """A key for one waiting job: smaller is earlier.
 

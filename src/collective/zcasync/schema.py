@@ -6,7 +6,7 @@ from collective.zcasync import instanceuuid
 from collective.zcasync import interfaces
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import SchemaTooNew
-from collective.zcasync.persistence import read_current
+from collective.zcasync.readchecks import read_current
 from typing import Any
 
 import logging

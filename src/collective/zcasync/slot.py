@@ -10,7 +10,7 @@ from collective.zcasync.history import OUTCOMES
 from collective.zcasync.history import PERIOD
 from collective.zcasync.jobinfo import End
 from collective.zcasync.lookup import main_of
-from collective.zcasync.persistence import read_current
+from collective.zcasync.readchecks import read_current
 from datetime import datetime
 from persistent import Persistent
 from typing import Any
@@ -144,7 +144,8 @@ class Slot(Persistent):
     def hold_mail(self) -> None:
         """Let the present transaction conflict with any letter that arrives before its commit.
 
-        For whoever takes a job from its owner that had not ended: its letters go elsewhere from then on.
+        For whoever takes a job from its owner that had not ended: its letters go elsewhere from then on. Also if other
+        letters are taken out meanwhile, with which it would be merged.
         """
         read_current(self.mailbox)
 
