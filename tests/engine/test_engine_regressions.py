@@ -182,6 +182,23 @@ def test_a_late_callback_is_not_lost_when_a_deferred_ends_its_job_and_the_dispat
     assert late.result == "fired" and list(queue.finished()) == [job]
 
 
+def test_a_job_that_is_cancelled_where_it_waits_again_is_filed_once_though_its_dispatcher_dies(
+    queue: Any, dispatch: Any
+) -> None:
+    agent = make_agent(queue)
+    job = _claimed(queue, agent, Job(enginejobs.note, "never"))
+    queue.give_back(job)  # as a job thread does; the claim that would sweep it never comes
+    transaction.commit()
+    assert queue.cancel(job) == "cancelled"
+    transaction.commit()
+    agent.parent.deactivate(died=True)
+    transaction.commit()
+    dispatch()
+
+    wait_until(queue, lambda: queue.counts()["waiting"] == 0, what="an empty queue")
+    assert list(queue.finished()) == [job] and queue.counts()["cancelled"] == 1
+
+
 @pytest.mark.parametrize("end", ["returned", "died", "put back"])
 def test_a_job_that_was_asked_to_stop_does_not_begin_again(end: str, queue: Any, dispatch: Any) -> None:
     agent = make_agent(queue)

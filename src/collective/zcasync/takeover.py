@@ -26,8 +26,8 @@ DEADLY = 3
 def empty_slot(queue: Any, slot: Slot, died: bool) -> None:
     """What a dispatcher leaves: file away what has finished, give back what had not begun, interrupt the rest."""
     slot.hold_mail()
-    held = {**slot.running, **slot.deferreds}
-    ended = [(oid, "finished") for oid, (job, _agent) in held.items() if _status(job) == 3]
+    held = {**slot.running, **slot.deferreds}.items()
+    ended = [(oid, "finished") for oid, (job, _a) in held if _status(job) == 3 and sweeping.is_of(job, slot)]
     sweeping.sweep(queue, slot, ended)
     for oid, (job, _agent) in [*slot.running.items(), *slot.deferreds.items()]:
         if _status(job) is None:
