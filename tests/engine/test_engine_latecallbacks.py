@@ -434,6 +434,39 @@ def test_two_callbacks_can_be_added_at_once_to_a_callback_that_has_ended(queue: 
     assert [one.result for one in late] == [1, 1] and enginejobs.calls == [1, 1, 1]
 
 
+@pytest.mark.parametrize("how", ["swept", "taken over", "claimed anew"])
+def test_a_callback_that_came_by_mail_for_a_resumed_callback_runs(how: str, queue: Any, dispatch: Any) -> None:
+    agent, job = make_agent(queue), Job(enginejobs.add, 5)
+    resumed = job.addCallback(enginejobs.note)
+    _put(queue, job)
+    assert agent.claimJob() is job
+    job._finish(5, utcnow())
+    resumed.token = "resumed"
+    resumed._begin(utcnow())
+    transaction.commit()
+    late = resumed.addCallback(enginejobs.note)
+    transaction.commit()
+    assert resumed.callbacks == () and len(agent.slot.mailbox) == 1
+    resumed._finish(6, utcnow())
+    transaction.commit()
+    if how == "swept":
+        job._complete(utcnow())
+        transaction.commit()
+        sweeping.sweep(queue, agent.slot, [(job._p_oid, "finished")])
+    elif how == "taken over":
+        job._complete(utcnow())
+        transaction.commit()
+        agent.parent.deactivate(died=True)
+    else:
+        queue.give_back(job)
+    transaction.commit()
+    dispatch()
+    wait_until(queue, lambda: queue.counts()["waiting"] + queue.counts()["running"] == 0, what="an empty queue")
+
+    assert late.result == 6 and [job.status, resumed.status] == [COMPLETED, COMPLETED]
+    assert list(queue.finished()) == [job]
+
+
 def test_a_callback_that_comes_right_after_the_end_is_left_to_those_who_then_own_the_job(
     queue: Any, dispatch: Any, db: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,7 +5,11 @@ from typing import Any
 
 
 def deliver(job: Any, slot: Any) -> set[str]:
-    """Move letters from a slot's mailbox to their job and its callbacks; the kinds of what was there for the job."""
+    """Move letters from a slot's mailbox to their job and its callbacks; the kinds of what was there for the job.
+
+    A callback that came for one of its callbacks, which has ended meanwhile, is as one for the job: it runs with those
+    of the job that have not ended.
+    """
     letters = slot.open_mail(job._p_oid)
     for kind, name, value in letters:
         if kind == "annotation":
@@ -17,11 +21,15 @@ def deliver(job: Any, slot: Any) -> set[str]:
             job.remember("stop", value[1], value[0])
         elif kind == "progress" and (job._progress is None or job._progress[0] < value[0]):
             job._progress = value  # its thread did not come to say it: it died
-    if slot.mailbox:
-        for callback in job.all_callbacks():
-            if "stop" in deliver(callback, slot) and callback._status_id < 2:
-                callback._cancel(clock.utcnow())
-    return {kind for kind, _name, _value in letters}
+    told = {kind for kind, _name, _value in letters}
+    for callback in job.all_callbacks() if slot.mailbox else ():
+        heard = deliver(callback, slot)
+        if "stop" in heard and callback._status_id < 2:
+            callback._cancel(clock.utcnow())
+        if "callback" in heard and callback._status_id == 3:
+            callback._reopen()
+            told.add("callback")
+    return told
 
 
 def collect(queue: Any, job: Any) -> None:
