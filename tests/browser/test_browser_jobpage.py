@@ -69,8 +69,11 @@ class TestLinks:
         job.agent.parent.process = {"role": "worker", "host": "apple", "pid": 4711}
         transaction.commit()
         page = page_of(siteadmin, job)
-        assert ">worker apple 4711</a>" in page and "@@zcasync-dispatchers" in page
-        assert "@@zcasync-queues" in page.partition("zcasync-about")[2]
+        assert ">worker apple 4711</a>" in page and "Claimed" in page.partition("zcasync-timeline")[2]
+        uuid = job.agent.parent.name
+        assert f'@@zcasync-dispatchers#dispatcher-{uuid}"' in page
+        assert f'id="dispatcher-{uuid}"' in siteadmin.open("@@zcasync-dispatchers")
+        assert "@@zcasync-queue?name=" in page.partition("zcasync-about")[2]
         assert "@@user-information?userid=test_user_1_" in page
 
     def test_a_user_who_is_gone_is_named_without_a_link(self, portal: Any, siteadmin: Visitor) -> None:

@@ -264,7 +264,8 @@ class TestMoves:
         transaction.commit()
         assert works.numbers() == {"running": 1, "waiting": 2}
         assert works.run() is later
-        assert [(event.what, event.text) for event in jobdetail.timeline(later) if event.text] == [("by_run", "jane")]
+        told = [(event.what, event.text) for event in jobdetail.timeline(later) if event.text]
+        assert told == [("by_run", "jane"), ("claimed", works.agent.parent.name)]
 
     def test_a_job_is_rescheduled_and_its_deadline_with_it(self, works: Works) -> None:
         job = works.queue.put(Job(str, "job"), begin_by=timedelta(minutes=5))

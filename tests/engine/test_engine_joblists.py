@@ -314,9 +314,33 @@ class TestOneJob:
         job = place.put(send_letter, "a@b.c", user="jane")
         place.run()
         timeline = joblists.job(place.look(), job.id).timeline
-        assert [event.what for event in timeline] == ["put", "started", "finished"]
+        assert [event.what for event in timeline] == ["put", "claimed", "started", "finished"]
         assert timeline[0].text == "jane"
         assert [event.when for event in timeline] == sorted(event.when for event in timeline)
+
+    def test_the_timeline_tells_who_claimed_the_job_and_when_each_attempt_began(self, place: Place) -> None:
+        job = place.put(send_letter, "a@b.c")
+        place.claim()
+        waits = joblists.job(place.look(), job.id).timeline
+        assert [(event.what, event.text) for event in waits] == [("put", ""), ("claimed", "worker apple 4711")]
+        job._begin(clock.utcnow())
+        place.agent().remove(job)
+        place.queue.give_back(job)
+        transaction.commit()
+        place.run()
+        events = joblists.job(place.look(), job.id).timeline
+        assert [event.what for event in events] == ["put", "started", "claimed", "started", "finished"]
+
+    def test_the_timeline_tells_how_callbacks_ended(self, place: Place) -> None:
+        job = place.put(send_letter, "a@b.c")
+        job.addCallback(Job(send_letter))
+        job.addCallback(Job(refuse))
+        transaction.commit()
+        place.run()
+        events = joblists.job(place.look(), job.id).timeline
+        told = [(event.what, event.text) for event in events if event.what.startswith("callback")]
+        module = send_letter.__module__
+        assert told == [("callback", f"{module}.send_letter"), ("callback_failed", f"{module}.refuse")]
 
     def test_attempts_that_did_not_end_the_job_are_in_the_timeline(self, place: Place) -> None:
         job = place.put(send_letter, "a@b.c")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collective.zcasync import clock
 from collective.zcasync import decisions
 from collective.zcasync import interruptions
+from collective.zcasync import jobdetail
 from collective.zcasync.agent import Agent
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
@@ -311,6 +312,8 @@ def test_what_a_policy_counts_is_kept_over_a_reschedule_and_the_first_start_too(
     data = dict(job.getRetryPolicy().data)
     assert data == {"error": 2, "last_error": "ValueError: not yet", "first_active": first}
     assert job.active_start > first
+    starts = [event.when for event in jobdetail.timeline(job) if event.what == "started"]
+    assert (starts[0], starts[-1], len(starts)) == (first, job.active_start, 3)
 
 
 def test_a_change_of_a_named_policy_holds_for_jobs_that_wait_already(queue: Any, dispatch: Any) -> None:

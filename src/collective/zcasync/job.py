@@ -4,6 +4,7 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collective.zcasync import callbacks
+from collective.zcasync import clock
 from collective.zcasync import direct
 from collective.zcasync import running
 from collective.zcasync import sequences
@@ -75,6 +76,10 @@ class Job(Ending, Call):
     #: Where the put stands in a trace, if somebody followed it; see spans.
     trace_parent = ""
     active_start: Any = Moment()
+    #: When a claim took it for which no thread was free; else that is ``active_start``.
+    claimed_at: Any = Moment()
+    #: Microseconds at which earlier attempts began that were given back to the queue, newest last.
+    starts: tuple[int, ...] = ()
     #: When a job whose callbacks have to wait goes on.
     resume_at: Any = Moment()
     attempts = 0
@@ -316,8 +321,11 @@ class Job(Ending, Call):
         self.agent_name = agent.name
         self.token = token
         self.resume_at = None
-        if active and self._status_id == 0:
-            self._begin(now)
+        if self._status_id == 0:
+            if active:
+                self._begin(now)
+            else:
+                self.claimed_at = now
 
     def _begin(self, now: datetime) -> None:
         """A thread begins the job's first attempt since its claim."""
@@ -327,16 +335,24 @@ class Job(Ending, Call):
     def _wait_in(self, queue: Any) -> None:
         """The job waits again: put back, rescheduled, or with callbacks to resume."""
         if self._status_id < 2 and self.status != PENDING and not self.goes_on:
-            self._become(PENDING)
-            self.active_start = None
+            self._end_attempt()
         self.parent = queue
         self.token = None
 
     def _rest(self) -> None:
         """A callback's attempt is over, and another one will follow when its job comes again."""
         if self._status_id == 1:
-            self._become(PENDING)
+            self._end_attempt()
+
+    def _end_attempt(self) -> None:
+        """Another attempt will follow."""
+        self._become(PENDING)
+        if self.active_start is not None:
+            began = clock.to_microseconds(self.active_start)
+            self.starts = (*self.starts[1 - REMEMBERED_ATTEMPTS :], began)
             self.active_start = None
+        if self.claimed_at is not None:
+            self.claimed_at = None
 
     def _complete(self, now: datetime) -> None:
         """The last callback is done."""

@@ -1,6 +1,8 @@
 """All that the database knows of one job, as plain data: timeline, arguments, result, traceback."""
 
 from collections.abc import Iterable
+from collections.abc import Iterator
+from collective.zcasync import clock
 from collective.zcasync.clock import UTC
 from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import _
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from ZODB.broken import Broken
 
@@ -22,10 +25,14 @@ import logging
 #: Characters of a traceback; its end says most, so the beginning is cut.
 TRACEBACK_LIMIT = 64_000
 
+#: Callbacks whose ends the timeline tells.
+MOST_CALLBACKS = 50
+
 #: What the timeline calls each entry of a job's attempt log.
 EVENTS = {
     "put": _("event_put", default="Put"),
     "due": _("event_due", default="To start not before"),
+    "claimed": _("event_claimed", default="Claimed"),
     "started": _("event_started", default="Started"),
     "ended": _("event_ended", default="Call ended"),
     "finished": _("event_finished", default="Finished"),
@@ -46,6 +53,8 @@ EVENTS = {
     "commit": _("event_commit", default="Error at commit"),
     "reschedule": _("event_reschedule", default="Put back for later"),
     "committed": _("event_committed", default="Committed by itself"),
+    "callback": _("event_callback", default="Callback ended"),
+    "callback_failed": _("event_callback_failed", default="Callback failed"),
 }
 
 
@@ -177,19 +186,41 @@ def brief_detail(job: Any, row: JobRow) -> JobDetail:
 
 def timeline(job: Any) -> tuple[Event, ...]:
     """What happened to the job, oldest first."""
+    place = place_of(job)[1]
     events = [
         Event(when, what, text)
         for when, what, text in (
             (job.put_at, "put", job.user or ""),
             (job._begin_after, "due", ""),
+            (job.claimed_at or (job.active_start if place else None), "claimed", place),
             (job.active_start, "started", ""),
             (job.finished_at or job.active_end, _end_of(job), job.error or ""),
         )
         if when is not None
     ]
+    events.extend(Event(clock.from_microseconds(began), "started") for began in job.starts)
     events.extend(Event(when, kind, text) for when, kind, text in job.attempt_log)
+    events.extend(_ends_of(islice(job.all_callbacks(), MOST_CALLBACKS)))
     events.extend(Event(value[0], "stop", value[1]) for _name, value in job._letters("stop") if value is not True)
     return tuple(sorted(events, key=lambda event: event.when))
+
+
+def place_of(job: Any) -> tuple[str, str]:
+    """UUID of the dispatcher that runs the job or has run it, and what it says of its process; else its UUID again."""
+    agent = None if is_broken(job) else job.agent
+    da = None if agent is None else agent.parent
+    if da is None:
+        return "", ""
+    told = " ".join(str(da.process[name]) for name in ("role", "host", "pid") if da.process.get(name))
+    return da.name, told or da.name
+
+
+def _ends_of(callbacks: Iterable[Any]) -> Iterator[Event]:
+    """The ends of callbacks."""
+    for callback in callbacks:
+        if not is_broken(callback) and callback.outcome is not None:
+            what = "callback_failed" if callback.failed else "callback"
+            yield Event(callback.active_end, what, callback.title or callback.task)
 
 
 def _end_of(job: Any) -> str:

@@ -139,7 +139,7 @@ class JobPage(PanelView):
             Fact(_("fact_task", default="Task"), row.task),
             Fact(_("fact_user", default="User"), id_in(row.user), self._user_url()),
             self._object_fact(),
-            Fact(_("fact_queue", default="Queue"), self._queue_text(), self.page_url("zcasync-queues")),
+            self._queue_fact(),
             self._dispatcher_fact(),
             Fact(_("fact_agent", default="Agent"), row.detail if row.state == joblists.RUNNING else ""),
             Fact(_("fact_policy", default="Retry policy"), detail.policy, self._policy_url()),
@@ -293,9 +293,11 @@ class JobPage(PanelView):
         self.say(_("said_discarded", default="The job was discarded."))
         return self.page_url("zcasync-jobs")
 
-    def _queue_text(self) -> str:
-        queue = joblists.queue_of(self._job)
-        return self.queue_label(queue.name) if queue is not None else ""
+    def _queue_fact(self) -> Fact:
+        label, queue = _("fact_queue", default="Queue"), joblists.queue_of(self._job)
+        if queue is None:
+            return Fact(label, "")
+        return Fact(label, self.queue_label(queue.name), self.page_url("zcasync-queue", name=queue.name))
 
     def _policy_url(self) -> str:
         name = self.detail.policy
@@ -313,13 +315,9 @@ class JobPage(PanelView):
 
     def _dispatcher_fact(self) -> Fact:
         """Who runs the job or has run it: host and process, as it has registered; else its UUID."""
-        label = _("fact_dispatcher", default="Dispatcher")
-        agent = None if self.row.broken else self._job.agent
-        one = None if agent is None else agent.parent
-        if one is None:
-            return Fact(label, "")
-        told = " ".join(str(one.process[name]) for name in ("role", "host", "pid") if one.process.get(name))
-        return Fact(label, told or one.name, self.page_url("zcasync-dispatchers"))
+        uuid, told = jobdetail.place_of(self._job)
+        url = f"{self.page_url('zcasync-dispatchers')}#dispatcher-{uuid}"
+        return Fact(_("fact_dispatcher", default="Dispatcher"), told, url)
 
     def _object_fact(self) -> Fact:
         link = ObjectLinks(self.context, self.request, [self.row.path]).get(self.row.path)
