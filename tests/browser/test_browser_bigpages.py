@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from collective.zcasync import jobentries
 from collective.zcasync import joblists
 from collective.zcasync import ownjobs
-from collective.zcasync.browser import policy
+from collective.zcasync.browser import policies
 from collective.zcasync.browser.frame import PanelMacros
 from collective.zcasync.job import Job
 from collective.zcasync.ploneapp.sites import group_of
@@ -37,7 +37,7 @@ LIMITS = (
     (joblists, "LOOK_LIMIT", "PAGE_LOOK"),
     (jobentries, "COUNT_LOOK", "COUNT_LIMIT", "COUNT_EXACT"),
     (ownjobs, "LOOK"),
-    (policy, "LOOK"),
+    (policies, "LOOK"),
 )
 
 #: A page may load so many times more from the large database, and so many records: its trees are a level deeper.
@@ -52,12 +52,13 @@ PAGES = (
     "@@zcasync-jobs?state=finished&user=nobody",
     "@@zcasync-queues",
     "@@zcasync-queue?name=",
+    "@@zcasync-policies",
     "@@zcasync-policy?name=default",
     "@@zcasync-my-jobs",
 )
 
 #: Others, which show none of the jobs.
-OTHER_PAGES = ("@@zcasync-dispatchers", "@@zcasync-tasks", "@@zcasync-policies", "@@zcasync-settings")
+OTHER_PAGES = ("@@zcasync-dispatchers", "@@zcasync-tasks", "@@zcasync-settings")
 
 
 @task(title="Count a sheep", visible=True)

@@ -1,5 +1,6 @@
 """The forms for one retry policy through the publisher: rules, preview, copy, reset, who uses it, two who change it."""
 
+from collective.zcasync.browser import policies as listing
 from collective.zcasync.browser.policyfields import rules_of
 from collective.zcasync.browser.policyfields import rules_text
 from collective.zcasync.ploneapp.shipped import shipped_policies
@@ -137,6 +138,21 @@ class TestPreview:
 
 
 class TestUse:
+    def test_the_list_tells_which_tasks_and_how_many_jobs_use_each(
+        self, admin: Visitor, policies: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add(admin, "picky")
+        be_picky.put()
+        be_picky.options(policy="default").put()
+        transaction.commit()
+        contents = " ".join(admin.open("@@zcasync-policies").split())
+        default, picky = contents.partition('id="zcasync-policies"')[2].split('<th scope="row">')[1:]
+        assert "Other tasks: " in default and "Jobs that have not ended: 1<" in default
+        assert "It is used: Task policies.picky · Jobs that have not ended: 1<" in picky
+        monkeypatch.setattr(listing, "LOOK", 1)
+        contents = " ".join(admin.open("@@zcasync-policies").split())
+        assert "Jobs that have not ended: 1+<" in contents
+
     def test_a_policy_that_is_used_tells_by_whom_and_is_not_deleted(self, admin: Visitor, policies: Any) -> None:
         add(admin, "picky")
         be_picky.put()

@@ -42,6 +42,9 @@ def test_a_policy_that_is_used_is_not_removed(portal: Any, queues: Any, admin: A
     answer = admin("DELETE", "@background-policies/mail")
     assert (answer.status, answer.json["type"]) == (409, "Conflict")
     assert "jobs that have not ended use it (1)" in answer.message
+    uses = {item["name"]: item["used_by"] for item in admin("GET", "@background-policies").json["items"]}
+    assert uses["mail"] == {"tasks": [], "jobs": {"number": 1, "more": False}}
+    assert greet.name in uses["default"]["tasks"]
 
 
 @pytest.mark.parametrize(

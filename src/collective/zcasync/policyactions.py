@@ -1,5 +1,6 @@
 """The verbs that make, change and remove retry policies, and who uses one, for all faces. None of them commits."""
 
+from collections import Counter
 from collections.abc import Iterator
 from collective.zcasync import joblists
 from collective.zcasync import tasks
@@ -9,6 +10,7 @@ from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import PolicyNotFound
 from collective.zcasync.jobdetail import is_broken
+from collective.zcasync.lookup import fetched
 from collective.zcasync.monitorrows import Count
 from collective.zcasync.queueactions import check_name
 from dataclasses import dataclass
@@ -95,23 +97,31 @@ class PolicyUse:
 
 
 def policy_use(queues: Any, name: str, look: int | None = None) -> PolicyUse:
-    """Who uses the policy of that name. No structure tells it, so only ``look`` jobs (LOOK) of each kind are looked
-    at."""
+    """Who uses the policy of that name; see policy_uses."""
+    return policy_uses(queues, look).get(name, PolicyUse())
+
+
+def policy_uses(queues: Any, look: int | None = None) -> dict[str, PolicyUse]:
+    """Who uses each policy, by name; also those that are not there. No structure tells it, so only ``look`` jobs (LOOK)
+    of each kind are looked at in each queue."""
     look = LOOK if look is None else look
-    wanted: set[str | None] = {name, None, ""} if name == DEFAULT_POLICY else {name}
-    named = tuple(sorted(task.name for task in tasks.registry.values() if task.policy in wanted))
-    number, more = 0, False
+    named: dict[str, list[str]] = {name: [] for name in queues.policies}
+    for task in tasks.registry.values():
+        named.setdefault(task.policy or DEFAULT_POLICY, []).append(task.name)
+    numbers: Counter[str] = Counter()
+    more = False
     for queue in joblists.all_queues(queues):
         for jobs in _held(queue):
-            looked = [_names(job, wanted) for job in islice(jobs, look)]
-            number += sum(looked)
-            more = more or len(looked) == look
-    return PolicyUse(named, Count(number, more))
-
-
-def _names(job: Any, wanted: set[str | None]) -> bool:
-    """Whether a job that has not ended names one of these policies."""
-    return not is_broken(job) and job.outcome is None and (job.retry_policy_factory or job.policy) in wanted
+            looked = 0
+            for job in fetched(islice(jobs, look)):
+                looked += 1
+                if not is_broken(job) and job.outcome is None:
+                    numbers[job.retry_policy_factory or job.policy or DEFAULT_POLICY] += 1
+            more = more or looked == look
+    return {
+        name: PolicyUse(tuple(sorted(named.get(name, ()))), Count(numbers[name], more))
+        for name in (*named, *(name for name in numbers if name not in named))
+    }
 
 
 def _held(queue: Any) -> Iterator[Iterator[Any]]:

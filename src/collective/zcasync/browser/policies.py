@@ -1,12 +1,20 @@
 """The list of named retry policies, with their numbers and rules in words."""
 
 from collections.abc import Callable
+from collective.zcasync import policyactions
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
 from collective.zcasync.retry import ConfiguredPolicy
+from collective.zcasync.zopeapp.overview import count_text
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+#: Jobs of each kind in each queue that the pages look at for who uses a policy; the deletion itself looks at more.
+LOOK = 1_000
+
+#: Tasks that the list names with a policy.
+NAMED = 3
 
 #: Headings of the numbers, by field; the order is that of the list.
 COLUMNS = {
@@ -38,6 +46,7 @@ class PolicyLine:
     numbers: tuple[str, ...]
     rules: list[str]
     shared: bool
+    use: str
 
 
 class Policies(PanelView):
@@ -64,9 +73,12 @@ class Policies(PanelView):
     @cached_property
     def lines(self) -> list[PolicyLine]:
         """All policies by name."""
-        return [self._line(name, policy) for name, policy in self.queues.policies.items()] if self.installed else []
+        if not self.installed:
+            return []
+        uses = policyactions.policy_uses(self.queues, LOOK)
+        return [self._line(name, policy, uses[name]) for name, policy in self.queues.policies.items()]
 
-    def _line(self, name: str, policy: ConfiguredPolicy) -> PolicyLine:
+    def _line(self, name: str, policy: ConfiguredPolicy, use: policyactions.PolicyUse) -> PolicyLine:
         numbers = {field: getattr(policy, field) for field in COLUMNS}
         return PolicyLine(
             name=name,
@@ -74,6 +86,7 @@ class Policies(PanelView):
             numbers=tuple(number_text(field, value, self.translate) for field, value in numbers.items()),
             rules=rule_texts(policy, self.translate),
             shared=not policy.owner,
+            use=" · ".join(use_texts(use, self.translate, NAMED)),
         )
 
 
@@ -87,6 +100,20 @@ def rule_texts(policy: ConfiguredPolicy, translate: Callable[[Any], str]) -> lis
         numbers = [f"{translate(COLUMNS[name])}: {number_text(name, value, translate)}" for name, value in told.items()]
         texts.append(f"{about}{f' ({exception})' if exception else ''}. {', '.join(numbers)}")
     return texts
+
+
+def use_texts(use: policyactions.PolicyUse, translate: Callable[[Any], str], most: int | None = None) -> list[str]:
+    """Who uses a policy: a text for each task, ``most`` of them at most, and one for the jobs."""
+    lines = [translate(_("use_task", default="Task ${name}", mapping={"name": name})) for name in use.tasks[:most]]
+    more = len(use.tasks) - len(lines)
+    if more:
+        lines.append(translate(_("use_more_tasks", default="Other tasks: ${number}", mapping={"number": more})))
+    if use.jobs.number:
+        number = count_text(use.jobs)
+        lines.append(
+            translate(_("use_jobs", default="Jobs that have not ended: ${number}", mapping={"number": number}))
+        )
+    return lines
 
 
 def number_text(field: str, value: Any, translate: Callable[[Any], str]) -> str:

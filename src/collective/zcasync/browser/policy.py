@@ -1,6 +1,7 @@
 """The forms for one retry policy: change it, copy it, reset it to what the add-on ships, add one, delete one."""
 
 from collective.zcasync import policyactions
+from collective.zcasync.browser import policies
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.browser.policyfields import INewPolicy
@@ -26,9 +27,6 @@ from zExceptions import Forbidden
 from zope.interface import Invalid
 
 import hashlib
-
-#: Jobs of each kind in each queue that the pages look at for who uses a policy; the deletion itself looks at more.
-LOOK = 1_000
 
 #: The fields of a policy in their order.
 NUMBERS = tuple(RANGES)
@@ -89,7 +87,7 @@ class PolicyForm(PanelForm, form.EditForm):
     @cached_property
     def use(self) -> policyactions.PolicyUse:
         """Which tasks and jobs name the policy."""
-        return policyactions.policy_use(self.queues, self.name, LOOK)
+        return policyactions.policy_use(self.queues, self.name, policies.LOOK)
 
     def getContent(self) -> dict[str, Any]:
         """The numbers as a dict, for z3c.form."""
@@ -184,7 +182,7 @@ class PolicyAddForm(PanelForm, form.Form):
     colors = {"add": "primary", "preview": "outline-secondary", "cancel": "secondary"}
     ignoreContext = False
     typed: dict[str, Any] | None = None
-    use = ()
+    use = policyactions.PolicyUse()
 
     @cached_property
     def policy(self) -> ConfiguredPolicy:
@@ -260,7 +258,7 @@ class PolicyDeleteForm(PolicyForm):
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
         """Who uses it."""
-        lines = use_texts(self.use, self.translate) if self.policy is not None else []
+        lines = policies.use_texts(self.use, self.translate) if self.policy is not None else []
         return [self.translate(_("policy_used", default="It is used:")), *lines] if lines else []
 
     buttons = button.Buttons()
@@ -309,7 +307,7 @@ class PolicyPage(PanelFormWrapper):
     @property
     def use(self) -> list[str]:
         """Who uses the policy, in words."""
-        return use_texts(self.form_instance.use, self.translate)
+        return policies.use_texts(self.form_instance.use, self.translate)
 
 
 class PolicyAddPage(PolicyPage):
@@ -322,19 +320,6 @@ class PolicyDeletePage(PanelFormWrapper):
     """The form in its frame."""
 
     form = PolicyDeleteForm
-
-
-def use_texts(use: Any, translate: Any) -> list[str]:
-    """Who uses a policy: a line for each task, and one for the jobs."""
-    if not use:
-        return []
-    lines = [translate(_("use_task", default="Task ${name}", mapping={"name": name})) for name in use.tasks]
-    if use.jobs.number:
-        number = f"{use.jobs.number}+" if use.jobs.more else str(use.jobs.number)
-        lines.append(
-            translate(_("use_jobs", default="Jobs that have not ended: ${number}", mapping={"number": number}))
-        )
-    return lines
 
 
 def fingerprint(policy: ConfiguredPolicy) -> str:

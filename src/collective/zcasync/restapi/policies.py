@@ -15,6 +15,9 @@ from typing import Any
 from zExceptions import BadRequest
 from zExceptions import NotFound
 
+#: Jobs of each kind in each queue that the list looks at for who uses a policy; one policy alone looks at more.
+LOOK = 1_000
+
 #: The numbers of a policy.
 NUMBERS = tuple(ConfiguredPolicy("any").numbers())
 
@@ -71,15 +74,18 @@ class PoliciesGet(Policies):
     def reply(self) -> Any:
         """See Service."""
         if not self.path:
-            return self.listed(map(self.told, self.queues.policies.values()))
+            uses = policyactions.policy_uses(self.queues, LOOK)
+            return self.listed(self.used(one, uses[one.name]) for one in self.queues.policies.values())
         policy = self.named()
-        use = policyactions.policy_use(self.queues, policy.name)
         return {
-            **self.told(policy),
+            **self.used(policy, policyactions.policy_use(self.queues, policy.name)),
             "waits": seconds(policyactions.waits(policy)),
             "rule_waits": [seconds(policyactions.waits(policy, rule=rule)) for rule in policy.rules],
-            "used_by": {"tasks": list(use.tasks), "jobs": data.count(use.jobs)},
         }
+
+    def used(self, policy: ConfiguredPolicy, use: policyactions.PolicyUse) -> dict[str, Any]:
+        """One policy, with those who use it."""
+        return {**self.told(policy), "used_by": {"tasks": list(use.tasks), "jobs": data.count(use.jobs)}}
 
 
 def seconds(spans: list[timedelta]) -> list[float]:
