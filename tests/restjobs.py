@@ -5,12 +5,15 @@ from collective.zcasync import claims
 from collective.zcasync import policyactions
 from collective.zcasync import queueactions
 from collective.zcasync import tasks
+from collective.zcasync.agent import Agent
+from collective.zcasync.ploneapp.settings import settings_of
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import Task
 from collective.zcasync.testing import run_jobs
 from plone.app.testing import login
 from typing import Any
+from uuid import uuid4
 
 import logging
 import pytest
@@ -99,6 +102,33 @@ def failed(portal: Any, user: str = "admin", path: str = "/a") -> Any:
     return job
 
 
+def ended(portal: Any, user: str) -> Any:
+    """A job that has succeeded, and is in the history."""
+    job = put_as(portal, user, greet, "Ada")
+    run_jobs(portal)
+    transaction.commit()
+    return job
+
+
+def registered(portal: Any, queue: str = "") -> Any:
+    """A dispatcher with one agent, as far as the database knows."""
+    dispatchers = get_queues(portal._p_jar)[queue].dispatchers
+    dispatchers.register(uuid := uuid4())
+    found = dispatchers[uuid]
+    found.activate()
+    found["main"] = Agent()
+    transaction.commit()
+    return found
+
+
+def claimed(portal: Any) -> Any:
+    """A job that runs, as far as the database knows."""
+    job = put_as(portal, "admin", greet, "Ada")
+    assert registered(portal)["main"].claimJob() is job
+    transaction.commit()
+    return job
+
+
 def set_aside(portal: Any, user: str = "admin") -> Any:
     """A job that was set aside."""
     job = put_as(portal, user, greet, "Ada")
@@ -109,7 +139,10 @@ def set_aside(portal: Any, user: str = "admin") -> Any:
 
 
 def prepare(site: Any) -> None:
-    """A queue and a policy of the site, ``mine``, and one of each of the root, ``shared``; none that is ``new``."""
+    """A queue and a policy of the site, ``mine``, and one of each of the root, ``shared``; none that is ``new``.
+
+    The settings are as they are shipped.
+    """
     queues = get_queues(site._p_jar)
     for name, owner in (("mine", group_of(site)), ("shared", "")):
         if name not in queues:
@@ -120,4 +153,23 @@ def prepare(site: Any) -> None:
         queueactions.remove_queue(queues["new"])
     if "new" in queues.policies:
         policyactions.remove_policy(queues, "new")
+    settings_of(site).alarm_waiting = 15
     transaction.commit()
+
+
+def makers(portal: Any) -> dict[str, Callable[[str], str]]:
+    """What stands for an id in the tables of rights -> makes it, of somebody, and gives its id.
+
+    ``{job}`` waits, and is the admin's, as ``{failed}``, ``{aside}`` and ``{running}`` are; ``{own}`` waits and is of
+    that somebody, and ``{ended}`` has run. ``{mine}`` and ``{shared}`` are dispatchers of the queues of these names.
+    """
+    return {
+        "{job}": lambda who: put_as(portal, "admin", greet, "Ada").id,
+        "{own}": lambda who: put_as(portal, who, greet, "Ada").id,
+        "{ended}": lambda who: ended(portal, who).id,
+        "{failed}": lambda who: failed(portal).id,
+        "{aside}": lambda who: set_aside(portal).id,
+        "{running}": lambda who: claimed(portal).id,
+        "{mine}": lambda who: registered(portal, "mine").name,
+        "{shared}": lambda who: registered(portal, "shared").name,
+    }

@@ -1,5 +1,6 @@
 """A site with the product and plone.restapi, people in several roles, and a client for each of them."""
 
+from collective.zcasync.ploneapp.permissions import VIEW_JOBS
 from collective.zcasync.ploneapp.testing import FIXTURE
 from collective.zcasync.queue import get_queues
 from layers import layer_fixtures
@@ -18,11 +19,13 @@ import transaction
 
 PASSWORD = "only for tests"
 
-#: People of the site: id and roles there. The Manager of the Zope root is made by Plone's own layer.
+#: People of the site: id and roles there. Reviewers may view jobs, and no more.
+#: The Manager of the Zope root is made by Plone's own layer.
 PEOPLE = {
     "member": ["Member"],
     "another": ["Member"],
     "editor": ["Editor", "Member"],
+    "viewer": ["Member", "Reviewer"],
     "admin": ["Member", "Site Administrator"],
     "manager": ["Manager", "Member"],
 }
@@ -40,6 +43,7 @@ class RestLayer(PloneSandboxLayer):
         applyProfile(portal, "plone.restapi:default")
         for name, roles in PEOPLE.items():
             portal.acl_users.userFolderAddUser(name, PASSWORD, roles, [])
+        portal.manage_permission(VIEW_JOBS, ["Manager", "Site Administrator", "Reviewer"])
 
 
 REST = RestLayer()

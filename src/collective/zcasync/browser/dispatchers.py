@@ -110,10 +110,12 @@ class DispatchersPage(PanelView):
             raise Forbidden("This dispatcher serves other sites too; only a Manager of the Zope root can stop it.")
         if "pause" in self.request.form:
             processes.pause(self.queues, uuid)
+            self.log(f"told dispatcher {uuid} to take no more jobs")
             self.say(
                 _("dispatcher_is_paused", default="It takes no more jobs: what it runs ends, and others take the rest.")
             )
         else:
             processes.resume(self.queues, uuid)
+            self.log(f"told dispatcher {uuid} to take jobs again")
             self.say(_("dispatcher_is_resumed", default="It takes jobs again."))
         return self.request.response.redirect(self.list_url)

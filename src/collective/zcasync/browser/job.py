@@ -42,6 +42,9 @@ from zExceptions import Forbidden
 #: How long the page waits for a running job's answer, loading itself each second.
 STACK_PATIENCE = timedelta(seconds=10)
 
+#: Names of the buttons.
+VERBS = ("cancel", "retry", "discard", "ask")
+
 
 class JobPage(PanelView):
     """See the module."""
@@ -263,7 +266,7 @@ class JobPage(PanelView):
             self.say(self.missing_text, "error")
             return self.request.response.redirect(self.page_url("zcasync-jobs"))
         form = self.request.form
-        verb = next((name for name in ("cancel", "retry", "discard", "ask") if name in form), "")
+        verb = next((name for name in VERBS if name in form), "")
         try:
             url = getattr(self, f"_{verb}")() if verb else self.url_of_job(self.row.id)
         except BadStatusError as error:

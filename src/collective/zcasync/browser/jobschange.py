@@ -223,6 +223,7 @@ class JobsChange(Jobs):
             group=self.group,
             by=self.user_id,
         )
+        self.log(f"put job {job.id}: {self.verb.name} all jobs that match in the list {self.state!r}")
         self.say(
             _("said_many_put", default="A job does that now, one job after the other. This page shows how far it is.")
         )

@@ -244,6 +244,7 @@ class MyJobs(OwnJobsView):
 
     def _set_mail(self, wanted: bool) -> None:
         desk.take(self.context, self.user).mail = wanted
+        self.log(f"wants {'a' if wanted else 'no'} mail when an own job has ended")
         if wanted:
             self.say(_("mail_on", default="You get a mail when a job that you start from now on has ended."))
         else:
@@ -255,6 +256,7 @@ class MyJobs(OwnJobsView):
         known = [id for id, job in jobs if job is not None and job.outcome is not None]
         if known:
             desk.take(self.context, self.user).dismiss(known)
+            self.log(f"dismissed own jobs: {', '.join(known)}")
 
 
 class News(OwnJobsView):

@@ -86,6 +86,7 @@ class StartForm(StartPage, PanelForm, form.Form):
             raise WidgetActionExecutionError(name, Invalid(fault)) from error
         except ZCAsyncError as error:
             raise ActionExecutionError(Invalid(str(error))) from error
+        self.log(f"started {self.task.name!r} as job {job.id}")
         self.say(_("task_started", default="The job was put. It begins as soon as a job thread is free."))
         self.request.response.redirect(self._next_url(job))
 

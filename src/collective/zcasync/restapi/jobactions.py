@@ -23,6 +23,9 @@ from zExceptions import BadRequest
 #: Jobs that one request changes by their ids, at most: all in one transaction.
 MOST_AT_ONCE = 500
 
+#: What can be done with a job; the methods have these names, with _ for -.
+ACTIONS = ("cancel", "retry", "release", "run-now", "reschedule", "priority", "delete", "dismiss", "stack")
+
 #: Actions on all jobs that match -> the verb of change_jobs.
 ALL = {
     "cancel": "cancel",
@@ -44,19 +47,8 @@ class JobActions(Jobs):
 
     def verb(self, action: str) -> Any:
         """The method for an action."""
-        verbs = {
-            "cancel": self.cancel,
-            "retry": self.retry,
-            "release": self.release,
-            "run-now": self.run_now,
-            "reschedule": self.reschedule,
-            "priority": self.priority,
-            "delete": self.delete,
-            "dismiss": self.dismiss,
-            "stack": self.stack,
-        }
-        check_choice("action", action, verbs)
-        return verbs[action]
+        check_choice("action", action, ACTIONS)
+        return getattr(self, action.replace("-", "_"))
 
     def value(self, action: str) -> Any:
         """What the action needs beside the job: a time, or a number."""
