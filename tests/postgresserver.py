@@ -22,6 +22,26 @@ import ZODB
 #: Who owns the server's files where the tests run as root, as whom PostgreSQL refuses to run.
 OWNER = "postgres"
 
+#: What the server says where its disk is full, and where it only reads: codes of errors.
+DISK_FULL, ONLY_READS = "53100", "25006"
+
+#: Lets each commit of RelStorage fail with the code that a table holds. The setting default_transaction_read_only would
+#: change nothing: RelStorage begins its transactions as such that write.
+REFUSALS = """\
+CREATE TABLE refusals (code text);
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  told text;
+BEGIN
+  SELECT code INTO told FROM refusals LIMIT 1;
+  IF told IS NOT NULL THEN
+    RAISE EXCEPTION USING ERRCODE = told, MESSAGE = 'nothing can be stored';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON object_state FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+"""
+
 #: Seconds that the server gets to answer, and to end.
 PATIENCE = 30
 
@@ -88,6 +108,19 @@ class PostgresServer:
             cursor = connection.cursor()
             cursor.execute(statement)
             return cursor.fetchall() if cursor.description else []
+
+    def may_refuse(self, database: str) -> None:
+        """Make what ``refuse`` needs, in a database that RelStorage has opened before."""
+        if not self.sql("SELECT 1 FROM pg_tables WHERE tablename = 'refusals'", database):
+            self.sql(REFUSALS, database)
+
+    def refuse(self, database: str, code: str) -> None:
+        """From now on no commit of RelStorage there is stored: it fails with this error."""
+        self.sql(f"INSERT INTO refusals VALUES ('{code}')", database)
+
+    def accept(self, database: str) -> None:
+        """From now on commits are stored again."""
+        self.sql("DELETE FROM refusals", database)
 
     def new_database(self) -> str:
         """An empty database; its name."""

@@ -1,5 +1,6 @@
 """The run of a job, from the put to the end, on a real storage with a real dispatcher."""
 
+from collective.zcasync import transactions
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import BadStatusError
@@ -148,7 +149,10 @@ def test_conflicts_without_end_fail_the_job_after_five_attempts(queue: Any, disp
     assert len(enginejobs.calls) == 5
 
 
-def test_a_database_that_is_away_is_no_conflict_and_is_waited_for(queue: Any, dispatch: Any) -> None:
+def test_a_database_that_is_away_is_no_conflict_and_is_waited_for(
+    queue: Any, dispatch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "AGAIN", 0.001)
     dispatch()
     job = _put(queue, enginejobs.disconnect_times, 8)
 

@@ -112,6 +112,20 @@ def test_a_server_that_has_cut_the_connection_off_is_told_from_what_it_says_itse
     assert transactions.is_disconnect(cut_off) and not transactions.is_disconnect(said)
 
 
+@pytest.mark.parametrize("name", ["DiskFull", "ReadOnlySqlTransaction", "FeatureNotSupported"])
+def test_a_server_that_answers_and_stores_nothing_is_as_good_as_away(name):
+    """PostgreSQL without room; where a setting lets it only read; and as it takes over from another one."""
+    base = "OperationalError" if name == "DiskFull" else "DatabaseError"
+    assert transactions.is_disconnect(driver_error_through("relstorage.adapters.connmanager", name, base))
+    assert not transactions.is_disconnect(driver_error_through("addon.reports", name, base))
+
+
+def test_what_meets_a_database_again_that_answers_and_stores_nothing_waits_longer_each_time(waits, monkeypatch):
+    monkeypatch.setattr(transactions, "ask", lambda db: None)
+    assert all(transactions.wait_for_database(None, before=count) for count in range(12))
+    assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+
+
 def test_never_fail_commits_and_returns_the_result(tm):
     assert transactions.never_fail(Script(), "work", tm) == 42
     assert (tm.commits, tm.aborts) == (1, 0)

@@ -80,14 +80,14 @@ class Run:
         self.task = job.task
         self.cache: dict[str, Any] = dict(job._retry_cache)
         self.attempts = job.attempts
-        #: How often its attempts have met another's, also one that it made together with others.
-        self.conflicts = conflicts
+        #: How often its attempts have met another's, also one that it made together with others; or nobody, as the
+        #: database was away.
+        self.conflicts, self.aways = conflicts, 0
         #: Whether it is known that it would be run again after an interruption.
         self.ahead = ahead
-        self.begun = False
+        self.begun, self.stage = False, "between"
         #: When the first attempt began; those that follow in this thread do not move it.
         self.start: datetime | None = None
-        self.stage = "between"
         #: How its last commit has left the job.
         self.ended = FINISHED
         self.lost: Any = None
@@ -251,8 +251,8 @@ class Run:
         kind = retry.trouble(error)
         if kind == "away":
             logger.info("The database is away; %s waits for it", self.task)
-            if not transactions.wait_for_database(self._database(), self.around.stopping):
-                raise SystemExit("stopped while the database was away")
+            transactions.sit_out(self._database(), self.around.stopping, self.aways)
+            self.aways += 1
         if isinstance(error, StopRequested) and self.running.asked is not None:
             return self._leave()
         tracing.failed(error)

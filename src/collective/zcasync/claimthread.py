@@ -94,7 +94,7 @@ class ClaimThread(Introspection):
 
     def _loop(self) -> None:
         manager = self.manager = transaction.TransactionManager(explicit=True)
-        connection = None
+        connection, aways = None, 0
         try:
             while not self._over:
                 try:
@@ -102,6 +102,7 @@ class ClaimThread(Introspection):
                         connection = self.connection = self.db.open(manager)
                     self._round()
                     self.rounds += 1
+                    aways = 0
                 except Exception as error:
                     self.last_error = f"{type(error).__name__}: {error}"
                     self._abort(manager)
@@ -115,8 +116,9 @@ class ClaimThread(Introspection):
                     self.observer.forget()
                     self._close(connection)
                     connection = None
-                    if not transactions.wait_for_database(self.db, self.around.stopping, longest=AWAY):
+                    if not transactions.wait_for_database(self.db, self.around.stopping, longest=AWAY, before=aways):
                         self._ended.wait(0.5)  # it stops, and the last order needs the database
+                    aways += 1
                     self.poll_soon()  # what had woken it, or would have, is forgotten
         finally:
             self._abort(manager)

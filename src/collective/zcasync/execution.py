@@ -150,7 +150,7 @@ def surely_interrupted(database: Any, oid: bytes, token: str, around: Surroundin
             tries += 1
             logger.critical("Giving job %s back failed, try %d; it is tried again", oid.hex(), tries, exc_info=True)
             if transactions.is_disconnect(error):
-                transactions.wait_for_database(database, around.stopping)
+                transactions.wait_for_database(database, around.stopping, before=tries - 1)
             else:
                 transactions.pause(transactions.backoff(tries), around.stopping)
             if around.stopping.is_set():
@@ -201,7 +201,7 @@ def open_for(database: Any, oid: bytes, stopping: threading.Event, cls: Any = No
 
     While the database is away, wait until it gives the job's record: that is no trouble of the job.
     """
-    conflicts = 0
+    conflicts = aways = 0
     while True:
         connection = None
         try:
@@ -213,8 +213,9 @@ def open_for(database: Any, oid: bytes, stopping: threading.Event, cls: Any = No
             if connection is not None and (away or conflict):
                 transactions.abort(transaction.manager)
                 connection.close()
-            if away and not transactions.wait_for_database(database, stopping):
-                raise SystemExit("stopped while the database was away") from error
+            if away:
+                transactions.sit_out(database, stopping, aways)
+                aways += 1
             if conflict:
                 conflicts += 1
                 if conflicts % 5 == 1:

@@ -173,7 +173,7 @@ def prepare(
             except Exception as error:
                 manager.abort()
                 if transactions.is_disconnect(error):
-                    transactions.wait_for_database(db)
+                    transactions.wait_for_database(db, before=conflicts)
                 elif not transactions.is_conflict(error):
                     raise
                 conflicts += 1

@@ -26,6 +26,10 @@ BACKOFF = (5.0, 5.0, 60.0)
 #: Never part of a job's outcome.
 EXPLOSIVE = (SystemExit, KeyboardInterrupt, ReassignedError)
 
+#: Seconds that work waits which meets a database that is away for the second time in a row, see ``sit_out``; each
+#: further time twice as long.
+AGAIN = 0.5
+
 #: Tries of ``try_five_times``.
 TRIES = 5
 
@@ -36,8 +40,12 @@ DISCONNECTS = (
     "relstorage.adapters.interfaces.ReplicaClosedException",
 )
 
-#: What a driver raises when its server is gone. It means the job's own database only if RelStorage was calling.
-_DRIVER_ERRORS = {"OperationalError", "InterfaceError", "AdminShutdown"}
+#: What a driver raises when its server is gone, or has no room, or only reads for now, as one of PostgreSQL that takes
+#: over from another does at first. It means the job's own database only if RelStorage was calling.
+_DRIVER_ERRORS = {
+    *("OperationalError", "InterfaceError", "AdminShutdown"),
+    *("ReadOnlySqlTransaction", "FeatureNotSupported"),
+}
 
 
 def is_disconnect(exc: Any) -> bool:
@@ -153,8 +161,7 @@ def surely(call: Callable[[], None], what: str, manager: Any, database: Any, sto
             abort(manager)
             tries += 1
             if is_disconnect(error):
-                if not wait_for_database(database, stopping):
-                    raise SystemExit("stopped while the database was away") from error
+                sit_out(database, stopping, tries - 1)
             elif is_conflict(error):
                 stopping.wait(random.random() * min(0.5, 0.002 * 2 ** min(tries, 8)))
             else:
@@ -202,8 +209,22 @@ def pause(seconds: float, stop: Event | None = None) -> None:
         sleep(seconds)
 
 
-def wait_for_database(db: Any, stop: Event | None = None, first: float = 1.0, longest: float = 60.0) -> bool:
-    """Wait until the database answers; false if ``stop`` was set before."""
+def sit_out(db: Any, stop: Event | None, before: int) -> None:
+    """As ``wait_for_database``, but SystemExit if ``stop`` is set before."""
+    if not wait_for_database(db, stop, before=before):
+        raise SystemExit("stopped while the database was away")
+
+
+def wait_for_database(
+    db: Any, stop: Event | None = None, first: float = 1.0, longest: float = 60.0, before: int = 0
+) -> bool:
+    """Wait until the database answers; false if ``stop`` was set before.
+
+    ``before``: how often in a row the same work has met this. A server that answers may still have no room to store
+    anything, or only read, and what ends in vain must not be done again and again without a pause.
+    """
+    if before:
+        pause(min(longest, AGAIN * 2 ** min(before - 1, 20)), stop)
     wait, count = first, 0
     while stop is None or not stop.is_set():
         try:
