@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from contextlib import ExitStack
 from contextlib import suppress
 from pathlib import Path
+from postgresserver import DISK_FULL
+from postgresserver import ONLY_READS
 from postgresserver import open_at
 from postgresserver import postgres_server
 from serverprocess import server_port
@@ -103,6 +105,8 @@ class PostgresServer:
         self.server = server
         self.name = server.new_database()
         self.address: Any = server.dsn(self.name)
+        open_at(self.address).close()  # makes the tables
+        server.may_refuse(self.name)
 
     def start(self) -> None:
         """Return once it answers."""
@@ -125,15 +129,11 @@ class PostgresServer:
         return f"host=127.0.0.1 port={port} user=postgres dbname={self.name}"
 
     def fill_disk(self, room: int) -> None:
-        """It only reads: what it says without room on its disk differs, and cannot be had without a disk of its own."""
-        self._only_reads("on")
+        """It says what it says without room on its disk, or where it only reads; it has no disk of its own."""
+        self.server.refuse(self.name, DISK_FULL if room % 2 else ONLY_READS)
 
     def free_disk(self) -> None:
-        self._only_reads("off")
-
-    def _only_reads(self, value: str) -> None:
-        self.server.sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
-        self.server.sql("SELECT pg_reload_conf()")
+        self.server.accept(self.name)
 
 
 @contextmanager

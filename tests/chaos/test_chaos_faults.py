@@ -1,6 +1,7 @@
-"""The network and the clock of a storm fail as they are told to."""
+"""The network, the clock and the disk of a storm fail as they are told to."""
 
 from chaos import proxy
+from chaos import storages
 from chaos import wrongclock
 from chaos.machine import same_modules
 from chaos.proxy import Network
@@ -9,7 +10,11 @@ from collective.zcasync import clock
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
+from ZEO.Exceptions import ClientDisconnected
+from ZEO.Exceptions import ServerException
 
+import os
+import psycopg2
 import pytest
 import socket
 import time
@@ -137,3 +142,22 @@ def test_the_clock_of_a_machine_jumps_and_that_of_another_does_not(
         times = (time.time(), time.time_ns() / 1e9, clock.utcnow().timestamp(), clock.microseconds() / 1e6)
         assert [round((when - right()) / 60) for when in times] == [skew / 60] * 4
     assert 0 <= time.monotonic() - monotonic < 60
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("kind", ["zeo", "relstorage"])
+def test_a_full_disk_lets_nothing_be_stored_until_there_is_room_again(kind: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with storages.running(kind, tmp_path) as storage, closing(storages.open_database(kind, storage.address)) as db:
+
+        def store() -> None:
+            with db.transaction() as connection:
+                connection.root()["data"] = os.urandom(100_000)
+
+        store()
+        for room in (0, 1):
+            storage.fill_disk(room)
+            with pytest.raises((ClientDisconnected, ServerException, psycopg2.Error)):
+                store()
+            storage.free_disk()
+            store()
