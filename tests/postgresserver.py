@@ -98,6 +98,19 @@ class PostgresServer:
         self.send(signal.SIGKILL)
         self._process.wait(PATIENCE)
 
+    def stand_by(self) -> None:
+        """Begin anew as one that could take over from another server, and only reads until ``take_over``."""
+        self.stop()
+        sign = Path(self.folder, "data", "standby.signal")
+        sign.touch()
+        if "user" in self._options:
+            shutil.chown(sign, OWNER, OWNER)
+        self.start()
+
+    def take_over(self) -> None:
+        """Return when it can be written."""
+        self.sql("SELECT pg_promote()")
+
     def dsn(self, database: str) -> str:
         return f"host={self.folder} user=postgres dbname={database}"
 

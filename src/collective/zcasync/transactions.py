@@ -8,6 +8,7 @@ from transaction.interfaces import DoomedTransaction
 from transaction.interfaces import TransactionError
 from typing import Any
 from ZODB.POSException import POSKeyError
+from ZODB.POSException import ReadOnlyError
 
 import logging
 import random
@@ -40,12 +41,15 @@ DISCONNECTS = (
     "relstorage.adapters.interfaces.ReplicaClosedException",
 )
 
-#: What a driver raises when its server is gone, or has no room, or only reads for now, as one of PostgreSQL that takes
-#: over from another does at first. It means the job's own database only if RelStorage was calling.
-_DRIVER_ERRORS = {
-    *("OperationalError", "InterfaceError", "AdminShutdown"),
-    *("ReadOnlySqlTransaction", "FeatureNotSupported"),
-}
+#: What a driver raises where its server only reads, as one of PostgreSQL that takes over from another does at first.
+_ONLY_READS = {"ReadOnlySqlTransaction", "FeatureNotSupported"}
+
+#: What a driver raises when its server is gone, or has no room, or only reads. It means the job's own database only if
+#: RelStorage was calling.
+_DRIVER_ERRORS = {"OperationalError", "InterfaceError", "AdminShutdown", *_ONLY_READS}
+
+#: What a driver raises where the server's user may not write.
+_MAY_NOT = {"InsufficientPrivilege"}
 
 
 def is_disconnect(exc: Any) -> bool:
@@ -68,6 +72,14 @@ def _of_driver(names: list[str]) -> bool:
     """Whether a driver's error, named by its class and the bases of that, tells of a server that is gone. What the
     server itself says comes as a class below DatabaseError; one that was cut off, with psycopg2, as that itself."""
     return names[0] == "DatabaseError" or not _DRIVER_ERRORS.isdisjoint(names)
+
+
+def cannot_write(exc: Exception) -> bool:
+    """Whether the exception says that the storage can be read, and not written."""
+    if isinstance(exc, ReadOnlyError):
+        return True
+    names = {cls.__name__ for cls in type(exc).__mro__}
+    return not names.isdisjoint(_ONLY_READS | _MAY_NOT) and _through_relstorage(exc)
 
 
 def is_conflict(exc: Any) -> bool:

@@ -37,6 +37,8 @@ IN_USE = "the database is in use by another process ({}). Stop that one, or shar
 
 READ_ONLY = "the storage is read-only: take read-only out of it in zope.conf, or of its server's configuration"
 
+UNWRITABLE = "the storage is read-only for this process ({}): name one in zope.conf that it may write"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command."""
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LockError as error:
         return _refused(IN_USE.format(error), options.code_in_use, options)
     except Exception as error:
+        if transactions.cannot_write(error):
+            return _refused(UNWRITABLE.format(in_a_line(error)), 2, options)
         if transactions.is_conflict(error) and not transactions.is_disconnect(error):
             return _refused(f"another process has changed the same at the same time; try again ({error})", 1, options)
         if not transactions.is_disconnect(error):

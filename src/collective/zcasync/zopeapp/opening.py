@@ -20,6 +20,7 @@ from zc.lockfile import LockError
 from ZODB.config import FileStorage
 from ZODB.config import ZODBDatabase
 from ZODB.POSException import ReadOnlyError
+from ZODB.POSException import StorageError
 
 import logging
 import threading
@@ -35,6 +36,10 @@ PATIENCE = 10
 
 #: Seconds after which a command says that it waits for its storage.
 SILENCE = 3
+
+#: What a worker says of the storage for which it waits.
+SILENT = "The storage does not answer (%s); waiting until it does"
+ONLY_READS = "The storage can only be read (%s); waiting until it can be written"
 
 #: Seconds that it gets from a process that waits for it, and until that asks again; each time so many more, up to
 #: PATIENCE.
@@ -57,12 +62,12 @@ class Opened:
 
 @contextmanager
 def opened(zope_conf: str, writes: bool = False, database: str | None = None) -> Iterator[Opened]:
-    """Open the database of a zope.conf. ``writes``: else a FileStorage is opened read-only, beside a running server.
+    """Open the database of a zope.conf. ``writes``: else it is opened read-only, a FileStorage beside a running server.
     ``database``: its name; None: the one that holds the queues of the root.
 
-    Raises ConfigurationError if zope.conf or the database is missing or wrong, DatabaseInUse if it cannot be written,
-    and SchemaTooNew if only newer code may write its queues. The connection has a transaction manager of its own; what
-    is not committed at the end is aborted.
+    Raises ConfigurationError if zope.conf or the database is missing or wrong, DatabaseInUse if another process has it,
+    what transactions.cannot_write knows if it only reads, and SchemaTooNew if only newer code may write its queues. The
+    connection has a transaction manager of its own; what is not committed at the end is aborted.
     """
     root = read_zope_conf(zope_conf)
     settings = read_settings(root.product_config.get(SECTION) or {})
@@ -70,11 +75,13 @@ def opened(zope_conf: str, writes: bool = False, database: str | None = None) ->
     files = [opener for opener in _openers(section.config.storage) if isinstance(opener, FileStorage)]
     _prepare(section, files, writes)
     try:
-        with _telling_of_a_wait(section):
+        with _telling_of_a_wait(section), _quiet():
             opened_one = ZODBDatabase.open(section, {})
     except LockError as error:
         raise DatabaseInUse from error
-    except ReadOnlyError as error:
+    except StorageError as error:
+        if transactions.is_disconnect(error):
+            raise
         raise ConfigurationError(f"the database of {zope_conf} is empty: start the server once") from error
     try:
         if settings.notify and writes:
@@ -83,6 +90,8 @@ def opened(zope_conf: str, writes: bool = False, database: str | None = None) ->
         connection = opened_one.open(manager)
         try:
             if writes:
+                if opened_one.storage.isReadOnly():
+                    raise ReadOnlyError
                 schema.check_database(connection)
             yield Opened(connection, settings, bool(files))
         finally:
@@ -133,13 +142,15 @@ def unusable(path: Path, error: Exception) -> ConfigurationError:
 
 
 def wait_for_storage(root: Any) -> None:
-    """Return once the storage of the main database answers: one line in the log tells that it is waited for, another
-    one that it is there. A file is not looked at. ``root``: what ``read_zope_conf`` returns; it is of no use then."""
+    """Return once the storage of the main database answers and can be written: one line in the log tells that it is
+    waited for, another one that it is there. Not looked at are a file, and a storage that zope.conf lets only read.
+    ``root``: what ``read_zope_conf`` returns; it is of no use then."""
     section = _section(root, "")
-    if any(isinstance(opener, FileStorage) for opener in _openers(section.config.storage)):
+    openers = list(_openers(section.config.storage))
+    if any(isinstance(opener, FileStorage) or getattr(opener.config, "read_only", False) for opener in openers):
         return
     _prepare(section, [], writes=True)
-    for opener in _openers(section.config.storage):
+    for opener in openers:
         if hasattr(opener.config, "wait"):
             opener.config.wait = False  # else ZEO's client waits for half a minute before it says anything
     failed = 0
@@ -148,11 +159,11 @@ def wait_for_storage(root: Any) -> None:
             with _quiet():
                 _ask(section.config.storage)
         except Exception as error:
-            if not (isinstance(error, ConnectionError) or transactions.is_disconnect(error)):
+            if not isinstance(error, (ConnectionError, ReadOnlyError)) and not transactions.is_disconnect(error):
                 raise
             failed += 1
             if failed == 1:
-                logger.warning("The storage does not answer (%s); waiting until it does", in_a_line(error))
+                logger.warning(ONLY_READS if transactions.cannot_write(error) else SILENT, in_a_line(error))
             transactions.pause(min(PATIENCE, GLANCE * failed))
         else:
             if failed:
@@ -161,7 +172,8 @@ def wait_for_storage(root: Any) -> None:
 
 
 def _ask(opener: Any) -> None:
-    """Open and close a storage; ConnectionError, or whatever it raises itself, if its server does not answer."""
+    """Open and close a storage; ConnectionError, or whatever it raises itself, if its server does not answer.
+    ReadOnlyError if that only reads."""
     storage = opener.open()
     try:
         connected, end = getattr(storage, "is_connected", lambda: True), time.monotonic() + GLANCE
@@ -169,6 +181,8 @@ def _ask(opener: Any) -> None:
             if time.monotonic() > end:
                 raise ConnectionError(f"no connection to {address_of(storage)}")
             transactions.pause(GLANCE / 20)
+        if storage.isReadOnly():
+            raise ReadOnlyError(f"{address_of(storage)} takes nothing that is to be stored")
     finally:
         storage.close()
 
@@ -243,11 +257,16 @@ def _prepare(section: Any, files: list[Any], writes: bool) -> None:
             opener.config.client = None  # a cache file that stays: the server has locked it
         if getattr(opener.config, "wait_timeout", None):
             opener.config.wait_timeout = PATIENCE
+        if not writes and hasattr(opener.config, "read_only"):
+            opener.config.read_only = True
+        if not writes and hasattr(opener.config, "create_schema"):
+            opener.config.create_schema = False  # RelStorage writes at each start, only in order to see what it may
+        if hasattr(opener.config, "read_only_fallback"):  # else ZEO's client waits for a server that takes more
+            opener.config.read_only_fallback = not opener.config.read_only
     for file in files:
         if not Path(file.config.path).is_file():
             raise ConfigurationError(f"there is no database at {file.config.path} yet: start the server once")
         if not writes:
-            file.config.read_only = True
             file.config.blob_dir = None  # opening it looks after its folders; no record here needs a blob
 
 
