@@ -11,6 +11,7 @@ from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.queue import get_queue
 from collective.zcasync.reactor import prepare
 from collective.zcasync.reactor import RunningDispatcher
+from collective.zcasync.zopeapp.worker import keep_loaded
 from collective.zcasync.zopeapp.worker import zope_started
 from typing import Any
 from zope.component import getUtility
@@ -118,6 +119,7 @@ def main(zope_conf: str) -> None:
     clients.quiet()
     with zope_started(zope_conf) as zope:
         node = Node(zope.DB)
+        keep_loaded()
         answer("ready")
         for line in sys.stdin:
             told = json.loads(line)

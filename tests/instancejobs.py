@@ -6,6 +6,7 @@ from pathlib import Path
 from Products.Five.browser import BrowserView
 from typing import Any
 
+import gc
 import logging
 import os
 import signal
@@ -46,6 +47,12 @@ def hang(path: str) -> str:
     """A job that never looks whether it should stop, in a process that soon takes it for hung."""
     mail.HUNG_AFTER = 0.2
     return wait_for_file(path)
+
+
+@api.task(name="count_kept")
+def count_kept(text: str) -> None:
+    """Tells whether the garbage collector need not look at most of what there is."""
+    logger.info("most are kept: %s", gc.get_freeze_count() > len(gc.get_objects()))
 
 
 class Put(BrowserView):

@@ -72,6 +72,13 @@ def test_once_runs_what_is_due_and_tells_by_its_exit_code_whether_all_went_well(
     assert any(record["message"] == "Nothing more is due: 3 runs, 1 jobs failed" for record in records)
 
 
+def test_the_collector_does_not_look_again_at_what_a_worker_has_loaded_at_its_start(ready: Instance) -> None:
+    put(ready, ("count_kept", ""))
+    once = worker(ready, "--once")
+    assert once.wait() == 0
+    once.wait_for("most are kept: True")
+
+
 def test_once_fails_where_it_may_take_no_jobs(ready: Instance) -> None:
     once = worker(ready, "--once", "--queues", "nowhere")
     assert once.wait() == 1
