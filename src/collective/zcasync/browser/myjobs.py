@@ -223,7 +223,7 @@ class MyJobs(OwnJobsView):
         if "cancel" in form:
             self._cancel(form["cancel"])
         elif "dismiss" in form:
-            self._dismiss([form["dismiss"]])
+            self._dismiss([str(form["dismiss"])])
         elif "dismiss_all" in form:
             self._dismiss(str(form.get("shown", "")).split())
         elif "mail" in form and self.user:
@@ -250,10 +250,10 @@ class MyJobs(OwnJobsView):
         else:
             self.say(_("mail_off", default="Jobs that you start from now on send you no mail."))
 
-    def _dismiss(self, ids: list[Any]) -> None:
+    def _dismiss(self, ids: list[str]) -> None:
         """Show these no more: of what was asked for, only what is this person's and has ended."""
-        jobs = ((id, self.own_job(id)) for id in dict.fromkeys(ids[:LOOK]))
-        known = [id for id, job in jobs if job is not None and job.outcome is not None]
+        jobs = map(self.own_job, dict.fromkeys(ids[:LOOK]))
+        known = [job.id for job in jobs if job is not None and job.outcome is not None]
         if known:
             desk.take(self.context, self.user).dismiss(known)
             self.log(f"dismissed own jobs: {', '.join(known)}")
