@@ -1,15 +1,38 @@
 """What no page of ours has sent, and what has changed since it was shown: a clear answer, and nothing broken."""
 
+from collective.zcasync import actions
+from collective.zcasync import joblog
+from collective.zcasync.agent import Agent
+from collective.zcasync.job import Job
+from collective.zcasync.queue import get_queues
+from collective.zcasync.tasks import task
+from collective.zcasync.testing import run_jobs
+from typing import Any
+from urllib.parse import quote
 from visitor import Visitor
 
+import logging
 import pytest
+import transaction
 
 SCRIPT = "<script>alert(1)</script>"
 
 #: Pages and what each of them is asked for.
 ASKED = {
     "@@zcasync-overview": ("all_sites",),
-    "@@zcasync-jobs": ("state", "task", "user", "object", "error", "cause", "since", "queue", "b_start", "skip", "oldest"),
+    "@@zcasync-jobs": (
+        "state",
+        "task",
+        "user",
+        "object",
+        "error",
+        "cause",
+        "since",
+        "queue",
+        "b_start",
+        "skip",
+        "oldest",
+    ),
     "@@zcasync-job": ("id", "all_sites"),
     "@@zcasync-job-retry": ("id",),
     "@@zcasync-queue": ("name",),
@@ -54,6 +77,26 @@ SENT = {
 }
 
 
+@task(title="Copy out a book", visible=True)
+def copy_out(text: Any) -> Any:
+    if isinstance(text, str) and text.startswith("fail"):
+        raise ValueError(text)
+    return text
+
+
+def put(text: Any = "once", **attributes: Any) -> Any:
+    job = copy_out.put(text)
+    for name, value in attributes.items():
+        setattr(job, name, value)
+    transaction.commit()
+    return job
+
+
+def run(portal: Any) -> None:
+    run_jobs(portal, raises=False)
+    transaction.commit()
+
+
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_no_page_breaks_or_runs_a_script_whatever_its_address_says(admin: Visitor, odd: str) -> None:
     for page, names in ASKED.items():
@@ -72,3 +115,98 @@ def test_a_form_that_was_made_up_is_answered_and_runs_no_script(admin: Visitor, 
             contents = str(admin.contents)
             assert admin.status in (200, 404), (page, form, contents)
             assert SCRIPT not in contents, (page, form)
+
+
+def test_what_jobs_say_is_shown_as_text_on_every_page(portal: Any, admin: Visitor, siteadmin: Visitor) -> None:
+    lines = joblog.Lines()
+    lines.note(logging.LogRecord(SCRIPT, logging.ERROR, "", 0, SCRIPT, None, None))
+    job = put(f"fail {SCRIPT}", _title=SCRIPT, where=f"/plone/{SCRIPT}", user=f"/plone/acl_users:{SCRIPT}")
+    job.addCallback(Job(str))._title = SCRIPT
+    run(portal)
+    joblog.keep(job, [lines])
+    job.remember("error", SCRIPT, job.put_at)
+    done = put({SCRIPT: [SCRIPT]}, _title=SCRIPT, user="/plone/acl_users:siteadmin")
+    run(portal)
+    waiting = put(SCRIPT, _title=SCRIPT)
+    aside = put(SCRIPT, _title=SCRIPT)
+    queue = get_queues(portal._p_jar)[""]
+    queue.take_out(aside)
+    queue.quarantine[1] = (SCRIPT, aside)
+    queue.adjust("quarantined", 1)
+    queue.dispatchers.register("apple")
+    da = queue.dispatchers["apple"]
+    da.process = {"role": SCRIPT, "host": SCRIPT, "pid": SCRIPT, "version": SCRIPT}
+    da["main"] = Agent()
+    da.activate()
+    da.ping(job.put_at, error=(job.put_at, SCRIPT))
+    transaction.commit()
+    assert (job.outcome, done.outcome) == ("failed", "succeeded")
+
+    pages = {
+        **{f"@@zcasync-jobs?state={state}": SCRIPT for state in ("failed", "finished", "waiting", "quarantined")},
+        **{f"@@zcasync-job?id={one.id}": SCRIPT for one in (job, done, waiting, aside, *job.all_callbacks())},
+        f"@@zcasync-jobs?state=failed&error={quote(SCRIPT)}&user={quote(SCRIPT)}": SCRIPT,
+        f"@@zcasync-job-retry?id={job.id}": SCRIPT,
+        "@@zcasync-dispatchers": SCRIPT,
+        "@@zcasync-queue?name=": SCRIPT,
+        "@@zcasync-queues": SCRIPT,
+        "@@zcasync-overview": "",
+        "../@@zcasync-jobs?state=failed": SCRIPT,
+        f"../@@zcasync-job?id={job.id}": SCRIPT,
+        "../@@zcasync-dispatchers": SCRIPT,
+    }
+    for visitor, page, said in (*((admin, *one) for one in pages.items()), (siteadmin, "@@zcasync-my-jobs", SCRIPT)):
+        contents = visitor.open(page)
+        assert visitor.status == 200, page
+        assert SCRIPT not in contents, page
+        assert said.replace("<", "&lt;").replace(">", "&gt;") in contents, page
+
+
+class TestHuge:
+    def test_arguments_and_results_are_cut_on_the_page(self, portal: Any, admin: Visitor) -> None:
+        job = put(["x" * 1000] * 1000)
+        run(portal)
+        assert len(admin.open(f"@@zcasync-job?id={job.id}")) < 100_000
+        assert len(admin.open("@@zcasync-jobs?state=finished")) < 100_000
+
+    def test_what_is_too_long_for_a_form_is_not_put_into_one(self, portal: Any, admin: Visitor) -> None:
+        job = put(f"fail {'x' * 200_000}")
+        run(portal)
+        contents = admin.open(f"@@zcasync-job-retry?id={job.id}")
+        assert "too long for a form" in contents and len(contents) < 100_000
+
+    def test_a_form_with_too_much_puts_nothing(self, portal: Any, admin: Visitor) -> None:
+        fields = {"form.widgets.text": '"' + "x" * 3_000_000 + '"', "form.buttons.start": "1"}
+        status = admin.post(f"@@zcasync-task?name={copy_out.name}", _authenticator=admin.token(), **fields)
+        assert 400 <= status < 500
+        assert list(get_queues(portal._p_jar)[""]) == []
+
+
+class TestGone:
+    """What was there when the page was shown."""
+
+    @pytest.mark.parametrize(
+        ("page", "button", "said"),
+        [
+            ("@@zcasync-job", "retry", "There is no such job"),
+            ("@@zcasync-job-retry", "form.buttons.start", "cannot be retried"),
+        ],
+    )
+    def test_a_job_that_was_deleted_is_told(
+        self, portal: Any, admin: Visitor, page: str, button: str, said: str
+    ) -> None:
+        job = put("fail")
+        run(portal)
+        admin.open(f"{page}?id={job.id}")
+        actions.delete(job)
+        transaction.commit()
+        assert said in admin.press(button)
+        assert list(get_queues(portal._p_jar)[""]) == []
+
+    def test_a_policy_that_was_deleted_while_somebody_changed_it_is_told(self, portal: Any, admin: Visitor) -> None:
+        policies = get_queues(portal._p_jar).policies
+        admin.open("@@zcasync-policy?name=default")
+        del policies["default"]
+        transaction.commit()
+        assert "may have been deleted" in admin.press("form.buttons.save")
+        assert "default" not in policies

@@ -18,6 +18,9 @@ from typing import Any
 
 import json
 
+#: Characters of all arguments together that a form may carry: Zope takes no forms of more than a megabyte.
+MOST_CHARACTERS = 100_000
+
 
 class RetryForm(StartForm):
     """See the module. The new job runs as the user who retries."""
@@ -41,16 +44,36 @@ class RetryForm(StartForm):
         return registry[self.page._job._task] if self.page.found and self.page.change_url else None
 
     def getContent(self) -> dict[str, Any]:
-        """The arguments of the job by name, as the fields show them; without secrets, and what no form can show."""
+        """The arguments of the job by name, as the fields show them."""
+        return {
+            name: json.dumps(value, ensure_ascii=False) if isinstance(self.fields[name].field, Json) else value
+            for name, value in self.values.items()
+        }
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The arguments of the job by name; without secrets, and what no form can show."""
         assert self.task is not None
         job, names = self.page._job, [one.name for one in taskarguments.parameters(self.task)]
         values = {**dict(zip(names, job.args, strict=False)), **dict(job.kwargs)}
-        shown = {}
-        for name, value in values.items():
-            if name not in self.fields or is_secret(name) or not jsonvalues.is_json(value):
-                continue
-            shown[name] = json.dumps(value, ensure_ascii=False) if isinstance(self.fields[name].field, Json) else value
-        return shown
+        return {
+            name: value
+            for name, value in values.items()
+            if name in self.fields and not is_secret(name) and jsonvalues.is_json(value)
+        }
+
+    @cached_property
+    def refusal(self) -> Any:
+        """Why the job cannot be retried so (any more), or None."""
+        if self.task is None:
+            return _("not_changeable", default="This job cannot be retried with other arguments.")
+        if sum(len(json.dumps(value)) for value in self.values.values()) > MOST_CHARACTERS:
+            return _(
+                "arguments_too_long",
+                default="The arguments of this job are too long for a form. It can be retried as it is, or put again by"
+                " code.",
+            )
+        return None
 
     @property
     def label(self) -> Any:
@@ -88,8 +111,8 @@ class RetryForm(StartForm):
 
     def update(self) -> None:
         """Back to the job if it cannot be retried so (any more)."""
-        if self.task is None:
-            self.say(_("not_changeable", default="This job cannot be retried with other arguments."), "error")
+        if self.refusal is not None:
+            self.say(self.refusal, "error")
             self.request.response.redirect(self.back_url if self.page.found else self.page_url("zcasync-jobs"))
             return
         super().update()
