@@ -17,6 +17,11 @@ COME_BACK = """async (marker) => {
     await fetch(marker);
 }"""
 
+#: Whether one has to scroll a table sideways that is shown.
+SCROLLS = """[...document.querySelectorAll('.table-responsive')].some(
+    box => box.checkVisibility() && box.scrollWidth > box.clientWidth
+)"""
+
 #: Finds what keeps people out of a page.
 AXE = Axe()
 
@@ -89,15 +94,25 @@ class Screen:
             self.page.screenshot(path=self.pictures / f"{name}-{what}.png", full_page=True)
             taken = self.page.evaluate("document.documentElement.scrollWidth")
             wrong += [f"{name} takes {taken} pixels of {width}"] if taken > width else []
+            wrong += [f"{name} at {width}: a table scrolls sideways"] if self.in_zmi and self.scrolls else []
             wrong += [f"{name} at {width}: {barrier}" for barrier in self.barriers()]
         self.page.set_viewport_size({"width": WIDTHS["desktop"], "height": 900})
         return wrong
 
+    @property
+    def in_zmi(self) -> bool:
+        """Whether the page is in the frame of the ZMI."""
+        return not self.page.locator("#content").count()
+
+    @property
+    def scrolls(self) -> bool:
+        """Whether one has to scroll a table sideways."""
+        return bool(self.page.evaluate(SCROLLS))
+
     def barriers(self) -> list[str]:
         """What axe calls serious or critical in the page's content; the frame and the ZMI's colours are not ours."""
-        zmi = not self.page.locator("#content").count()
-        rules = {"color-contrast": {"enabled": not zmi}}
-        found = AXE.run(self.page, "main" if zmi else "#content", {"resultTypes": ["violations"], "rules": rules})
+        ours, rules = ("main", {"color-contrast": {"enabled": False}}) if self.in_zmi else ("#content", {})
+        found = AXE.run(self.page, ours, {"resultTypes": ["violations"], "rules": rules})
         return [
             f"{finding['id']}: {node['html']} {node['failureSummary']}"
             for finding in found.response["violations"]

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 from zopeinstance import Instance
 
 import pytest
+import re
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def visit(instance: Instance, server: ServerProcess) -> Callable[..., str]:
     """Open a page of the running server, as its admin or as nobody."""
     address = instance.address(server)
 
-    def visit(path: str, name: str | None = "admin") -> str:
-        request = Request(f"{address}/{path}")
+    def visit(path: str, name: str | None = "admin", language: str = "en") -> str:
+        request = Request(f"{address}/{path}", headers={"Accept-Language": language})
         if name:
             request.add_header("Authorization", f"Basic {b64encode(f'{name}:{name}'.encode()).decode()}")
         with urlopen(request, timeout=60) as answer:
@@ -40,7 +41,9 @@ def test_the_root_shows_overview_jobs_queues_and_dispatchers_without_plone(
 ) -> None:
     go = tmp_path / "go"
     job = instance.put(server, "wait_for_file", go)
+    assert '<a class="nav-link" href="@@zcasync-overview" >Background jobs</a>' in visit("manage_main")
     page = visit("@@zcasync-overview")
+    assert '<a class="nav-link active" href="@@zcasync-overview" >Background jobs</a>' in page
     assert "All is well." in page and "Dispatchers at work: 1." in page
     assert "data:image/svg+xml" in page and "manage_main" in page
     for _try in range(50):
@@ -53,7 +56,19 @@ def test_the_root_shows_overview_jobs_queues_and_dispatchers_without_plone(
     page = visit("@@zcasync-dispatchers")
     assert "At work" in page and "wait_for_file" in page and 'name="pause"' not in page
     go.touch()
-    assert "wait_for_file" in visit(f"@@zcasync-job?id={job}")
+    page = visit(f"@@zcasync-job?id={job}")
+    assert "wait_for_file" in page and "zcasync cancel" in page and "Its page in its site" not in page
+    assert "<strong>Put</strong>" in page.partition('id="zcasync-timeline"')[2]
+    assert '<a class="nav-link active" href="@@zcasync-overview" >Background jobs</a>' in page
+
+
+def test_times_are_written_as_the_readers_language_does_with_the_exact_one_on_hover(
+    instance: Instance, server: ServerProcess, visit: Callable[..., str], tmp_path: Path
+) -> None:
+    job = instance.put(server, "wait_for_file", tmp_path / "go")
+    page = visit(f"@@zcasync-job?id={job}", language="de")
+    assert re.search(r'title="2\d{3}-\d\d-\d\dT[\d:.]+\+00:00" ?>\d\d\.\d\d\.2\d{3},? \d\d:\d\d:\d\d UTC<', page), page
+    (tmp_path / "go").touch()
 
 
 def test_nobody_but_managers_sees_them(visit: Callable[..., str]) -> None:

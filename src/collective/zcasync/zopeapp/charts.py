@@ -12,10 +12,11 @@ import pygal
 #: Colours of Bootstrap, which are told apart on white also by those who see no red or green.
 BLUE, GREEN, RED, GREY = "#0d6efd", "#198754", "#dc3545", "#6c757d"
 
-WIDTH, HEIGHT = 560, 220
+#: What fits a phone without its texts getting too small to be read, and half a desktop as it is.
+WIDTH, HEIGHT = 420, 210
 
 #: Names of the marks on the axis of time: one of so many spans.
-MARKS = 6
+MARKS = 5
 
 
 class Line(NamedTuple):
@@ -50,9 +51,9 @@ def line_chart(
         transition="0s",
         colors=tuple(line.colour for line in series),
         font_family="system-ui, sans-serif",
-        label_font_size=11,
-        major_label_font_size=11,
-        legend_font_size=12,
+        label_font_size=13,
+        major_label_font_size=13,
+        legend_font_size=14,
     )
     chart: Any = pygal.Line(
         js=(),  # else it would name scripts of another host

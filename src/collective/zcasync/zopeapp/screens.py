@@ -3,10 +3,8 @@
 from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync.alarms import is_served
-from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
-from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp import heldpages
 from collective.zcasync.zopeapp import overview
@@ -16,6 +14,7 @@ from collective.zcasync.zopeapp.connection import of_content
 from collective.zcasync.zopeapp.database import with_queues_beside
 from collective.zcasync.zopeapp.processlines import Moment
 from collective.zcasync.zopeapp.reasons import reason_text
+from collective.zcasync.zopeapp.tab import TAB
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -23,7 +22,6 @@ from Products.Five.browser import BrowserView
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 from urllib.parse import urlencode
-from zExceptions import NotFound
 from zope.i18n import translate
 
 #: View name and label of each page, in the order of the navigation.
@@ -61,6 +59,8 @@ class JobLine:
     queue: str
     time: Moment | None
     note: str
+    #: The same in one text, for narrow screens.
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,15 @@ class QueueLine:
     paused: bool
     oldest: str
     note: str
+    #: The numbers in one text, for narrow screens.
+    summary: str
 
 
 class Screen(BrowserView):
     """The base of all pages. They show; nothing here changes anything."""
 
     name = ""
+    tab = TAB["label"]
     frame = ViewPageTemplateFile("templates/zmi.pt")
 
     @cached_property
@@ -151,11 +154,15 @@ class Screen(BrowserView):
         return str(translate(message, context=self.request))
 
     def moment(self, when: datetime | None) -> Moment | None:
-        """A time in UTC, as nothing is known of the reader."""
+        """A time as the reader's language writes it, in UTC: nothing is known of where the reader is."""
         if when is None:
             return None
         when = when.astimezone(clock.UTC)
-        return Moment(f"{when:%Y-%m-%d %H:%M:%S} UTC", when.isoformat(timespec="milliseconds"))
+        return Moment(f"{self._formatter.format(when)} UTC", when.isoformat(timespec="milliseconds"))
+
+    @cached_property
+    def _formatter(self) -> Any:
+        return self.request.locale.dates.getFormatter("dateTime", "medium")
 
     def job_url(self, row: JobRow) -> str:
         """URL of a job's page."""
@@ -203,13 +210,18 @@ class QueuesScreen(Screen):
 
     def _line(self, row: joblists.QueueRow) -> QueueLine:
         queue = self.queues[row.name]
+        numbers = tuple(row.counts[key] for key, _label, _state in queuelines.COLUMNS)
+        oldest = queuelines.oldest_text(queue)
+        told = [f"{label} {number}" for label, number in zip(self.columns, numbers, strict=True) if number]
+        waits = [f"{self.translate(_('column_oldest', default='Oldest waits'))} {oldest}"] if oldest else []
         unserved = "" if is_served(queue) else _("detail_no_dispatcher", default="No dispatcher takes its jobs")
         return QueueLine(
             label=row.name or self.translate(_("default_queue", default="Default queue")),
-            numbers=tuple(row.counts[key] for key, _label, _state in queuelines.COLUMNS),
+            numbers=numbers,
             paused=row.paused,
-            oldest=queuelines.oldest_text(queue),
+            oldest=oldest,
             note=self.translate(unserved),
+            summary=" · ".join([*told, *waits]),
         )
 
 
@@ -281,18 +293,20 @@ class JobsScreen(Screen):
     @property
     def lines(self) -> list[JobLine]:
         """The rows for the template."""
-        return [
-            JobLine(
-                url=self.job_url(row),
-                title=row.title or row.task,
-                site=self.site_path(row.group),
-                user=row.user,
-                queue=row.queue,
-                time=self.moment(row.time),
-                note=row.error or self.reason(row),
-            )
-            for row in self.page.rows
-        ]
+        return list(map(self._line, self.page.rows))
+
+    def _line(self, row: JobRow) -> JobLine:
+        site, time = self.site_path(row.group), self.moment(row.time)
+        return JobLine(
+            url=self.job_url(row),
+            title=row.title or row.task,
+            site=site,
+            user=row.user,
+            queue=row.queue,
+            time=time,
+            note=row.error or self.reason(row),
+            summary=" · ".join(text for text in (time and time.text, site, row.user, row.queue) if text),
+        )
 
     @property
     def steps(self) -> list[Link]:
@@ -305,53 +319,3 @@ class JobsScreen(Screen):
             label = self.translate(_("page_behind", default="Next jobs"))
             links.append(Link(self.page_url(self.name, state=self.state, skip=self.page.next), label))
         return links
-
-
-class JobScreen(Screen):
-    """One job: what is known of it, and its traceback."""
-
-    name = "zcasync-jobs"
-
-    @cached_property
-    def detail(self) -> Any:
-        """All about the job; NotFound if there is none."""
-        if not self.installed:
-            raise NotFound("this database has no queues")
-        try:
-            return joblists.job(self.queues, str(self.request.form.get("id", "")))
-        except JobNotFound as error:
-            raise NotFound(str(error)) from None
-
-    @property
-    def label(self) -> str:
-        """The page's heading."""
-        return str(self.detail.row.title or self.detail.row.task)
-
-    @property
-    def refresh_every(self) -> int | None:
-        """See Screen: until the job has ended."""
-        return None if self.detail.row.state in OUTCOME_OF_STATE else REFRESH_EVERY
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """Label and text of what is known."""
-        row = self.detail.row
-        facts = (
-            (_("column_state", default="State"), self.translate(joblists.STATES.get(row.state, row.state))),
-            (_("column_task", default="Task"), row.task),
-            (_("column_queue", default="Queue"), row.queue),
-            (_("column_site", default="Site"), self.site_path(row.group)),
-            (_("column_user", default="User"), row.user),
-            (_("time_put", default="Put"), self._time(row.put_at)),
-            (_("time_started", default="Started"), self._time(row.started)),
-            (_("time_ended", default="Ended"), self._time(row.ended)),
-            *((name, text) for name, text in self.detail.arguments),
-            (_("fact_result", default="Result"), self.detail.result),
-            (_("fact_error", default="Last error"), row.error),
-            *((_("fact_why", default="Why"), text) for text in (self.reason(row), *self.detail.problems)),
-        )
-        return [(self.translate(label), text) for label, text in facts if text]
-
-    def _time(self, when: datetime | None) -> str:
-        moment = self.moment(when)
-        return "" if moment is None else moment.text
