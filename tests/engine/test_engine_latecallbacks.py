@@ -2,6 +2,7 @@
 
 from collective.zcasync import callbackruns
 from collective.zcasync import direct
+from collective.zcasync import execution
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
@@ -15,7 +16,9 @@ from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.interfaces import PENDING
 from collective.zcasync.job import Job
+from collective.zcasync.lookup import main_of
 from collective.zcasync.retry import NeverRetry
+from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
@@ -504,3 +507,97 @@ def test_a_callback_that_comes_right_after_the_end_is_left_to_those_who_then_own
     wait_until(queue, lambda: list(queue.finished()) == [job], what="the end of the callback")
     assert (enginejobs.calls, job.status, job.callbacks[0].attempts) == ([1], COMPLETED, 1)
     assert [record for record in caplog.records if record.levelno >= logging.CRITICAL] == []
+
+
+def _with_an_ended_callback(queue: Any, agent: Any, chained: bool = False) -> tuple[Job, Any]:
+    """A claimed job with two callbacks, of which the first has ended, with 6; ``chained``: and that behind it."""
+    job = Job(enginejobs.add, 5)
+    ended = job.addCallback(enginejobs.note)
+    job.addCallback(enginejobs.note)
+    behind = ended.addCallback(enginejobs.note) if chained else None
+    _put(queue, job)
+    assert agent.claimJob() is job
+    job._finish(5, utcnow())
+    ended._begin(utcnow())
+    ended._finish(6, utcnow())
+    if behind is not None:
+        behind._begin(utcnow())
+        behind._finish(6, utcnow())
+        ended._complete(utcnow())
+    transaction.commit()
+    return job, behind or ended
+
+
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_callback_on_an_ended_one_is_left_to_who_runs_the_others_of_its_job(
+    owned: bool, chained: bool, queue: Any, dispatch: Any
+) -> None:
+    agent = make_agent(queue)
+    job, ended = _with_an_ended_callback(queue, agent, chained)
+    if not owned:
+        agent.slot.release(job._p_oid)
+        queue.give_back(job)
+        transaction.commit()
+    late = ended.addCallback(enginejobs.note)
+    transaction.commit()
+
+    assert enginejobs.calls == [] and main_of(ended) is job
+    assert (ended.status, len(agent.slot.mailbox)) == ((COMPLETED, 1) if owned else (CALLBACKS, 0))
+    if owned:
+        agent.parent.deactivate(died=True)
+        transaction.commit()
+    dispatch()
+    wait_until(late, lambda: late.status == COMPLETED, what="the late callback's end")
+    wait_until(queue, lambda: list(queue.finished()) == [job] and queue.counts()["running"] == 0, what="the filing")
+    assert late.result == 6 and sorted(enginejobs.calls) == [5, 6] and ended.status == COMPLETED
+
+
+def test_who_ends_a_job_as_one_of_its_callbacks_gets_a_late_one_conflicts(queue: Any, db: Any) -> None:
+    agent = make_agent(queue)
+    job, ended = _with_an_ended_callback(queue, agent)
+    agent.slot.release(job._p_oid)
+    queue.give_back(job)
+    job.callbacks[1]._begin(utcnow())
+    job.callbacks[1]._finish(7, utcnow())
+    transaction.commit()
+    manager = transaction.TransactionManager()
+    other = db.open(manager)
+    other.get(job._p_oid)._complete(utcnow())
+    ended.addCallback(enginejobs.note)
+    transaction.commit()
+    with pytest.raises(ConflictError):
+        manager.commit()
+    manager.abort()
+    other.close()
+
+
+def test_a_callback_that_stands_in_the_queue_itself_is_left_to_who_took_it_there(queue: Any) -> None:
+    first, second = make_agent(queue), make_agent(queue)
+    job = Job(enginejobs.add, 5)
+    alone = job.addCallback(enginejobs.note)
+    _put(queue, job)
+    sweeping.sweep(queue, first.slot, [(job._p_oid, enginejobs.perform(first))])
+    transaction.commit()
+    queue.put(Job(enginejobs.add))  # something else, so that the callback cannot run at once
+    mine = alone.addCallback(Job(enginejobs.note))
+    transaction.commit()
+    first.hold_all((one.job, True) for one in Taker(queue, first.slot).take(5))
+    transaction.commit()
+    told = alone.addCallback(enginejobs.note)
+    transaction.commit()
+    assert len(first.slot.mailbox) == 1
+    queue.put(Job(enginejobs.add))
+    other = job.addCallback(enginejobs.note)
+    transaction.commit()
+    second.hold_all((one.job, True) for one in Taker(queue, second.slot).take(5))
+    transaction.commit()
+    assert (alone.agent, job.agent) == (first, second)
+    around = Surroundings(queue._p_jar.db())
+    report = execution.perform(around.database, job._p_oid, "resume", job.token, around)
+    transaction.begin()
+    sweeping.sweep(queue, second.slot, [(job._p_oid, report)])
+    transaction.commit()
+
+    assert (report, other.status, mine.status, told.status) == ("finished", COMPLETED, ASSIGNED, ASSIGNED)
+    assert len(first.slot.mailbox) == 1 and alone.status == CALLBACKS

@@ -5,10 +5,12 @@ from collective.zcasync import clock
 from collective.zcasync import testinline
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
+from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.retry import NeverRetry
 from collective.zcasync.testing import inline_jobs
 from collective.zcasync.testing import run_due
+from collective.zcasync.testing import run_jobs
 from collective.zcasync.testing import set_now
 from collective.zcasync.testing import setUpDatetime
 from collective.zcasync.testing import tearDownDatetime
@@ -186,3 +188,22 @@ class surroundings:
 
     def __exit__(self, *exc_info: object) -> None:
         enginejobs.calls.append("out")
+
+
+def add_to_the_first(result: Any) -> None:
+    """A callback that adds another one to the callback before it, which has ended."""
+    collective.zcasync.local.getJob().parent.callbacks[0].addCallback(enginejobs.note)
+
+
+@pytest.mark.parametrize("how", ["run", "committed"])
+def test_a_callback_on_an_ended_one_runs_with_the_others_of_its_job(how: str, db: Any, queue: Any) -> None:
+    job = queue.put(Job(enginejobs.add, 5))
+    ended = job.addCallback(enginejobs.add)
+    job.addCallback(add_to_the_first)
+    if how == "run":
+        run_jobs(queue._p_jar)
+    else:
+        with inline_jobs(db):
+            transaction.commit()
+
+    assert job.status == ended.status == COMPLETED and enginejobs.calls == [5]

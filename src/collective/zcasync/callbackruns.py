@@ -13,11 +13,13 @@ from collective.zcasync.attempts import RETURNED
 from collective.zcasync.attempts import Run
 from collective.zcasync.callbacks import chosen
 from collective.zcasync.callbacks import is_proxy
+from collective.zcasync.callbacks import jobs_of
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.lookup import stands_alone
 from collective.zcasync.outcomes import DEFERRED
 from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.outcomes import WAITING
@@ -75,13 +77,13 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
 
     def complete() -> None:
         check_owner(job, token)
-        if job._status_id == 2 and _next(job) is None:  # else another one was added as the last one ended
+        if job._status_id == 2 and next_callback(job) is None:  # else another one was added as the last one ended
             job._complete(clock.utcnow())
 
     while True:
         manager.begin()
         check_owner(job, token)
-        callback = _next(job)
+        callback = next_callback(job)
         if callback is None:
             surely(complete, f"the end of {job.task}", manager, around.database or database_of(job), around.stopping)
             if job._status_id == 3:
@@ -104,9 +106,10 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
             return RETURNED
 
 
-def _next(job: Any) -> Any:
+def next_callback(job: Any) -> Any:
     """The first callback that has not ended, or None."""
-    return next((callback for callback in job._callbacks if callback.status != COMPLETED), None)
+    open_ones = (callback for callback in job._callbacks if callback.status != COMPLETED)
+    return next((one for one in open_ones if not any(map(stands_alone, jobs_of(one)))), None)
 
 
 def _choose(main: Any, proxy: Any) -> Any:

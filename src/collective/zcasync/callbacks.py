@@ -87,11 +87,12 @@ def _adopt(callback: Any, job: Any) -> None:
         callback.seal_as_callback(job, None if main._p_jar is None else main._p_jar.db().database_name)
 
 
-def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
-    """Add a callback to a job in whatever status; return it.
+def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> bool:
+    """Add a callback to a job in whatever status; whether it is in the job's record now.
 
     While a dispatcher owns the job its record is left alone: the callback goes into the job's mailbox, guarded by a
-    read check on the job, so that the adder conflicts if the job ends meanwhile, and nothing is lost.
+    read check on the job, so that the adder conflicts if the job ends meanwhile, and nothing is lost. So does one for a
+    callback that has ended, while a dispatcher owns the job to which that belongs.
     """
     if callback is job:
         raise BadStatusError(f"{job!r} cannot be a callback of itself; make a new job of the same call")
@@ -102,11 +103,12 @@ def add(job: Any, callback: Any, failure_log_level: int | None, retry_policy_fac
         )
     _mark(callback, failure_log_level, retry_policy_factory)
     _adopt(callback, job)
-    if job.token is not None and job.status != COMPLETED and job.agent is not None and job.agent.slot is not None:
+    owned = main_of(job) if job.status == COMPLETED else job
+    if owned.token is not None and owned.status != COMPLETED and job.agent is not None and job.agent.slot is not None:
         job.agent.slot.send(job, ("callback", f"{make_key():016x}-{uuid.uuid4().hex[:8]}"), callback)
-        return callback
+        return False
     job._callbacks = (*job._callbacks, callback)
-    return callback
+    return True
 
 
 class CallbackProxy(Base):

@@ -29,6 +29,7 @@ from collective.zcasync.outcomes import WAITING
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.transactions import surely
 from datetime import timedelta
+from itertools import takewhile
 from twisted.python.failure import Failure as TwistedFailure
 from typing import Any
 
@@ -90,6 +91,30 @@ def resume_callbacks(job: Any) -> None:
         job.queue.give_back(job)
     manager.commit()
     _run_callbacks_here(job, manager, resumed=True)
+
+
+def run_late(job: Any) -> None:
+    """A callback on a finished job: at once if this transaction holds nothing else, otherwise as a job. On a finished
+    callback of a job that goes on: with the other callbacks of that."""
+    main = main_of(job)
+    if main._status_id != 3:
+        main._p_changed = True  # whoever ends it at this moment conflicts
+        for one in (job, *takewhile(lambda one: one is not main, job._climb())):
+            if one._status_id == 3:
+                one._reopen()
+        return
+    job._reopen()
+    connection, queue = job._p_jar, job.queue
+    mine = {id(job), *(id(callback) for callback in job._callbacks)}
+    alone = (
+        connection is None
+        or connection._savepoint_storage is None
+        and all(id(other) in mine for other in connection._registered_objects)
+    )
+    if alone or queue is None:
+        resume_callbacks(job)
+    else:
+        queue.give_back(job)
 
 
 def handle_interrupt(job: Any) -> None:

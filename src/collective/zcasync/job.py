@@ -249,9 +249,8 @@ class Job(Ending, Call):
         return self._add(callbacks.either(success, failure), failure_log_level, retry_policy_factory)
 
     def _add(self, callback: Any, failure_log_level: int | None, retry_policy_factory: Any) -> Any:
-        callbacks.add(self, callback, failure_log_level, retry_policy_factory)
-        if self._status_id == 3:
-            self._run_late()
+        if callbacks.add(self, callback, failure_log_level, retry_policy_factory) and self._status_id == 3:
+            direct.run_late(self)
         return callback
 
     def _reopen(self) -> None:
@@ -259,21 +258,6 @@ class Job(Ending, Call):
         self._become(CALLBACKS)
         self.late = True
         self.resume_at = None  # whoever ran its callbacks last has come to their end
-
-    def _run_late(self) -> None:
-        """A callback on a finished job: at once if this transaction holds nothing else, otherwise as a job."""
-        self._reopen()
-        connection, queue = self._p_jar, self.queue
-        mine = {id(self), *(id(callback) for callback in self._callbacks)}
-        alone = (
-            connection is None
-            or connection._savepoint_storage is None
-            and all(id(other) in mine for other in connection._registered_objects)
-        )
-        if alone or queue is None:
-            direct.resume_callbacks(self)
-        else:
-            queue.give_back(self)
 
     # Running
 

@@ -1,6 +1,7 @@
 """What becomes of the letters that others sent to a claimed job, once its owner has let it go."""
 
 from collective.zcasync import clock
+from collective.zcasync.lookup import stands_alone
 from typing import Any
 
 
@@ -23,6 +24,8 @@ def deliver(job: Any, slot: Any) -> set[str]:
             job._progress = value  # its thread did not come to say it: it died
     told = {kind for kind, _name, _value in letters}
     for callback in job.all_callbacks() if slot.mailbox else ():
+        if stands_alone(callback):
+            continue  # its letters are its own
         heard = deliver(callback, slot)
         if "stop" in heard and callback._status_id < 2:
             callback._cancel(clock.utcnow())

@@ -105,6 +105,12 @@ def main_of(job: Any) -> Any:
     return job
 
 
+def stands_alone(job: Any) -> bool:
+    """Whether a callback stands in a queue itself, for a late callback of its own, since the job to which it belonged
+    had ended: who takes it from there sees to it, and nobody else."""
+    return job.is_callback and job.parent is not None and not IJob.providedBy(job.parent)
+
+
 def is_job_class(name: tuple[str, str] | None) -> bool:
     """Whether records of that class are jobs. A subclass is looked up in loaded modules only: nothing is imported."""
     if name is None:

@@ -12,6 +12,7 @@ from collective.zcasync import outcomes
 from collective.zcasync import running
 from collective.zcasync import surroundings
 from collective.zcasync import waiting
+from collective.zcasync.callbackruns import next_callback
 from collective.zcasync.callbacks import chosen
 from collective.zcasync.exceptions import StopRequested
 from collective.zcasync.exceptions import TimeoutError
@@ -157,7 +158,7 @@ def _run_inline(job: Any, *results: Any) -> None:
 
 def _run_callbacks_inline(job: Any) -> None:
     """Those callbacks of a job that have not run, and theirs; then it is COMPLETED."""
-    for callback in job._callbacks:
+    while (callback := next_callback(job)) is not None:
         target = chosen(callback, job.result)
         if target._status_id == 0:
             _run_inline(target, job.result)

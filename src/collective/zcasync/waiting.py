@@ -22,6 +22,7 @@ from collective.zcasync.failure import Failure
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.lookup import loads
 from collective.zcasync.lookup import main_of
+from collective.zcasync.lookup import stands_alone
 from typing import Any
 
 import logging
@@ -54,7 +55,8 @@ def _active_part(job: Any, fits: Callable[[Any], bool]) -> Any:
         return job if fits(job) else None
     if job._status_id == 2:
         for callback in job.all_callbacks():
-            found = _active_part(callback, fits) if callback._status_id in (1, 2) else None
+            runs = callback._status_id in (1, 2) and not stands_alone(callback)
+            found = _active_part(callback, fits) if runs else None
             if found is not None:
                 return found
     return None
