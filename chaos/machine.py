@@ -1,7 +1,8 @@
 """A machine of a storm: processes with a boot id of their own, forked from one that has imported everything.
 
 So a process that was killed is there again within milliseconds. Run as a command, this is that first process: it reads
-orders from its standard input, a JSON object a line, and whatever its processes say goes to its standard output.
+orders from its standard input, a JSON object a line, and whatever its processes say goes to its standard output. What
+libraries print there goes to the log of their process.
 """
 
 from chaos import roles
@@ -157,8 +158,8 @@ def main() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _say(number: int, what: str) -> None:
-    os.write(1, f"{number} {what}\n".encode())
+def _say(number: int, what: str, where: int = 1) -> None:
+    os.write(where, f"{number} {what}\n".encode())
 
 
 def _live(order: dict[str, Any]) -> None:
@@ -166,11 +167,13 @@ def _live(order: dict[str, Any]) -> None:
     random.seed()
     os.environ["ZCASYNC_BOOT_ID"] = order["boot"]
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 2)
+    where = os.dup(1)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(levelname)s %(message)s")
     logging.getLogger("ZEO").setLevel(logging.ERROR)
     try:
-        roles.play(order["role"], order["told"], partial(_say, order["number"]))
+        roles.play(order["role"], order["told"], partial(_say, order["number"], where=where))
     except BaseException:
         logging.getLogger("chaos").critical("it fails", exc_info=True)
         os._exit(70)

@@ -44,6 +44,21 @@ def test_a_sibling_is_dead_that_stays_silent_after_a_further_own_ping(sibling: A
     assert observer.dead([sibling], 94.6) == [sibling]
 
 
+def test_each_step_towards_a_death_is_due_in_time(sibling: Any) -> None:
+    observer = Observer(0.0)
+    assert observer.rest(0.0, 1.0) == 1.0
+    observer.dead([sibling], 0.0)
+    _beats(observer, 30.0)
+    assert observer.rest(30.0, 1.0) == 1.0
+    assert observer.rest(59.75, 1.0) == 0.25
+    observer.dead([sibling], 60.5)
+    assert observer.rest(60.5, 1.0) == 0.0, "a ping is wanted"
+    _beats(observer, 60.75)
+    assert observer.rest(61.0, 1.0) == 1.0
+    assert observer.rest(63.5, 1.0) == 0.25
+    assert observer.dead([sibling], 63.8) == [sibling]
+
+
 def test_a_sibling_that_pings_at_the_last_moment_lives(sibling: Any) -> None:
     observer = Observer(0.0)
     observer.dead([sibling], 0.0)

@@ -28,12 +28,14 @@ import pytest
 import re
 import signal
 import threading
+import time
 import transaction
 
 pytestmark = pytest.mark.processes
 
 #: Seconds between pings, of silence that means death, and of an outage: a twentieth of the product's.
-PING, DEATH, OUTAGE = (30.0, 60.0, 90.0) if os.environ.get("ENGINE_FULL_LENGTH") else (1.5, 3.0, 4.5)
+FULL_LENGTH = bool(os.environ.get("ENGINE_FULL_LENGTH"))
+PING, DEATH, OUTAGE = (30.0, 60.0, 90.0) if FULL_LENGTH else (1.5, 3.0, 4.5)
 
 WAIT = 20 * DEATH + PATIENCE
 
@@ -192,6 +194,59 @@ def test_siblings_on_the_same_host_see_at_once_that_a_process_is_gone(
     second.wait_for("is dead: its process is gone", 50)
     assert wait_for_result(job, 50) == 1
     assert lines(path)[-1] == f"ended in {second.pid}"
+
+
+@pytest.mark.parametrize("by", ["a sibling", "its successor"])
+def test_what_a_process_leaves_on_its_host_is_taken_over_within_two_seconds(
+    by: str, zeo: ZEOProcess, queue: Any, put_waiting: Any, tmp_path: Path
+) -> None:
+    took = []
+    for number in range(3):  # the quickest tells what the product needs: all else is the computer
+        first = zeo.worker(threads=1)
+        first.wait_for("^ready")
+        job, path = put_waiting(f"job{number}")
+        wait_until(queue, lambda path=path: lines(path), WAIT, "that it runs")
+        second = zeo.worker(threads=1, poll_interval=1000) if by == "a sibling" else None
+        if second is not None:
+            second.wait_for("^ready")
+        first.kill()
+        began = time.monotonic()
+        if second is None:
+            second = zeo.worker(threads=1)
+            second.wait_for("^ready")
+            began = time.monotonic()
+        wait_until(queue, lambda path=path: len(lines(path)) == 2, 50, "that it runs again")
+        took.append(time.monotonic() - began)
+        (tmp_path / "go").touch()
+        assert wait_for_result(job, WAIT) == 1
+        (tmp_path / "go").unlink()
+        assert second.stop() == 0
+    assert min(took) < 2
+
+
+def test_what_a_process_leaves_on_another_host_is_taken_over_soon_after_the_time_that_means_death(
+    zeo: ZEOProcess, queue: Any, put_waiting: Any, record_property: Callable[[str, object], None]
+) -> None:
+    # Longer than elsewhere: beside the seconds that count, no busy computer shows.
+    ping, death, poll = (PING, DEATH, 5.0) if FULL_LENGTH else (4.0, 8.0, 0.7)
+    beats = {"ping": ping, "death": death, "poll_interval": poll}
+    first = zeo.worker(**beats, threads=1, elsewhere=True)
+    first.wait_for("^ready")
+    job, path = put_waiting("job")
+    wait_until(queue, lambda: lines(path), WAIT, "that it runs")
+    das = _das(queue, 1)
+    second = zeo.worker(**beats, threads=1, elsewhere=True)
+    second.wait_for("^ready")
+    _ping_on(queue, das, 1)  # the worst moment: it could not have been alive for longer
+    first.kill()
+    began = time.monotonic()
+    wait_until(queue, lambda: len(lines(path)) == 2, WAIT, "that it runs again")
+    took = time.monotonic() - began
+
+    second.wait_for("is dead: it has not pinged for")
+    assert lines(path)[-1] == f"began in {second.pid}"
+    assert death - 1 < took < (70 if FULL_LENGTH else death + ping)
+    record_property("seconds", round(took, 1))
 
 
 def test_a_frozen_process_that_wakes_up_abandons_what_others_took_and_works_on(

@@ -18,6 +18,9 @@ logger = logging.getLogger("collective.zcasync.events")
 #: Seconds between two looks at the processes of the own host; they cost no database access.
 LOOK = 1.0
 
+#: The same while a sibling is about to be found dead, so that its jobs do not wait for the next look at each step.
+GLANCE = 0.1
+
 #: Seconds by which clocks may differ before that is reported, and seconds until it is reported again.
 SKEW, SKEW_AGAIN = 2.0, 3600.0
 
@@ -70,21 +73,26 @@ class Heartbeat:
         self._thread.join(5)
 
     def _loop(self) -> None:
-        tried, observer = 0.0, self.dispatcher.observer
-        while not self._stopped.wait(min(LOOK, self._interval / 3)):
+        failed, observer = 0.0, self.dispatcher.observer
+        while not self._stopped.wait(self._pause()):
             now = self.beat = time.monotonic()
             try:
-                due = now - self._pinged >= self._interval or observer.wants_ping()
+                due, last = now - self._pinged >= self._interval or observer.wants_ping(), self._pinged
                 # After a ping that failed the next one comes soon: siblings wait no longer than for one that is due.
-                if due and now - max(tried, self._pinged) >= min(self._interval, max(LOOK, self._interval / 10)):
+                if due and now - failed >= min(self._interval, max(LOOK, self._interval / 10)):
                     self._ping()
-                    tried = time.monotonic()
+                    failed = time.monotonic() if self._pinged == last else 0.0
                 gone = [who for who, process, _s in self.siblings if instanceuuid.process_is_gone(process) is True]
                 if gone or observer.due(now):
                     self.siblings = [sibling for sibling in self.siblings if sibling[0] not in gone]
                     self.dispatcher.poll_soon()
             except Exception:  # a dispatcher without pings claims nothing, and is taken for dead
                 logger.critical("dispatcher %s: a look at its siblings failed", self.dispatcher.UUID, exc_info=True)
+
+    def _pause(self) -> float:
+        """Seconds until the next look."""
+        rest = self.dispatcher.observer.rest(time.monotonic(), LOOK)
+        return min(LOOK, self._interval / 3, max(GLANCE, rest))
 
     def _ping(self) -> None:
         self.pinging = True

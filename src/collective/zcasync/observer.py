@@ -94,8 +94,16 @@ class Observer:
 
     def due(self, now: float) -> bool:
         """Whether it is time to look at the siblings again, without waiting for the next poll."""
+        return any(now > when for when in self._times())
+
+    def rest(self, now: float, longest: float) -> float:
+        """Seconds until there is something to do for the heartbeat, at most ``longest``."""
+        return 0.0 if self.wants_ping() else max(0.0, min([longest, *(when - now for when in self._times())]))
+
+    def _times(self) -> list[float]:
+        """When to look at the siblings again."""
         times = [sight.due() for sight in list(self._seen.values())]
-        return any(when is not None and now > when for when in (*times, *list(self._ends.values())))
+        return [when for when in (*times, *list(self._ends.values())) if when is not None]
 
     def wants_ping(self) -> bool:
         """Whether an own ping would tell more about a sibling that is silent."""
