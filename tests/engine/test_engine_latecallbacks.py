@@ -601,3 +601,26 @@ def test_a_callback_that_stands_in_the_queue_itself_is_left_to_who_took_it_there
 
     assert (report, other.status, mine.status, told.status) == ("finished", COMPLETED, ASSIGNED, ASSIGNED)
     assert len(first.slot.mailbox) == 1 and alone.status == CALLBACKS
+
+
+def test_a_callback_that_comes_to_stand_in_the_queue_itself_gets_the_mail_that_came_before(
+    queue: Any, dispatch: Any
+) -> None:
+    agent = make_agent(queue)
+    job, ended = _with_an_ended_callback(queue, agent)
+    told = ended.addCallback(enginejobs.note)
+    job.callbacks[1]._begin(utcnow())
+    transaction.commit()
+    job.callbacks[1]._finish(7, utcnow())
+    job._complete(utcnow())
+    transaction.commit()
+    late = ended.addCallback(enginejobs.note)  # the mail is not opened yet, and the job has ended
+    transaction.commit()
+    assert (late.status, told.status, ended.parent) == (COMPLETED, PENDING, queue)
+    sweeping.sweep(queue, agent.slot, [(job._p_oid, "finished")])
+    transaction.commit()
+    dispatch()
+    wait_until(told, lambda: told.status == COMPLETED, what="the end of the callback that came by mail")
+    wait_until(queue, lambda: queue.counts()["waiting"] + queue.counts()["running"] == 0, what="an empty queue")
+
+    assert told.result == 6 and list(queue.finished()) == [job] and len(agent.slot.mailbox) == 0

@@ -42,7 +42,8 @@ def collect(queue: Any, job: Any) -> None:
     that comes after the end without a word is never run. Writes that owner's slot, only if there is something to do.
     """
     for slot in queue.slots.values():
-        if job._p_oid in slot.running or job._p_oid in slot.deferreds:
+        held = job._p_oid in slot.running or job._p_oid in slot.deferreds
+        if held or stands_alone(job) and slot.has_mail(job._p_oid):
             slot.release(job._p_oid)
             told = deliver(job, slot)
             if "callback" in told and job._status_id == 3:
