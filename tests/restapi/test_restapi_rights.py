@@ -143,3 +143,11 @@ def test_each_service_and_verb_is_asked() -> None:
     assert asked - OTHERS == registered
     for action in ACTIONS:
         assert any(path.endswith(f"}}/{action}") for _method, path, _body, _statuses in ALLOWED), action
+
+
+def test_in_a_site_without_the_profile_of_plone_restapi_the_answer_says_what_is_missing(site: Any, client: Any) -> None:
+    """As the documentation tells."""
+    site.manage_permission("plone.restapi: Use REST API", [], acquire=1)
+    refused = client("admin")("GET", "@background-jobs")
+    assert refused.status == 401 and "Missing 'plone.restapi: Use REST API' permission" in refused.message
+    assert client("root")("GET", "@background-jobs").status == 200
