@@ -66,7 +66,7 @@ class DispatchersPage(PanelView):
             self.say(
                 _("said_released", default="The jobs run here from now on: ${number}.", mapping={"number": number})
                 if way == "release"
-                else _("said_discarded", default="Jobs removed: ${number}.", mapping={"number": number})
+                else _("said_held_discarded", default="Jobs removed: ${number}.", mapping={"number": number})
             )
         return self.request.response.redirect(self.list_url)
 
