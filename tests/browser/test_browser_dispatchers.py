@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from collective.zcasync import local
 from collective.zcasync import processes
+from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.deployment import Deployment
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queue
 from collective.zcasync.tasks import task
+from collective.zcasync.testing import poll_now
+from collective.zcasync.testing import wait_for_result
 from contextlib import contextmanager
 from contextlib import nullcontext
 from screens import Screen
@@ -49,6 +52,28 @@ def at_work(functional: Any) -> Iterator[Any]:
 def words(contents: str) -> str:
     """The page without its line breaks."""
     return " ".join(contents.split())
+
+
+@task(title="Break a cup")
+def break_cup() -> None:
+    raise OSError("it fell")
+
+
+def test_it_tells_what_failed_there_last_and_of_other_sites_not_with_what(
+    functional: Any, admin: Visitor, visit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = break_cup.put()
+    transaction.commit()
+    with running_dispatcher(functional["zodbDB"]) as running:
+        wait_for_result(job)
+        poll_now(running)
+        link = f'@@zcasync-job?id={job.id}">Break a cup</a>'
+        for visitor in (admin, visit("siteadmin")):
+            page = words(visitor.open(PAGE)).partition("Failed here last")[2]
+            assert link in page and "OSError: it fell" in page
+        monkeypatch.setattr(PanelView, "own_group", "another site")
+        page = words(visit("siteadmin").open(PAGE)).partition("Failed here last")[2]
+        assert "Break a cup" in page and link not in page and "it fell" not in page
 
 
 @pytest.mark.usefixtures("at_work")

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from zope.component.hooks import site as local_site
 
 import pytest
+import re
 import transaction
 
 #: Every page, with the permission that it wants.
@@ -408,6 +409,19 @@ class TestSettings:
         visitor.browser.getControl(name="form.widgets.service_user").value = "robot"
         assert "Changes saved" in visitor.press("form.buttons.save")
         assert api.portal.get_registry_record("collective.zcasync.service_user") == "robot"
+
+    @pytest.mark.parametrize(
+        "page",
+        [
+            *("@@zcasync-settings", "@@zcasync-who-may", "@@zcasync-policy?name=default", "@@zcasync-policy-add"),
+            *("@@zcasync-queue-settings?name=", "@@zcasync-queue-add"),
+        ],
+    )
+    def test_each_field_is_explained(self, admin: Visitor, page: str) -> None:
+        fields = re.split(r'<div [^>]*id="formfield-form-widgets-', admin.open(page))[1:]
+        shown = {field.partition('"')[0]: field for field in fields if 'class="hidden-widget"' not in field}
+        assert shown
+        assert [name for name, field in shown.items() if "form-text" not in field] == []
 
 
 class TestQueues:

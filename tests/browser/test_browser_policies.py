@@ -194,5 +194,5 @@ def test_of_two_people_who_change_a_policy_the_second_is_told(admin: Visitor, po
     policies["default"].update(attempts=7)
     transaction.commit()
     fill(admin, growth="3")
-    assert "Somebody else has changed this policy" in admin.press("form.buttons.save")
+    assert "Somebody else has changed this meanwhile" in admin.press("form.buttons.save")
     assert (policies["default"].attempts, policies["default"].growth) == (7, 1.5)

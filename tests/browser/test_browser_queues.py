@@ -1,6 +1,7 @@
 """The pages of queues through the publisher: how they fare, quotas, agents, settings, and the switches for all jobs."""
 
 from collective.zcasync import clock
+from collective.zcasync import queueactions
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.queue import get_queues
@@ -204,6 +205,14 @@ class TestSettings:
         admin.browser.getControl(name=f"form.widgets.{name}").value = value
         assert "There were some errors" in admin.press("form.buttons.save")
         assert (queue.default_priority, queue.time_limit, queue.retention_jobs) == (0, None, 100_000)
+
+    def test_of_two_people_who_change_a_queue_the_second_is_told(self, queue: Any, admin: Visitor) -> None:
+        admin.open("@@zcasync-queue-settings?name=")
+        queueactions.change_queue(queue, retention_jobs=77)
+        transaction.commit()
+        admin.browser.getControl(name="form.widgets.failed_days").value = "5"
+        assert "Somebody else has changed this meanwhile" in admin.press("form.buttons.save")
+        assert (queue.retention_jobs, queue.failed_days) == (77, 30)
 
     def test_a_queue_is_added_belongs_to_the_site_and_is_removed(self, portal: Any, siteadmin: Visitor) -> None:
         siteadmin.open("@@zcasync-queues")

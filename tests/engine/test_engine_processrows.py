@@ -3,8 +3,10 @@
 from collective.zcasync import alarms
 from collective.zcasync import clock
 from collective.zcasync import doctor
+from collective.zcasync import filing
 from collective.zcasync import processes
 from collective.zcasync.exceptions import NotHere
+from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from collective.zcasync.queue import install
 from collective.zcasync.testing import wait_for_result
@@ -106,6 +108,26 @@ def test_the_last_error_of_a_claim_comes_with_a_ping(queue: Any, dispatch: Any) 
     assert one.error == "OSError: the disk is full" and one.error_at is not None
     running.dispatcher.heartbeat._ping()
     assert rows(queue)[0].error_at == one.error_at
+
+
+def test_the_jobs_that_failed_last_are_told_of_the_dispatcher_that_ran_them(queue: Any) -> None:
+    one, other = (enginejobs.make_agent(queue) for _number in range(2))
+
+    def fail(agent: Any, minutes: int) -> str:
+        job = queue.put(Job(str))
+        queue.take_out(job)
+        failure = Failure.from_exception(ValueError(f"{minutes} minutes"))
+        job._finish(failure, agent.parent.activated + timedelta(minutes=minutes))
+        filing.file_away(queue, agent.slot, job)
+        return str(job.id)
+
+    fail(one, -60)  # of an earlier owner of its slot
+    ids = [fail(one, minutes) for minutes in range(1, 6)]
+    fail(other, 3)
+    found = {row.row.uuid: row.failed for row in rows(queue)}
+    told = found[one.parent.name]
+    assert [row.id for row in told] == ids[:1:-1] and told[0].error == "ValueError: 5 minutes"
+    assert len(found[other.parent.name]) == 1
 
 
 def test_a_dispatcher_that_nobody_knows_cannot_be_paused(queue: Any) -> None:

@@ -6,6 +6,7 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.monitorrows import ACTIVE
 from collective.zcasync.monitorrows import DispatcherRow
 from collective.zcasync.monitorrows import ENDED
+from collective.zcasync.monitorrows import FAILED
 from collective.zcasync.monitorrows import HELD
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.monitorrows import LEAVING
@@ -13,20 +14,23 @@ from collective.zcasync.monitorrows import PAUSED
 from collective.zcasync.monitorrows import SILENT
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
+import heapq
 import logging
 
 logger = logging.getLogger("collective.zcasync.events")
 
-#: Running jobs that are shown of one process.
-SHOWN = 10
+#: Running jobs that are shown of one process, and jobs that failed there last.
+SHOWN, FAILED_SHOWN = 10, 3
 
 
 @dataclass(frozen=True)
 class ProcessRow:
     """One dispatcher. ``state``: active, paused, held, leaving, silent (no sign of life) or ended. ``queues``: names of
-    those that it serves. ``threads``: jobs that it may run at once. ``jobs``: some of those that it runs."""
+    those that it serves. ``threads``: jobs that it may run at once. ``jobs``: some of those that it runs. ``failed``:
+    those that failed there last, the latest first. ``error``: the last one that the dispatcher itself has met."""
 
     row: DispatcherRow
     state: str
@@ -34,6 +38,7 @@ class ProcessRow:
     threads: int
     running: int
     jobs: tuple[JobRow, ...]
+    failed: tuple[JobRow, ...] = ()
     error: str = ""
     error_at: datetime | None = None
 
@@ -105,6 +110,13 @@ def _row(some: list[Any]) -> ProcessRow:
         threads=threads if cap is None else min(threads, cap),
         running=len(jobs),
         jobs=tuple(joblists.row(job) for job in shown),
+        failed=tuple(joblists.row(job, FAILED) for job in _failed(active)),
         error="" if error is None else error[1],
         error_at=None if error is None else error[0],
     )
+
+
+def _failed(active: list[Any]) -> list[Any]:
+    """The jobs that failed last in a dispatcher, since it is at work: a slot has those of its earlier owners too."""
+    histories = [da.slot.history.rows("failed", span=(da.activated, None)) for da in active if da.slot is not None]
+    return [job for _key, job in islice(heapq.merge(*histories, key=lambda row: row[0]), FAILED_SHOWN)]

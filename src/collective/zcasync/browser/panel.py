@@ -25,10 +25,12 @@ from Products.Five.browser import BrowserView
 from Products.Five.browser.pagetemplatefile import ViewPageTemplateFile
 from typing import Any
 from urllib.parse import urlencode
+from z3c.form.interfaces import ActionExecutionError
 from zoneinfo import ZoneInfo
 from zoneinfo import ZoneInfoNotFoundError
 from zope.component import getMultiAdapter
 from zope.i18n import translate
+from zope.interface import Invalid
 
 import logging
 
@@ -284,6 +286,15 @@ class PanelForm(Panel):
             self.status = self.formErrorsMessage  # type: ignore[attr-defined]
             return None
         return dict(data)
+
+    def check_seen(self, data: dict[str, Any], now: str) -> None:
+        """Refuse to save what somebody else has changed since the form was shown. ``now``: its fingerprint."""
+        if data.pop("seen") != now:
+            text = _(
+                "changed_meanwhile",
+                default="Somebody else has changed this meanwhile. Nothing was saved: open it again to see it.",
+            )
+            raise ActionExecutionError(Invalid(text))
 
 
 class PanelFormWrapper(Panel, FormWrapper):

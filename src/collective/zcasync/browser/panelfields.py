@@ -4,7 +4,22 @@ from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
 from collective.zcasync.queueactions import check_name
 from typing import Any
+from zope import schema
+from zope.interface import Interface
 from zope.interface import Invalid
+
+import hashlib
+
+
+class ISeen(Interface):
+    """What a form carries hidden, so that of two people who change something the second is told."""
+
+    seen = schema.TextLine(title="seen", required=False)
+
+
+def fingerprint(*values: Any) -> str:
+    """What stands in the hidden field: another text whenever one of the values is another one."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
 def bounds(limits: tuple[float, float]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collective.zcasync import policyactions
 from collective.zcasync.browser import policies
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
+from collective.zcasync.browser.panelfields import fingerprint
 from collective.zcasync.browser.policyfields import INewPolicy
 from collective.zcasync.browser.policyfields import IPolicyNumbers
 from collective.zcasync.browser.policyfields import rules_of
@@ -25,8 +26,6 @@ from z3c.form.interfaces import ActionExecutionError
 from z3c.form.interfaces import HIDDEN_MODE
 from zExceptions import Forbidden
 from zope.interface import Invalid
-
-import hashlib
 
 #: The fields of a policy in their order.
 NUMBERS = tuple(RANGES)
@@ -92,7 +91,13 @@ class PolicyForm(PanelForm, form.EditForm):
     def getContent(self) -> dict[str, Any]:
         """The numbers as a dict, for z3c.form."""
         assert self.policy is not None
-        return {**self.policy.numbers(), "rules": rules_text(self.policy.rules), "seen": fingerprint(self.policy)}
+        return {**self.policy.numbers(), "rules": rules_text(self.policy.rules), "seen": self.shown}
+
+    @property
+    def shown(self) -> str:
+        """The fingerprint of the policy."""
+        assert self.policy is not None
+        return fingerprint(self.policy.numbers(), self.policy.rules)
 
     def update(self) -> None:
         """Leave for the list if there is no such policy; Forbidden if it is not the user's, or was sent by others."""
@@ -114,12 +119,7 @@ class PolicyForm(PanelForm, form.EditForm):
         data = self.extracted()
         if data is None or self.policy is None:
             return
-        if data.pop("seen") != fingerprint(self.policy):
-            changed = _(
-                "policy_changed_meanwhile",
-                default="Somebody else has changed this policy meanwhile. Nothing was saved: open it again to see it.",
-            )
-            raise ActionExecutionError(Invalid(changed))
+        self.check_seen(data, self.shown)
         try:
             done = policyactions.change_policy(self.policy, rules_of(data.pop("rules") or ""), **data)
         except InvalidValueError as error:
@@ -320,8 +320,3 @@ class PolicyDeletePage(PanelFormWrapper):
     """The form in its frame."""
 
     form = PolicyDeleteForm
-
-
-def fingerprint(policy: ConfiguredPolicy) -> str:
-    """Changes whenever the policy does: so that of two people who change it, the second is told."""
-    return hashlib.sha256(repr((policy.numbers(), policy.rules)).encode()).hexdigest()[:16]

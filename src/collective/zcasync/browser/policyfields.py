@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collective.zcasync.browser.panelfields import bounds
 from collective.zcasync.browser.panelfields import is_name
+from collective.zcasync.browser.panelfields import ISeen
 from collective.zcasync.configuredpolicy import make_rule
 from collective.zcasync.configuredpolicy import RANGES
 from collective.zcasync.configuredpolicy import RULE_FIELDS
@@ -12,7 +13,6 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.ploneapp.profilexml import UNLIMITED
 from typing import Any
 from zope import schema
-from zope.interface import Interface
 from zope.interface import Invalid
 from zope.interface import invariant
 
@@ -69,7 +69,7 @@ def _bounds(name: str) -> dict[str, Any]:
     return bounds((least, most))
 
 
-class IPolicyNumbers(Interface):
+class IPolicyNumbers(ISeen):
     """The numbers of a retry policy, as its form asks for them. Waits are in seconds."""
 
     attempts = schema.Int(
@@ -139,7 +139,6 @@ class IPolicyNumbers(Interface):
         required=False,
         missing_value="",
     )
-    seen = schema.TextLine(title="seen", required=False)
 
     @invariant
     def waits_are_ordered(numbers: Any) -> None:

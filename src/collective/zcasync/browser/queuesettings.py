@@ -5,7 +5,9 @@ from collective.zcasync import queueactions
 from collective.zcasync.browser.panel import PanelForm
 from collective.zcasync.browser.panel import PanelFormWrapper
 from collective.zcasync.browser.panelfields import bounds
+from collective.zcasync.browser.panelfields import fingerprint
 from collective.zcasync.browser.panelfields import is_name
+from collective.zcasync.browser.panelfields import ISeen
 from collective.zcasync.browser.policies import duration
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import _
@@ -17,13 +19,13 @@ from z3c.form import button
 from z3c.form import field
 from z3c.form import form
 from z3c.form.interfaces import ActionExecutionError
+from z3c.form.interfaces import HIDDEN_MODE
 from zExceptions import Forbidden
 from zope import schema
-from zope.interface import Interface
 from zope.interface import Invalid
 
 
-class IQueueNumbers(Interface):
+class IQueueNumbers(ISeen):
     """What a queue's record says, as its form asks for it."""
 
     default_priority = schema.Int(
@@ -96,7 +98,8 @@ class QueueForm(PanelForm, form.EditForm):
     """Change the numbers of one queue."""
 
     section = "zcasync-queues"
-    fields = field.Fields(IQueueNumbers).select(*NUMBERS)
+    fields = field.Fields(IQueueNumbers).select(*NUMBERS, "seen")
+    fields["seen"].mode = HIDDEN_MODE
     colors = {"save": "primary", "cancel": "secondary"}
     ignoreContext = False
     description = _(
@@ -132,6 +135,10 @@ class QueueForm(PanelForm, form.EditForm):
 
     def getContent(self) -> dict[str, Any]:
         """The numbers as a dict, for z3c.form."""
+        return {**self._numbers, "seen": fingerprint(self._numbers)}
+
+    @property
+    def _numbers(self) -> dict[str, Any]:
         return {name: getattr(self.queue, name) for name in NUMBERS}
 
     def update(self) -> None:
@@ -150,6 +157,7 @@ class QueueForm(PanelForm, form.EditForm):
         data = self.extracted()
         if data is None:
             return
+        self.check_seen(data, fingerprint(self._numbers))
         try:
             changed = queueactions.change_queue(self.queue, **data)
         except InvalidValueError as error:

@@ -148,7 +148,7 @@ def queue_line(row: QueueRow, url: str, mine: str, may_edit: bool, queue: Any) -
     }
 
 
-def dispatcher_line(found: ProcessRow, url: str, may_pause: bool, jobs: list[dict[str, Any]]) -> dict[str, Any]:
+def dispatcher_line(found: ProcessRow, url: str, may_pause: bool) -> dict[str, Any]:
     """One dispatcher."""
     row = found.row
     return {
@@ -168,7 +168,6 @@ def dispatcher_line(found: ProcessRow, url: str, may_pause: bool, jobs: list[dic
         "queues": [shown_queue(name) for name in found.queues],
         "threads": found.threads,
         "running": found.running,
-        "jobs": jobs,
         "error": found.error,
         "error_at": moment(found.error_at),
     }

@@ -2,6 +2,7 @@
 
 from collective.zcasync import processes
 from collective.zcasync.exceptions import NotHere
+from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.restapi import data
 from collective.zcasync.restapi.service import JobsService
 from collective.zcasync.zopeapp.reasons import held_reason
@@ -20,13 +21,17 @@ class Dispatchers(JobsService):
         return self.rights.may_edit_all(self.queues[name].owner for name in row.queues)
 
     def told(self, row: processes.ProcessRow) -> dict[str, Any]:
-        """One dispatcher as JSON; of the jobs that it runs only those that the user may know of."""
-        mine = [job for job in row.jobs if self.rights.rules_all or job.group == self.rights.group]
-        jobs = [
+        """One dispatcher as JSON; of its jobs only those that the user may know of."""
+        told = data.dispatcher_line(row, self.url(row.row.uuid), self.may_pause(row))
+        told |= {"jobs": self.lines(row.jobs), "failed": self.lines(row.failed)}
+        return {**told, "reason": held_reason(self.queues, self.translated) if row.row.held else ""}
+
+    def lines(self, rows: tuple[JobRow, ...]) -> list[dict[str, Any]]:
+        """Those of the jobs that the user may know of."""
+        mine = [job for job in rows if self.rights.rules_all or job.group == self.rights.group]
+        return [
             data.job_line(job, self.translated, self.url(job.id, service="@background-jobs"), job.queue) for job in mine
         ]
-        told = data.dispatcher_line(row, self.url(row.row.uuid), self.may_pause(row), jobs)
-        return {**told, "reason": held_reason(self.queues, self.translated) if row.row.held else ""}
 
     def named(self) -> processes.ProcessRow:
         """The dispatcher that the path names."""

@@ -49,11 +49,13 @@ class Moment:
 
 @dataclass(frozen=True)
 class Doing:
-    """A job that a dispatcher runs. ``url``: of its page, or empty where the reader may not see it."""
+    """A job that a dispatcher runs, or that failed there. ``url``: of its page, or empty where the reader may not see
+    it. ``since``: for how long it runs, or how long ago it failed. ``error``: with what."""
 
     title: str
     url: str
     since: str
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Line:
     doing: list[Doing]
     #: How many more jobs it runs.
     more: int
+    failed: list[Doing]
     may_pause: bool
     paused: bool
 
@@ -119,6 +122,7 @@ class ProcessLines:
             facts=list(self._facts(one)),
             doing=[self._doing(job) for job in one.jobs],
             more=one.running - len(one.jobs),
+            failed=[self._failed(job) for job in one.failed],
             may_pause=alive and self.may_pause(one.queues),
             paused=one.state == PAUSED,
         )
@@ -130,8 +134,7 @@ class ProcessLines:
         if since is not None:
             yield self._fact(_("fact_since", default="Since"), since.text, since.iso)
         if ping is not None:
-            ago = span_text(max(0.0, (clock.utcnow() - row.last_ping).total_seconds()))
-            text = self.translate(_("time_ago", default="${span} ago", mapping={"span": ago}))
+            text = self._ago(row.last_ping)
             yield self._fact(_("fact_ping", default="Last ping"), text, ping.iso, bad=one.state == SILENT)
         if one.queues:
             busy = _(
@@ -171,9 +174,18 @@ class ProcessLines:
     def _fact(self, label: Any, text: str, iso: str = "", bad: bool = False) -> Fact:
         return Fact(self.translate(label), text, iso, bad)
 
+    def _ago(self, when: datetime) -> str:
+        span = span_text(max(0.0, (clock.utcnow() - when).total_seconds()))
+        return self.translate(_("time_ago", default="${span} ago", mapping={"span": span}))
+
     def _queue_label(self, name: str) -> str:
         return name or self.translate(_("default_queue", default="Default queue"))
 
     def _doing(self, job: JobRow) -> Doing:
         since = "" if job.started is None else span_text((clock.utcnow() - job.started).total_seconds())
         return Doing(job.title or job.task, self.job_url(job), since)
+
+    def _failed(self, job: JobRow) -> Doing:
+        url = self.job_url(job)
+        ago = "" if job.ended is None else self._ago(job.ended)
+        return Doing(job.title or job.task, url, ago, job.error if url else "")
