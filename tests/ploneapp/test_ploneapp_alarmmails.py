@@ -7,7 +7,6 @@ from collective.zcasync.ploneapp import alarmmails
 from collective.zcasync.ploneapp import sites
 from collective.zcasync.ploneapp.alarmmails import AlarmMails
 from collective.zcasync.ploneapp.interfaces import ISettings
-from collective.zcasync.ploneapp.interfaces import NotAnAddress
 from collective.zcasync.ploneapp.settings import settings_of
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
@@ -28,6 +27,7 @@ from ZODB.POSException import ConflictError
 from zope.component import getUtilitiesFor
 from zope.component import provideUtility
 from zope.component.hooks import site as local_site
+from zope.schema import ValidationError
 
 import logging
 import pytest
@@ -68,6 +68,7 @@ class Mailer:
         """Nothing was sent, so nothing is left."""
 
     def send(self, sender: str, recipients: Any, message: Any) -> None:
+        self.recipients = list(recipients)
         self.sent.append(message)
 
 
@@ -113,6 +114,13 @@ def test_an_alarm_is_told_of_once_and_its_end_once(queue: Any, look: Any) -> Non
     assert mail["Subject"] == "Background jobs: all is well again"
     assert "Over: No dispatcher serves the queue." in mail.get_content()
     assert look() == []
+
+
+def test_it_is_told_to_all_who_are_named(portal: Any, mailer: Mailer, look: Any) -> None:
+    settings_of(portal).alarm_address = f"{ADDRESS}, chief@example.org"
+    greet.put("somebody")
+    assert len(look()) == 1
+    assert mailer.recipients == [ADDRESS, "chief@example.org"]
 
 
 def test_an_alarm_that_comes_and_goes_is_one(queue: Any, look: Any) -> None:
@@ -205,9 +213,9 @@ def test_one_that_conflicts_says_nothing(
         assert look() == [] and not caplog.records
 
 
-@pytest.mark.parametrize("text", ["nobody", "a@b, c@d", "a b@c", "<a@b>"])
+@pytest.mark.parametrize("text", ["nobody", "a@b; c@d", "a@b,", "a b@c", "<a@b>"])
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(NotAnAddress):
+    with pytest.raises(ValidationError, match="@|nobody"):
         SimpleFieldValidator(None, None, None, ISettings["alarm_address"], None).validate(text)
 
 

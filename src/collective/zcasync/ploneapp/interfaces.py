@@ -12,6 +12,9 @@ import re
 #: Prefix of the registry records.
 PREFIX = "collective.zcasync"
 
+#: What looks like a mail address.
+ADDRESS = r"[^@\s,;<>]+@[^@\s,;<>]+"
+
 
 def written_like(pattern: str, wrong: Message) -> Callable[[str], bool]:
     """A constraint: the value is empty, or matches the pattern. Its error is told in the words of ``wrong``."""
@@ -70,14 +73,15 @@ class ISettings(Interface):
     )
 
     alarm_address = schema.TextLine(
-        title=_("label_alarm_address", default="Alarm: mail address"),
+        title=_("label_alarm_address", default="Alarm: mail addresses"),
         description=_(
             "help_alarm_address",
-            default="Gets a mail when an alarm of the overview begins, and one when it ends. While it is empty, nobody"
-            " does. A dispatcher sends them, so at least one must be alive.",
+            default="They get a mail when an alarm of the overview begins, and one when it ends. Write one address, or"
+            " several with commas between them; while it is empty, nobody gets any. A dispatcher sends them, so at"
+            " least one must be alive.",
         ),
         constraint=written_like(
-            r"[^@\s,;<>]+@[^@\s,;<>]+",
+            rf"{ADDRESS}(\s*,\s*{ADDRESS})*",
             _("not_an_address", default="This is no mail address: write one like jobs@example.org."),
         ),
         required=False,
