@@ -184,10 +184,11 @@ def start(here: Here, threads: int = 4, **options: Any) -> None:
     here.done, here.last, here.claims, here.conflicts = 0, 0.0, 0, 0
     here.running = reactor.start(here.db, threads=threads, **options)
     dispatcher = here.running.dispatcher
-    report = dispatcher.report
+    report, counted = dispatcher.report, threading.Lock()
 
     def counting(*args: Any) -> Any:
-        here.done, here.last = here.done + 1, time.monotonic()
+        with counted:  # two threads would take it for the same number, and whoever waits for all would wait for ever
+            here.done, here.last = here.done + 1, time.monotonic()
         return report(*args)
 
     dispatcher.report = counting
