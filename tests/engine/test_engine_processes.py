@@ -225,7 +225,7 @@ def test_what_a_process_leaves_on_its_host_is_taken_over_within_two_seconds(
 
 
 def test_what_a_process_leaves_on_another_host_is_taken_over_soon_after_the_time_that_means_death(
-    zeo: ZEOProcess, queue: Any, put_waiting: Any, record_property: Callable[[str, object], None]
+    zeo: ZEOProcess, queue: Any, put_waiting: Any
 ) -> None:
     # Longer than elsewhere: beside the seconds that count, no busy computer shows.
     ping, death, poll = (PING, DEATH, 5.0) if FULL_LENGTH else (4.0, 8.0, 0.7)
@@ -246,7 +246,6 @@ def test_what_a_process_leaves_on_another_host_is_taken_over_soon_after_the_time
     second.wait_for("is dead: it has not pinged for")
     assert lines(path)[-1] == f"began in {second.pid}"
     assert death - 1 < took < (70 if FULL_LENGTH else death + ping)
-    record_property("seconds", round(took, 1))
 
 
 def test_a_frozen_process_that_wakes_up_abandons_what_others_took_and_works_on(

@@ -1,11 +1,16 @@
 """zopeapp.health: what probes are told of a dispatcher, and the server that tells it."""
 
 from collections.abc import Iterator
+from collective.zcasync import alarms
 from collective.zcasync import figurereading
 from collective.zcasync import figures
 from collective.zcasync import reactor
 from collective.zcasync.exceptions import ConfigurationError
+from collective.zcasync.job import Job
 from collective.zcasync.membership import Membership
+from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import make_key
+from collective.zcasync.queue import get_queue
 from collective.zcasync.reactor import RunningDispatcher
 from collective.zcasync.zopeapp import health
 from collective.zcasync.zopeapp.health import Page
@@ -58,6 +63,21 @@ def test_a_dispatcher_at_work_is_live_and_ready(running: RunningDispatcher) -> N
     with health.serving(HOST, 0, health.pages(running.dispatchers)) as port:
         assert ask(port, "/live") == (200, "ok\n", "text/plain; charset=utf-8")
         assert ask(port, "/ready")[:2] == (200, "ok\n")
+
+
+def test_neither_jobs_that_need_a_person_nor_a_wrong_clock_are_a_reason_to_start_it_anew(
+    running: RunningDispatcher, database: Any
+) -> None:
+    with database.transaction() as connection:
+        queue = get_queue(connection)
+        insert(queue.quarantine, make_key(), ("its process died 3 times under it", Job(len, ())))
+        queue.adjust("quarantined", 1)
+        for da in queue.dispatchers.values():
+            da.last_ping.skew = 600.0
+        assert {alarm.kind for alarm in alarms.examine(connection)} == {"quarantined", "clock"}
+    running.dispatcher.heartbeat.skew = 600.0
+    with health.serving(HOST, 0, health.pages(running.dispatchers)) as port:
+        assert ask(port, "/live")[:2] == ask(port, "/ready")[:2] == (200, "ok\n")
 
 
 def test_prometheus_is_told_numbers_without_that_a_probe_waits_for_them(

@@ -173,3 +173,36 @@ def test_a_signal_while_it_waits_for_postgresql_ends_a_worker_well(tmp_path: Pat
         assert "Unable to connect" not in waiting.output
     finally:
         instance.close()
+
+
+def test_the_second_of_two_workers_with_one_uuid_says_so_in_one_line_and_takes_over_when_the_first_is_gone(
+    tmp_path: Path,
+) -> None:
+    storage = server_port()
+    health = free_port(storage + 1)
+    instance = Instance(tmp_path / "instance", storage=ZEO_CLIENT.format(host="127.0.0.1", port=storage))
+    lines = (f"  uuid-file {tmp_path}/uuid.txt", "  poll-interval 0.5")
+    instance.write_zope_conf("<product-config collective.zcasync>", *lines, "</product-config>")
+    server = [sys.executable, "-m", "ZEO.runzeo", "-a", f"127.0.0.1:{storage}", "-f", str(tmp_path / "zeo.fs")]
+    with ServerProcess(server, tmp_path):
+        try:
+            first = worker(instance)
+            first.wait_for("runs jobs")
+            once = worker(instance, "--once")
+            assert once.wait() == 1
+            once.wait_for("No jobs are taken here: unregistered")
+            second = worker(instance, "--health-port", str(health))
+            told = second.wait_for(r"ERROR .*The UUID (\S+) is active in queue '': another process\? pid (\d+) on .*")
+            assert int(told[2]) == first.pid
+            assert "give each one of its own" in told.string
+            second.wait_for("runs jobs")
+            assert ask(health, "/live") == (200, "ok")
+            assert ask(health, "/ready") == (503, "not ok: unregistered")
+            assert first.stop() == 0
+            put(instance, ("greet", "heir"))
+            second.wait_for("hello heir")
+            assert second.output.count("is active in queue") == 1
+            assert ask(health, "/ready") == (200, "ok")
+            assert second.stop() == 0
+        finally:
+            instance.close()
