@@ -1,6 +1,7 @@
 """The page of dispatchers and workers: what they do, how they fare, and that they can be told to take no more jobs."""
 
 from collections.abc import Iterator
+from collective.zcasync import clock
 from collective.zcasync import local
 from collective.zcasync import processes
 from collective.zcasync.browser.panel import PanelView
@@ -12,6 +13,7 @@ from collective.zcasync.testing import poll_now
 from collective.zcasync.testing import wait_for_result
 from contextlib import contextmanager
 from contextlib import nullcontext
+from datetime import timedelta
 from screens import Screen
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +97,21 @@ def test_without_any_it_says_what_to_do(admin: Visitor) -> None:
 
 
 @pytest.mark.usefixtures("at_work")
+def test_of_one_that_has_ended_it_says_so_however_long_ago_it_was(portal: Any, admin: Visitor) -> None:
+    queue, uuid = get_queue(portal._p_jar), uuid4()
+    queue.dispatchers.register(uuid)
+    da = queue.dispatchers[uuid]
+    da.activate()
+    da.activated = clock.utcnow() - timedelta(hours=1)
+    da.ping(da.activated)
+    transaction.commit()
+    assert "No sign of life" in admin.open(PAGE)
+    da.deactivate()
+    transaction.commit()
+    contents = admin.open(PAGE)
+    assert "Stopped" in contents and "No sign of life" not in contents
+
+
 def test_one_can_be_told_to_take_no_more_jobs_and_to_take_them_again(portal: Any, admin: Visitor) -> None:
     admin.open(PAGE)
     page = words(admin.press("pause"))

@@ -147,7 +147,8 @@ class TestUse:
         transaction.commit()
         contents = " ".join(admin.open("@@zcasync-policies").split())
         default, picky = contents.partition('id="zcasync-policies"')[2].split('<th scope="row">')[1:]
-        assert "Other tasks: " in default and "Jobs that have not ended: 1<" in default
+        assert "Attempts: 25 · First wait: 0.1 s" in default and "Other tasks: " in default
+        assert "Jobs that have not ended: 1<" in default
         assert "It is used: Task policies.picky · Jobs that have not ended: 1<" in picky
         monkeypatch.setattr(listing, "LOOK", 1)
         contents = " ".join(admin.open("@@zcasync-policies").split())

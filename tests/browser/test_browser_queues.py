@@ -9,7 +9,6 @@ from collective.zcasync.tasks import task
 from datetime import timedelta
 from plone import api
 from typing import Any
-from uuid import uuid4
 from visitor import Visitor
 
 import logging
@@ -59,11 +58,13 @@ class TestOneQueue:
         job = put(do_little)
         monkeypatch.setattr(clock, "utcnow", lambda: job.put_at + timedelta(minutes=5))
         admin.open("@@zcasync-queues")
-        assert "5:00 min" in admin.contents
+        assert "5:00 min" in admin.contents and ">Waiting: 1</span>" in admin.contents
         admin.browser.getLink("Default queue").click()
         contents = " ".join(admin.contents.split())
         assert "Waiting <strong>1</strong>" in contents and "5:00 min" in contents
         assert "Last hour" in contents and "Last 24 hours" in contents
+        happened = contents.partition('id="zcasync-throughput"')[2].partition("</table>")[0]
+        assert 'Put</th> <td class="text-end"><bdi>' in happened and happened.count("<bdi>–</bdi>") == 2
 
     def test_a_queue_that_is_not_there_is_told(self, admin: Visitor) -> None:
         assert "There is no queue of that name" in admin.open("@@zcasync-queue?name=gone")
@@ -85,22 +86,6 @@ class TestOneQueue:
             contents = admin.press("pause")
             assert "Paused, still running: 1" in " ".join(contents.split())
             go_on.set()
-
-    def test_of_a_dispatcher_that_has_ended_the_list_says_so_however_long_ago_it_was(
-        self, queue: Any, admin: Visitor
-    ) -> None:
-        uuid = uuid4()
-        queue.dispatchers.register(uuid)
-        da = queue.dispatchers[uuid]
-        da.activate()
-        da.activated = clock.utcnow() - timedelta(hours=1)
-        da.ping(da.activated)
-        transaction.commit()
-        assert "No sign of life" in admin.open("@@zcasync-queues")
-        da.deactivate()
-        transaction.commit()
-        contents = admin.open("@@zcasync-queues")
-        assert "Stopped" in contents and "No sign of life" not in contents
 
     def test_the_holder_of_a_quota_from_another_site_is_not_named(
         self, queue: Any, admin: Visitor, siteadmin: Visitor

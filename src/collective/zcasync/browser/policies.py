@@ -1,6 +1,7 @@
 """The list of named retry policies, with their numbers and rules in words."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collective.zcasync import policyactions
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
@@ -44,6 +45,8 @@ class PolicyLine:
     name: str
     url: str
     numbers: tuple[str, ...]
+    #: The numbers in one text, for narrow screens.
+    summary: str
     rules: list[str]
     shared: bool
     use: str
@@ -79,11 +82,12 @@ class Policies(PanelView):
         return [self._line(name, policy, uses[name]) for name, policy in self.queues.policies.items()]
 
     def _line(self, name: str, policy: ConfiguredPolicy, use: policyactions.PolicyUse) -> PolicyLine:
-        numbers = {field: getattr(policy, field) for field in COLUMNS}
+        numbers = number_texts({field: getattr(policy, field) for field in COLUMNS}, self.translate)
         return PolicyLine(
             name=name,
             url=self.page_url("zcasync-policy", name=name) if self.may_edit(policy.owner) else "",
-            numbers=tuple(number_text(field, value, self.translate) for field, value in numbers.items()),
+            numbers=tuple(text for _label, text in numbers),
+            summary=" · ".join(f"{label}: {text}" for label, text in numbers),
             rules=rule_texts(policy, self.translate),
             shared=not policy.owner,
             use=" · ".join(use_texts(use, self.translate, NAMED)),
@@ -97,7 +101,7 @@ def rule_texts(policy: ConfiguredPolicy, translate: Callable[[Any], str]) -> lis
         told = dict(rule)
         about = translate(TROUBLES[told.pop("trouble")])
         exception = told.pop("exception", "")
-        numbers = [f"{translate(COLUMNS[name])}: {number_text(name, value, translate)}" for name, value in told.items()]
+        numbers = [f"{label}: {text}" for label, text in number_texts(told, translate)]
         texts.append(f"{about}{f' ({exception})' if exception else ''}. {', '.join(numbers)}")
     return texts
 
@@ -114,6 +118,11 @@ def use_texts(use: policyactions.PolicyUse, translate: Callable[[Any], str], mos
             translate(_("use_jobs", default="Jobs that have not ended: ${number}", mapping={"number": number}))
         )
     return lines
+
+
+def number_texts(numbers: Mapping[str, Any], translate: Callable[[Any], str]) -> list[tuple[str, str]]:
+    """Some numbers of a policy, each with its label."""
+    return [(translate(COLUMNS[field]), number_text(field, value, translate)) for field, value in numbers.items()]
 
 
 def number_text(field: str, value: Any, translate: Callable[[Any], str]) -> str:

@@ -17,6 +17,7 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.readable import loaded
 from collective.zcasync.readable import span_text
+from collective.zcasync.zopeapp.overview import number_text
 from collective.zcasync.zopeapp.queuelines import COLUMNS
 from collective.zcasync.zopeapp.queuelines import oldest_text
 from dataclasses import dataclass
@@ -143,6 +144,17 @@ class QueuePage(PanelView):
         return [
             (_("last_hour", default="Last hour"), activity.last_hour(self.queues, self.name)),
             (_("last_day", default="Last 24 hours"), activity.last_day(self.queues, self.name, 24 * 60)[0]),
+        ]
+
+    @property
+    def happened(self) -> list[tuple[Any, list[str]]]:
+        """The same, a line for each kind of number."""
+        spans = [span for _label, span in self.spans]
+        return [
+            (_("time_put", default="Put"), [number_text(span.put) for span in spans]),
+            (_("state_finished", default="Finished"), [number_text(span.succeeded) for span in spans]),
+            (_("state_failed", default="Failed"), [number_text(span.failed) for span in spans]),
+            (_("column_waited", default="Waited (average / longest)"), [self.latency(span) for span in spans]),
         ]
 
     def latency(self, span: Span) -> str:

@@ -1,12 +1,10 @@
-"""The queues: what waits in them, and who works for them."""
+"""The queues: what waits in them, and the switches that pause all jobs."""
 
 from collective.zcasync import actions
 from collective.zcasync import joblists
 from collective.zcasync import queueactions
-from collective.zcasync.browser.panel import Moment
 from collective.zcasync.browser.panel import PanelView
 from collective.zcasync.interfaces import _
-from collective.zcasync.zopeapp.processlines import STATES
 from collective.zcasync.zopeapp.queuelines import COLUMNS
 from collective.zcasync.zopeapp.queuelines import oldest_text
 from dataclasses import dataclass
@@ -22,6 +20,8 @@ class QueueLine:
     name: str
     label: str
     numbers: tuple[int, ...]
+    #: The numbers in one text, for narrow screens.
+    summary: str
     paused: bool
     problem: str
     may_pause: bool
@@ -33,21 +33,6 @@ class QueueLine:
     row: joblists.QueueRow
 
 
-@dataclass(frozen=True)
-class DispatcherLine:
-    """One dispatcher of a queue."""
-
-    uuid: str
-    queue: str
-    state: str
-    css: str
-    running: int
-    activated: Moment | None
-    ping: Moment | None
-    place: str
-    gave_way: str
-
-
 class QueuesPage(PanelView):
     """See the module."""
 
@@ -56,7 +41,7 @@ class QueuesPage(PanelView):
     label = _("nav_queues", default="Queues")
     description = _(
         "queues_description",
-        default="Where jobs wait, and the dispatchers that run them. The numbers count the jobs of all sites.",
+        default="Where jobs wait until a dispatcher runs them. The numbers count the jobs of all sites.",
     )
 
     def __call__(self) -> Any:
@@ -77,26 +62,23 @@ class QueuesPage(PanelView):
     @cached_property
     def lines(self) -> list[QueueLine]:
         """The queues for the template."""
-        return [
-            QueueLine(
-                name=row.name,
-                label=self.queue_label(row.name),
-                numbers=tuple(row.counts[key] for key, _label, _state in COLUMNS),
-                paused=row.paused,
-                problem=self._problem(row),
-                may_pause=self.may_edit(row.owner),
-                url=self.page_url("zcasync-queue", name=row.name),
-                oldest=oldest_text(self.queues[row.name]),
-                draining=row.counts["running"] if row.paused else 0,
-                row=row,
-            )
-            for row in self.rows
-        ]
+        return [self._line(row) for row in self.rows]
 
-    @cached_property
-    def dispatchers(self) -> list[DispatcherLine]:
-        """The dispatchers of all queues, one line for each queue that they serve."""
-        return [self._dispatcher(row, one) for row in self.rows for one in row.dispatchers]
+    def _line(self, row: joblists.QueueRow) -> QueueLine:
+        numbers = [(label, row.counts[key]) for key, label, _state in COLUMNS]
+        return QueueLine(
+            name=row.name,
+            label=self.queue_label(row.name),
+            numbers=tuple(number for _label, number in numbers),
+            summary=" · ".join(f"{self.translate(label)}: {number}" for label, number in numbers if number),
+            paused=row.paused,
+            problem=self._problem(row),
+            may_pause=self.may_edit(row.owner),
+            url=self.page_url("zcasync-queue", name=row.name),
+            oldest=oldest_text(self.queues[row.name]),
+            draining=row.counts["running"] if row.paused else 0,
+            row=row,
+        )
 
     @property
     def add_url(self) -> str:
@@ -126,28 +108,6 @@ class QueuesPage(PanelView):
                 default="Jobs wait here, but no dispatcher serves this queue. Set “dispatcher on” in zope.conf, or"
                 " start a worker.",
             )
-        )
-
-    def _dispatcher(self, row: joblists.QueueRow, one: joblists.DispatcherRow) -> DispatcherLine:
-        state, css = STATES[one.state]
-        return DispatcherLine(
-            uuid=one.uuid,
-            queue=self.queue_label(row.name),
-            state=self.translate(state),
-            css=css,
-            running=one.running,
-            activated=self.moment(one.activated),
-            ping=self.moment(one.last_ping),
-            place=" · ".join(text for text in (one.role, one.host, one.pid and f"pid {one.pid}", one.version) if text),
-            gave_way=self.translate(
-                _(
-                    "dispatcher_gave_way",
-                    default="Its jobs let requests that conflicted go first: ${count} times",
-                    mapping={"count": one.gave_way},
-                )
-            )
-            if one.gave_way
-            else "",
         )
 
     def _act(self) -> Any:
