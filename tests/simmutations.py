@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from collective.zcasync import agent
+from collective.zcasync import callbackruns
+from collective.zcasync import letters
 from collective.zcasync import outcomes
 from collective.zcasync import takeover
 from collective.zcasync.claiming import Claimer
@@ -70,6 +72,14 @@ def nobody_looks_for_jobs_of_a_claim_that_had_no_answer(patch: Patch) -> None:
     patch.setattr(Upkeep, "_give_back_lost", lambda *args: False)
 
 
+def letters_to_callbacks_are_left(patch: Patch) -> None:
+    patch.setattr(letters, "stands_alone", lambda job: True)
+
+
+def a_callback_that_stands_alone_is_run_by_two(patch: Patch) -> None:
+    patch.setattr(callbackruns, "stands_alone", lambda job: False)
+
+
 #: Worlds in which a fault is looked for.
 WORLDS = 400
 
@@ -89,6 +99,8 @@ MUTATIONS: dict[str, tuple[Callable[[Patch], None], set[str]]] = {
         (what_is_to_be_tried_later_is_lost, {"one place"}),
         (reports_are_lost_where_a_claim_fails, {"reachable"}),
         (nobody_looks_for_jobs_of_a_claim_that_had_no_answer, {"reachable"}),
+        (letters_to_callbacks_are_left, {"callbacks", "stop", "reachable"}),
+        (a_callback_that_stands_alone_is_run_by_two, {"callbacks", "reachable"}),
     )
 }
 for name in (
@@ -106,6 +118,9 @@ for name in (
 ):
     MUTATIONS[name] = model.MUTATIONS[name]
 
+#: Faults that take clients who have much to tell: only worlds with such are looked at.
+CHATTY = {letters_to_callbacks_are_left.__name__, a_callback_that_stands_alone_is_run_by_two.__name__}
+
 
 def look_for(name: str, worlds: int = WORLDS) -> dict[str, Any]:
     """After how many worlds the fault shows, and as what."""
@@ -113,7 +128,7 @@ def look_for(name: str, worlds: int = WORLDS) -> dict[str, Any]:
         MUTATIONS[name][0](patch)
         with quick():
             for seed in range(1, worlds + 1):
-                fault = simulate(seed).fault
+                fault = simulate(seed, chatty=name in CHATTY).fault
                 if fault is not None:
                     kind = fault.name if isinstance(fault, Violated) else type(fault).__name__
                     return {"worlds": seed, "violates": kind, "text": str(fault)[:200]}

@@ -57,9 +57,9 @@ class Result:
 class Story:
     """The driver of one world."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, chatty: bool = False) -> None:
         self.random = random = Random(seed)
-        self.kind = random.choice(KINDS)
+        self.kind = "stormy" if chatty else random.choice(KINDS)
         self.stormy = self.kind == "stormy"
         self.weather = Weather()
         if self.kind == "deaf":
@@ -77,6 +77,10 @@ class Story:
             self.weather.latency = 0.002
         #: Whether machines stand still in the midst of jobs that commit by themselves, and go on after a takeover.
         self.icy = self.stormy and not self.grouped and random.random() < 0.2
+        #: Whether clients have much to tell to jobs that run, or wait for a Deferred, and to their callbacks.
+        self.chatty = chatty or self.stormy and Random(f"{seed} tell").random() < 0.1
+        if self.chatty:
+            self.laned = self.grouped = self.icy = False
         self.clients: list[Thread] = []
 
     def _brew(self, random: Random) -> None:
@@ -102,6 +106,9 @@ class Story:
             world.longest = 4.0
         elif self.grouped:
             world.outcomes = ("return", "return", "return", "return", "hot", "return", "return", "raise", "commit")
+        elif self.chatty:
+            world.outcomes = ("return", "commit", "exit", "deferred", "deferred", "deferred failure", "annotate")
+            world.longest = 3.0
         few = (2, 3) if self.icy else (1, 2, 2, 3) if self.stormy else (1, 2)
         for _number in range(random.choice(few)):
             self._start()
@@ -242,9 +249,9 @@ class Story:
         """A client's life: transaction after transaction."""
         random, me = self.kernel.random, self.kernel.current
         connection, manager = self._connect(machine)
-        jobs = 12 if self.grouped else random.randint(1, 4)
+        jobs = 12 if self.grouped else 5 if self.chatty else random.randint(1, 4)
         while self.kernel.now < ACTIVE and jobs > 0:
-            self.kernel.sleep(random.random() * 2.0)
+            self.kernel.sleep(random.random() * (0.5 if self.chatty else 2.0))
             me.then = []
             try:
                 manager.begin()
@@ -265,7 +272,8 @@ class Story:
         if not self.stormy:
             self._put(queue, me)
             return 1
-        what = random.choice(("put", "put", "put", "put", "meddle", "meddle", "set"))
+        acts = ("put", *("meddle",) * 5) if self.chatty else ("put", "put", "put", "put", "meddle", "meddle", "set")
+        what = random.choice(acts)
         if what == "put":
             self._put(queue, me)
             return 1
@@ -324,9 +332,13 @@ class Story:
             job._p_activate()
         except KeyError:  # this transaction does not see it yet
             return
-        what = self.kernel.random.choice(("add", "add", "cancel", "cancel without callbacks", "remove"))
+        random = self.kernel.random
+        acts = ("add", "add", "cancel", "cancel without callbacks", "remove")
+        what = random.choice(("add", "add", "add", "add", "cancel") if self.chatty else acts)
         self.kernel.tell(f"{what} job {number}")
         if what == "add":
+            if self.chatty and random.random() < 0.4:
+                job = random.choice([job, *job.all_callbacks()])
             started = world.last
             made = self._callbacks(job, None, (1, 2, 3, 4))
             assert started < world.last
@@ -353,9 +365,9 @@ class Story:
             set_queue(queue, what, quota)
 
 
-def simulate(seed: int) -> Result:
-    """The world of a seed, inside ``quick``."""
-    story = Story(seed)
+def simulate(seed: int, chatty: bool = False) -> Result:
+    """The world of a seed, inside ``quick``. ``chatty``: only such a one; see Story."""
+    story = Story(seed, chatty)
     result = Result(seed)
     try:
         story.run()
