@@ -22,6 +22,26 @@ SCROLLS = """[...document.querySelectorAll('.table-responsive')].some(
     box => box.checkVisibility() && box.scrollWidth > box.clientWidth
 )"""
 
+#: What people with a keyboard do not reach, or do not see that they have reached it.
+FOCUS = """() => {
+    const ours = document.querySelector("#content") ?? document.querySelector("main");
+    const style = (one) => (({ outline, boxShadow, borderColor, backgroundColor }) =>
+        [outline, boxShadow, borderColor, backgroundColor].join())(getComputedStyle(one));
+    const wrong = [];
+    for (const one of ours.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex]")) {
+        if (one.type === "hidden" || one.disabled || !one.checkVisibility()) continue;
+        one.blur();
+        const before = style(one);
+        one.focus({ focusVisible: true });
+        if (one.tabIndex < 0 || document.activeElement !== one || style(one) === before) wrong.push(one.outerHTML);
+    }
+    document.activeElement.blur();
+    return wrong;
+}"""
+
+#: Pixels of a wide screen, at which every page is measured only.
+WIDE = 1920
+
 #: Finds what keeps people out of a page.
 AXE = Axe()
 
@@ -87,7 +107,8 @@ class Screen:
 
     def look(self, name: str) -> list[str]:
         """Keep a picture of the whole page at each width; what is wrong there: it does not fit, or keeps people out."""
-        wrong = []
+        self.page.add_style_tag(content="* { transition: none !important }")
+        wrong = [f"{name} does not show the focus of {element}" for element in self.page.evaluate(FOCUS)]
         self.pictures.mkdir(parents=True, exist_ok=True)
         for what, width in WIDTHS.items():
             self.page.set_viewport_size({"width": width, "height": 900})
@@ -96,6 +117,9 @@ class Screen:
             wrong += [f"{name} takes {taken} pixels of {width}"] if taken > width else []
             wrong += [f"{name} at {width}: a table scrolls sideways"] if self.in_zmi and self.scrolls else []
             wrong += [f"{name} at {width}: {barrier}" for barrier in self.barriers()]
+        self.page.set_viewport_size({"width": WIDE, "height": 900})
+        taken = self.page.evaluate("document.documentElement.scrollWidth")
+        wrong += [f"{name} takes {taken} pixels of {WIDE}"] if taken > WIDE else []
         self.page.set_viewport_size({"width": WIDTHS["desktop"], "height": 900})
         return wrong
 

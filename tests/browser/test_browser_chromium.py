@@ -229,7 +229,7 @@ def test_a_person_watches_an_own_job_and_is_told_when_it_has_ended(
     expect(note).to_be_hidden()
     go_on.set()
     expect(note).to_be_visible(timeout=PATIENCE)
-    expect(note).to_contain_text("Jobs that have ended")
+    expect(note.get_by_role("link").get_by_role("status")).to_contain_text("Jobs that have ended")
     screen.picture("my-jobs-note")
     with screen.page.expect_navigation():
         note.locator("a").click()

@@ -109,7 +109,7 @@ def test_states_lead_to_their_lists_with_counts(functional: Any) -> None:
     page = open_page(functional)
     for state in ("running", "waiting", "scheduled", "quarantined", "failed", "finished", "cancelled"):
         assert f"@@zcasync-jobs?state={state}" in page
-    assert '<span class="d-block h3 my-0">1</span> <span class="d-block">Waiting</span>' in page
+    assert '<span class="d-block h3 my-0">1</span> <span class="d-block small">Waiting</span>' in page
 
 
 @pytest.mark.usefixtures("served")
