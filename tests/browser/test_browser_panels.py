@@ -3,6 +3,7 @@
 from collective.zcasync import api as jobs
 from collective.zcasync import clock
 from collective.zcasync import joblists
+from collective.zcasync.agent import Agent
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.queue import get_queues
 from collective.zcasync.queue import Site
@@ -426,9 +427,20 @@ class TestSettings:
 
 class TestQueues:
     def test_a_queue_that_nobody_serves_says_what_to_do(self, portal: Any, admin: Visitor) -> None:
+        assert "No dispatcher serves the queue" not in admin.open("@@zcasync-queues")
         put(greet, "you")
         contents = admin.open("@@zcasync-queues")
-        assert "no dispatcher serves this queue" in contents
+        assert "No dispatcher serves the queue" in contents and "Set “dispatcher on” in zope.conf" in contents
+        queue = get_queues(portal._p_jar)[""]
+        queue.dispatchers.register("apple")
+        da = queue.dispatchers["apple"]
+        da["main"] = Agent()
+        da.activate()
+        transaction.commit()
+        assert "No dispatcher serves the queue" not in admin.open("@@zcasync-queues")
+        da["main"].paused = True
+        transaction.commit()
+        assert "Its dispatchers were told to take no more jobs" in admin.open("@@zcasync-queues")
 
     def test_quotas_and_agents_are_listed(self, portal: Any, admin: Visitor) -> None:
         get_queues(portal._p_jar)[""].quotas.create("mailing", 2)

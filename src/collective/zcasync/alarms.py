@@ -82,18 +82,14 @@ def examine(source: Any, limits: Limits | None = None, group: str | None = None)
 
 
 def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
-    active = queue.dispatchers.active()
-    states = {state_of(da): da for da in active}
-    served = ACTIVE in states
-    if HELD in states:
-        yield _held(states[HELD].held)
-    elif not served:
-        yield _unserved(queue, PAUSED in states)
-    for da in active:
+    service = of_service(queue)
+    if service is not None:
+        yield service
+    for da in queue.dispatchers.active():
         yield from _of_dispatcher(da)
     oldest = oldest_waiting(queue)
     lasted = None if oldest is None else clock.utcnow() - oldest
-    if served and lasted is not None and lasted > limits.waiting:
+    if is_served(queue) and lasted is not None and lasted > limits.waiting:
         yield Alarm(
             "waiting",
             _(
@@ -123,6 +119,14 @@ def _of_queue(queue: Any, limits: Limits, group: str | None) -> Iterator[Alarm]:
             urgent=False,
         )
     yield from _of_jobs(queue, group)
+
+
+def of_service(queue: Any) -> Alarm | None:
+    """That dispatchers of the queue are held, or that none takes its jobs, and what to do; None if all is well."""
+    states = {state_of(da): da for da in queue.dispatchers.active()}
+    if HELD in states:
+        return _held(states[HELD].held)
+    return None if ACTIVE in states else _unserved(queue, PAUSED in states)
 
 
 def _of_sites(source: Any, group: str | None) -> Iterator[Alarm]:

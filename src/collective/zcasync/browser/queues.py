@@ -1,6 +1,7 @@
 """The queues: what waits in them, and the switches that pause all jobs."""
 
 from collective.zcasync import actions
+from collective.zcasync import alarms
 from collective.zcasync import joblists
 from collective.zcasync import queueactions
 from collective.zcasync.browser.panel import PanelView
@@ -100,15 +101,11 @@ class QueuesPage(PanelView):
         return self.page_url("zcasync-queues")
 
     def _problem(self, row: joblists.QueueRow) -> str:
-        if row.served or not (row.counts["waiting"] + row.counts["parked"] + row.counts["later"]):
+        queue = self.queues[row.name]
+        if alarms.is_served(queue) or not (row.counts["waiting"] + row.counts["parked"] + row.counts["later"]):
             return ""
-        return self.translate(
-            _(
-                "queue_not_served",
-                default="Jobs wait here, but no dispatcher serves this queue. Set “dispatcher on” in zope.conf, or"
-                " start a worker.",
-            )
-        )
+        alarm = alarms.of_service(queue)
+        return f"{self.translate(alarm.text)} {self.translate(alarm.advice)}" if alarm is not None else ""
 
     def _act(self) -> Any:
         """Pause or resume the queue that was named, the site's jobs, or all queues."""
