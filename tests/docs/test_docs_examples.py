@@ -109,6 +109,8 @@ def test_compose_asks_the_port_that_the_worker_opens_and_waits_for_its_jobs() ->
     assert int(port) == options.health_port
     assert page in PAGES
     assert set(one["depends_on"]) <= set(services)
+    # A server that starts beside a worker on a new database may have to be started again.
+    assert {service["restart"] for service in services.values()} == {"always"}
 
 
 def test_kubernetes_asks_the_port_that_the_worker_opens_and_waits_for_its_jobs() -> None:

@@ -7,16 +7,20 @@ from collective.zcasync import transactions
 from collective.zcasync.job import Job
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
+from contextlib import suppress
 from datetime import timedelta
 from filejobs import lines
 from pathlib import Path
 from postgresserver import DISK_FULL
 from postgresserver import ONLY_READS
+from postgresserver import postgres_server
 from postgresserver import PostgresServer
 from typing import Any
+from workerplace import PostgresPlace
 
 import enginejobs
 import filejobs
+import psycopg2
 import pytest
 import time
 import transaction
@@ -82,3 +86,28 @@ def test_claims_that_cannot_be_stored_come_at_longer_and_longer_intervals(
     refusing()
 
     assert wait_for_result(job, WAIT) == "ran"
+
+
+@pytest.mark.processes
+def test_a_server_that_is_replaced_by_one_that_only_reads_at_first_costs_no_job_an_attempt(tmp_path: Path) -> None:
+    with postgres_server("fsync=off") as server:
+        with PostgresPlace(tmp_path, server, server.new_database()) as place, place.queue(counted=0) as queue:
+            worker = place.worker(threads=1)
+            worker.wait_for("^ready")
+            path = tmp_path / "runs"
+            job = queue.put(Job(filejobs.stay, str(path), str(tmp_path / "go")))
+            behind = queue.put(Job(filejobs.count_and_tell, str(tmp_path / "counts")))
+            transaction.commit()
+            wait_until(queue, lambda: lines(path), WAIT, "that it runs")
+            transaction.abort()
+            server.stand_by()
+            (tmp_path / "go").touch()
+            worker.wait_for("The database is away; filejobs.stay waits for it", WAIT)
+            worker.wait_for("recovery", WAIT)
+            server.take_over()
+            with suppress(psycopg2.Error):  # its own connection was cut off, too
+                transaction.begin()
+
+            assert [wait_for_result(job, WAIT), wait_for_result(behind, WAIT)] == [worker.pid, 1]
+            assert (job.attempts, job.deaths, behind.attempts) == (1, 0, 1)
+            assert "failed with traceback" not in worker.output

@@ -268,6 +268,29 @@ def test_at_a_clean_stop_a_job_stops_at_its_checkpoint_and_goes_on_later_uncount
     assert job.attempts == 1
 
 
+def test_what_runs_in_a_process_that_has_done_its_share_is_not_asked_to_stop_and_nothing_else_begins(
+    queue: Any, dispatch: Any
+) -> None:
+    running = dispatch(threads=2)
+    job = put(queue, checkpoint_until_stopped)
+    assert enginejobs.started["a"].wait(LONG)
+    running.drain()
+    transaction.begin()
+    (da,) = queue.dispatchers.active()
+    assert da.leaving is not None and not da.stops, "a process that dies now may have died of that job"
+    behind = put(queue, enginejobs.note, "behind")
+    came_to = queue._p_jar.root()["number"]
+    wait_until(queue, lambda: queue._p_jar.root()["number"] > came_to + 3, LONG, "it goes on")
+    assert not running.idle
+    enginejobs.released["a"].set()
+
+    assert wait_for_result(job) > came_to and job.attempts == 1
+    wait_until(queue, lambda: running.idle, LONG, "all has ended")
+    running.stop()
+    transaction.begin()
+    assert behind.status == PENDING and enginejobs.calls == [0]
+
+
 def test_a_stop_that_is_told_to_hurry_waits_no_longer_for_a_job_which_goes_on_later_uncounted(
     queue: Any, dispatch: Any
 ) -> None:

@@ -17,6 +17,8 @@ import pytest
 import signal
 import socket
 import sys
+import threading
+import time
 
 PUT = """\
 import transaction
@@ -91,6 +93,35 @@ def test_a_worker_that_has_run_its_share_ends_and_asks_for_a_new_one(ready: Inst
     assert ended.wait() == 4
     ended.wait_for("This worker ends because it has run 1 jobs; start a new one")
     assert "Dispatcher stopped" in ended.output
+
+
+@pytest.mark.parametrize("told_to_stop", [False, True])
+def test_a_worker_that_has_run_its_share_lets_what_runs_end_unless_it_is_told_to_stop(
+    told_to_stop: bool, ready: Instance, tmp_path: Path
+) -> None:
+    put(ready, ("wait_for_file", str(tmp_path / "go")), ("greet", "one"))
+    options = ("--max-jobs", "1", "--threads", "2", "--drain-timeout", "1", "--health-file", tmp_path / "health")
+    ended = worker(ready, *options)
+    ended.wait_for("takes no more jobs because it has run 1 jobs; those that run may end")
+    text = ""
+    deadline = time.monotonic() + PATIENCE
+    while text != "draining\n" and time.monotonic() < deadline:
+        text = (tmp_path / "health").read_text()
+        threading.Event().wait(0.1)
+    assert text == "draining\n"
+    assert ended.process.poll() is None, "it waits for longer than the grace of a stop"
+    if told_to_stop:
+        assert ended.stop() == 0
+        assert "found" not in ended.output
+    else:
+        (tmp_path / "go").touch()
+        assert ended.wait() == 4
+        ended.wait_for("found .*go")
+        ended.wait_for("This worker ends because it has run 1 jobs; start a new one")
+    db = DB(FileStorage(str(ready.folder / "var" / "Data.fs"), read_only=True))
+    with db.transaction() as connection:
+        assert connection.root()["collective.zcasync"][""].counts()["succeeded"] == 2 - told_to_stop
+    db.close()
 
 
 def test_a_second_signal_gives_the_running_job_back_at_once(ready: Instance, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collective.zcasync.claiming import Claimer
 from collective.zcasync.claimthread import ClaimThread
 from collective.zcasync.claimthread import HURRY
 from collective.zcasync.deferreds import Deferreds
+from collective.zcasync.dispatchers import DRAINS
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.heartbeat import Heartbeat
 from collective.zcasync.inprocess import _dispatchers as _dispatchers
@@ -131,6 +132,8 @@ class Dispatcher(ClaimThread):
         self._kin: set[bytes] = set()
         self.leaving_grace = shutdown_grace
         self._leaving = self._hurried = False
+        #: Whether it has left because the process has done its share: what runs may take as long as it likes.
+        self.draining = False
         #: Until when a stop that has begun waits for what runs, by the monotonic clock.
         self._end: float | None = None
         self._triggered = False
@@ -153,7 +156,7 @@ class Dispatcher(ClaimThread):
             raise InvalidValueError(f"the dispatcher {self.UUID} is active already")
         self.activated = clock.utcnow()
         freshoids.see_to(self.db)
-        self._leaving = self._hurried = False
+        self._leaving = self._hurried = self.draining = False
         self.ticked = time.monotonic()
         self.hung = None
         self.around.stopping.clear()
@@ -207,10 +210,20 @@ class Dispatcher(ClaimThread):
 
     def begin_to_leave(self, grace: float | None = None) -> None:
         """The first part of ``deactivate``, which waits for nothing: for whoever stops several together."""
-        self.leaving_grace = self.shutdown_grace if grace is None else grace
-        self._end = time.monotonic() + self.leaving_grace
-        self._leaving = True
+        grace = self.shutdown_grace if grace is None else grace
+        self._end = time.monotonic() + grace
         self.mail.ask_all()
+        self._leave(grace)
+
+    def drain(self) -> None:
+        """Take no more jobs, and let what runs take as long as it likes, until ``deactivate`` ends that."""
+        self.draining = True
+        self._leave(DRAINS)
+
+    def _leave(self, grace: float) -> None:
+        self.draining = self.draining and grace == DRAINS
+        self.leaving_grace = grace
+        self._leaving = True
         self._order(self.membership.leave, 10)
 
     def hurry(self) -> None:

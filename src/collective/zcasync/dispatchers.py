@@ -34,6 +34,9 @@ PING_DEATH_INTERVAL = timedelta(seconds=60)
 #: How long the registration of a dispatcher that is dead can be seen.
 KEEP_ENDED = timedelta(days=1)
 
+#: Seconds of grace that mean: as long as it takes.
+DRAINS = 1e9
+
 
 class Ping(Persistent):
     """``da.last_ping``: when the dispatcher said that it is alive.
@@ -98,7 +101,7 @@ class DispatcherAgents(Base):
     ping_interval = PING_INTERVAL
     ping_death_interval = PING_DEATH_INTERVAL
     activated: datetime | None = None
-    #: Since when it takes no more jobs and ends what runs, and the seconds that it gives to what runs.
+    #: Since when it takes no more jobs and ends what runs, and the seconds that it gives to what runs, or DRAINS.
     leaving: datetime | None = None
     leaving_grace = 8.0
     slot: Slot | None = None
@@ -119,6 +122,11 @@ class DispatcherAgents(Base):
     @property
     def queue(self) -> Any:
         return None if self.parent is None else self.parent.parent
+
+    @property
+    def stops(self) -> bool:
+        """Whether its end is not the fault of what runs: somebody has told it to stop."""
+        return self.leaving is not None and self.leaving_grace < DRAINS
 
     @property
     def dead(self) -> bool:

@@ -154,7 +154,7 @@ class Membership:
                 return None
             logger.warning("Dispatcher %s in queue %r is that of a process that is dead", da.UUID, queue.name)
             if self.ownership.held is None:
-                da.deactivate(died=da.leaving is None)
+                da.deactivate(died=not da.stops)
             else:  # what it ran stays as it is until a person decides
                 queue.dispatchers.set_apart(da.UUID)
                 queue.dispatchers.register(dispatcher.UUID)
@@ -214,7 +214,7 @@ class Membership:
                     queue.name,
                     found[id(da)],
                 )
-                da.deactivate(died=da.leaving is None)
+                da.deactivate(died=not da.stops)
         return [(da.UUID, dict(da.process), da.last_ping.skew) for da in others if da.activated is not None]
 
     def _is_gone(self, da: Any) -> bool:

@@ -92,6 +92,16 @@ class RunningDispatcher:
         """The job that has hung, as text; see Dispatcher."""
         return next((one.hung for one in self.dispatchers if one.hung is not None), None)
 
+    def drain(self) -> None:
+        """Take no more jobs, and let what runs take as long as it likes; ``idle`` tells when to ``stop``."""
+        for one in self.dispatchers:
+            one.drain()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs here."""
+        return all(one.idle for one in self.dispatchers)
+
     def stop(self, grace: float | None = None) -> None:
         """Stop cleanly, all at the same time: see Dispatcher.deactivate. ``grace``: seconds. Does nothing the second
         time."""

@@ -62,7 +62,7 @@ def raise_newest(queues: Any) -> tuple[int, int]:
         return before, before
     older = [da for da in _registered(queues) if da.process.get("schema", FIRST) < interfaces.SCHEMA]
     for da in [da for da in older if instanceuuid.process_is_gone(da.process) is True]:
-        da.deactivate(died=da.leaving is None)
+        da.deactivate(died=not da.stops)
     living = sorted({_who(da) for da in older if da.activated is not None})
     if living:
         raise InUse(

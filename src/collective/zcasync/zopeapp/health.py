@@ -81,7 +81,7 @@ def live(dispatcher: Any) -> str:
 
     Reads memory only. A database that is away is no reason, nor are jobs: a new process would meet the same.
     """
-    if dispatcher.activated is None or dispatcher.leaving:
+    if dispatcher.activated is None or dispatcher.leaving and not dispatcher.draining:
         return ""  # a stop has its own limits
     now, heartbeat = time.monotonic(), dispatcher.heartbeat
     if not dispatcher.thread.is_alive() or now - dispatcher.ticked > max(SILENCE, 3 * dispatcher.poll_interval):
@@ -92,13 +92,13 @@ def live(dispatcher: Any) -> str:
 
 
 def ready(dispatcher: Any) -> str:
-    """Why no jobs are taken: ``starting``, ``database``, ``unregistered``, ``held``, ``leaving`` or ``stopped``; empty
-    if they are. Reads memory only: what the last poll and the last ping have met."""
+    """Why no jobs are taken: ``starting``, ``database``, ``unregistered``, ``held``, ``draining``, ``leaving`` or
+    ``stopped``; empty if they are. Reads memory only: what the last poll and the last ping have met."""
     status = dispatcher.getStatusInfo()["status"]
     if status == STOPPED:
         return "stopped"
     if dispatcher.leaving:
-        return "leaving"
+        return "draining" if dispatcher.draining else "leaving"
     if status == STARTING:
         return "starting"
     if status == STUCK or not dispatcher.heartbeat.may_claim():

@@ -121,6 +121,10 @@ def _until_the_end(running: RunningDispatcher, settings: Settings, once: bool) -
     """Wait for whatever ends the worker but a signal; the exit code."""
     limits, drained = Limits(settings, running), [Drained(one) for one in running.dispatchers]
     starting.wait_for_end(lambda: limits() or once and all(one() for one in drained))
+    if limits.reached and running.hung is None and not running.idle:
+        logger.info("This worker takes no more jobs because %s; those that run may end", limits.reached)
+        running.drain()
+        starting.wait_for_end(lambda: running.idle)
     if running.hung is not None:
         logger.error("This worker ends because job %s hangs; start a new one", running.hung)
         return HUNG
