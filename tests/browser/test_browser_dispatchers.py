@@ -183,6 +183,20 @@ def test_a_release_is_asked_for_twice_and_then_the_jobs_run(held: Any, admin: Vi
     assert begun.wait(20) and held.held is None
 
 
+def test_of_two_people_who_decide_the_second_is_told_and_removes_nothing(
+    held: Any, portal: Any, admin: Visitor
+) -> None:
+    admin.open(PAGE)
+    admin.press("discard")
+    queues = get_queue(portal._p_jar).parent
+    queues.deployment.adopt("")
+    for da in queues[""].dispatchers.values():
+        da.held = None
+    transaction.commit()
+    assert "somebody has decided already" in words(admin.press("discard"))
+    assert "Jobs removed" not in admin.contents
+
+
 def test_a_discard_is_asked_for_twice_and_removes_what_waits(held: Any, portal: Any, admin: Visitor) -> None:
     admin.open(PAGE)
     assert "Yes, remove these jobs for good (1)" in words(admin.press("discard"))

@@ -1,8 +1,10 @@
 """Queues and dispatchers over REST."""
 
+from collective.zcasync.ownership import COPY
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from restjobs import greet
 from restjobs import put_as
+from restjobs import registered
 from typing import Any
 
 import pytest
@@ -114,6 +116,24 @@ def test_a_dispatcher_is_told_to_take_no_more_jobs(functional: Any, queues: Any,
         assert admin("PATCH", url, {"paused": 1}).message == "paused: 1 is not allowed; it must be true or false."
         assert "Say which dispatcher" in admin("PATCH", "@background-dispatchers", {"paused": True}).message
         assert admin("PATCH", url, {"paused": False}).json["state"] == "active"
+
+
+@pytest.mark.parametrize(("way", "left"), [("release", 1), ("discard", 0)])
+def test_jobs_of_a_database_that_is_held_are_released_or_discarded_once(
+    portal: Any, queues: Any, root: Any, way: str, left: int
+) -> None:
+    put_as(portal, "admin", greet, "Ada")
+    registered(portal).held = (COPY, "production")
+    transaction.commit()
+    assert root("GET", "@background-dispatchers").json["items"][0]["state"] == "held"
+    refused = root("POST", "@background-dispatchers/burn")
+    assert refused.status == 400 and "'burn' is not allowed; it must be one of release, discard" in refused.message
+    assert root("POST", "@background-dispatchers/release", {"sure": 1}).status == 400
+    assert root("POST", f"@background-dispatchers/{way}").json == {"jobs": 1}
+    assert len(queues[""]) == left
+    again = root("POST", f"@background-dispatchers/{way}")
+    assert again.status == 409 and "Nothing is held here" in again.message
+    assert len(queues[""]) == left
 
 
 def test_the_overview_tells_in_words_what_is_not_well(portal: Any, queues: Any, admin: Any) -> None:

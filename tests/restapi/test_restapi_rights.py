@@ -67,6 +67,8 @@ ALLOWED = [
     ("PATCH", "@background-dispatchers/none", {"paused": True}, (401, 401, 401, 401, 404, 404, 404)),
     ("PATCH", "@background-dispatchers/{mine}", {"paused": True}, (401, 401, 401, 401, 200, 200, 200)),
     ("PATCH", "@background-dispatchers/{shared}", {"paused": True}, (401, 401, 401, 401, 401, 401, 200)),
+    ("POST", "@background-dispatchers/release", None, (401, 401, 401, 401, 401, 401, 409)),
+    ("POST", "@background-dispatchers/discard", None, (401, 401, 401, 401, 401, 401, 409)),
     ("GET", "@background-overview", None, (401, 401, 401, 200, 200, 200, 200)),
     ("GET", "@background-policies", None, (401, 401, 401, 401, 200, 200, 200)),
     ("GET", "@background-policies/mine", None, (401, 401, 401, 401, 200, 200, 200)),

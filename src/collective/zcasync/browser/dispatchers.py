@@ -7,6 +7,7 @@ from collective.zcasync.exceptions import NotHere
 from collective.zcasync.interfaces import _
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.zopeapp import heldpages
+from collective.zcasync.zopeapp.heldpages import WAYS_OUT
 from collective.zcasync.zopeapp.processlines import body_template
 from collective.zcasync.zopeapp.processlines import Line
 from collective.zcasync.zopeapp.processlines import ProcessLines
@@ -14,9 +15,6 @@ from functools import cached_property
 from typing import Any
 from zExceptions import Forbidden
 from zope.component import getMultiAdapter
-
-#: What can be done about a database that is held.
-WAYS_OUT = {"release": heldpages.release, "discard": heldpages.discard}
 
 
 class DispatchersPage(PanelView):
@@ -55,8 +53,13 @@ class DispatchersPage(PanelView):
         self.check_post()
         if not self.may_decide:
             raise Forbidden("Only a Manager of the Zope root can decide about a database that is held.")
+        if self.held is None:
+            self.say(
+                _("held_no_more", default="Nothing is held here any more: somebody has decided already."), "warning"
+            )
+            return self.request.response.redirect(self.list_url)
         if not self.request.form.get("sure"):
-            self.asked = way if self.held is not None else ""
+            self.asked = way
             return self.index()
         try:
             number = WAYS_OUT[way](self.queues, self.user_id)

@@ -1,10 +1,15 @@
-"""Dispatchers: ``@background-dispatchers`` and ``@background-dispatchers/UUID``."""
+"""Dispatchers: ``@background-dispatchers`` and ``@background-dispatchers/UUID``, and what to do if they are held."""
 
+from collective.zcasync import ownership
 from collective.zcasync import processes
+from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import NotHere
 from collective.zcasync.monitorrows import JobRow
+from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.restapi import data
+from collective.zcasync.restapi.service import check_choice
 from collective.zcasync.restapi.service import JobsService
+from collective.zcasync.zopeapp.heldpages import WAYS_OUT
 from collective.zcasync.zopeapp.reasons import held_reason
 from typing import Any
 from zExceptions import BadRequest
@@ -66,3 +71,18 @@ class DispatchersPatch(Dispatchers):
         paused = self.take("paused", bool, required=True)
         (processes.pause if paused else processes.resume)(self.queues, row.row.uuid)
         return self.told(self.named())
+
+
+class DispatchersPost(Dispatchers):
+    """Release or discard what waits in a database that is held."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        self.demand(self.rights.rules_all, "decide about a database that is held")
+        self.refuse_others()
+        way = self.path[0] if self.path else ""
+        check_choice("action", way, WAYS_OUT)
+        if ownership.held(self.queues) is None:
+            raise BadStatusError("Nothing is held here, so nothing is to be released or discarded.")
+        return {"jobs": WAYS_OUT[way](self.queues, id_in(self.rights.user or ""))}

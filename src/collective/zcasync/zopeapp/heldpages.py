@@ -35,5 +35,9 @@ def discard(queues: Any, by: str) -> int:
     return copies.discard(queues, *_deployment(queues), by)
 
 
+#: What can be done about it.
+WAYS_OUT = {"release": release, "discard": discard}
+
+
 def _deployment(queues: Any) -> tuple[str, str]:
     return get_settings().deployment, address_of(queues._p_jar.db().storage)
