@@ -96,7 +96,6 @@ def test_without_any_it_says_what_to_do(admin: Visitor) -> None:
     assert "No dispatcher has registered" in words(admin.open(PAGE))
 
 
-@pytest.mark.usefixtures("at_work")
 def test_of_one_that_has_ended_it_says_so_however_long_ago_it_was(portal: Any, admin: Visitor) -> None:
     queue, uuid = get_queue(portal._p_jar), uuid4()
     queue.dispatchers.register(uuid)
@@ -112,6 +111,7 @@ def test_of_one_that_has_ended_it_says_so_however_long_ago_it_was(portal: Any, a
     assert "Stopped" in contents and "No sign of life" not in contents
 
 
+@pytest.mark.usefixtures("at_work")
 def test_one_can_be_told_to_take_no_more_jobs_and_to_take_them_again(portal: Any, admin: Visitor) -> None:
     admin.open(PAGE)
     page = words(admin.press("pause"))
