@@ -661,6 +661,17 @@ class TestWrongUse:
         assert main(shared.command("status")) == 1
         assert "the database does not answer" in capsys.readouterr().err
 
+    def test_a_postgresql_that_is_not_there_is_told_in_one_line(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        conf, storage = tmp_path / "zope.conf", RELSTORAGE.format(dsn="host=127.0.0.1 port=1 dbname=nothing")
+        conf.write_text(ZOPE_CONF.format(folder=tmp_path, storage=storage, more=""))
+        for words in (("status",), ("pause", "default")):
+            assert main([*words, "-C", str(conf)]) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith("zcasync: the database does not answer: OperationalError: connection to server at")
+        assert caplog.messages == [], "RelStorage says the same in several lines"
+
     def test_a_server_that_is_waited_for_is_named_meanwhile_with_the_way_out(
         self, zeo: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
