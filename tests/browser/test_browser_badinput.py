@@ -3,7 +3,9 @@
 from collective.zcasync import actions
 from collective.zcasync import joblog
 from collective.zcasync.agent import Agent
+from collective.zcasync.browser.myjobs import MyJobs
 from collective.zcasync.job import Job
+from collective.zcasync.ownjobs import LOOK
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import task
 from collective.zcasync.testing import run_jobs
@@ -174,6 +176,15 @@ class TestHuge:
         run(portal)
         contents = admin.open(f"@@zcasync-job-retry?id={job.id}")
         assert "too long for a form" in contents and len(contents) < 100_000
+
+    def test_ten_thousand_jobs_at_once_are_not_dismissed_one_by_one_for_ever(
+        self, admin: Visitor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        monkeypatch.setattr(MyJobs, "own_job", lambda view, id: asked.append(id))
+        shown = " ".join(map(str, range(10_000)))
+        assert admin.post("@@zcasync-my-jobs", dismiss_all="1", shown=shown, _authenticator=admin.token()) == 200
+        assert len(asked) == LOOK
 
     def test_a_form_with_too_much_puts_nothing(self, portal: Any, admin: Visitor) -> None:
         fields = {"form.widgets.text": '"' + "x" * 3_000_000 + '"', "form.buttons.start": "1"}

@@ -82,6 +82,8 @@ def test_it_tells_what_failed_there_last_and_of_other_sites_not_with_what(
 def test_it_tells_where_a_dispatcher_is_and_what_it_does(admin: Visitor) -> None:
     page = words(admin.open(PAGE))
     assert "At work" in page and "pid " in page and "1 of " in page
+    for label in ("Since", "Last ping", "Job threads", "Queues", "Version", "Memory"):
+        assert f">{label}</dt>" in page, label
     assert "Runs now" in page and "Take a long time" in page and "/@@zcasync-job?id=" in page
 
 

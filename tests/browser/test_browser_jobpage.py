@@ -9,6 +9,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queues
 from collective.zcasync.tasks import task
 from collective.zcasync.testing import run_jobs
+from plone import api
 from typing import Any
 from visitor import Visitor
 
@@ -75,6 +76,13 @@ class TestLinks:
         assert f'id="dispatcher-{uuid}"' in siteadmin.open("@@zcasync-dispatchers")
         assert "@@zcasync-queue?name=" in page.partition("zcasync-about")[2]
         assert "@@user-information?userid=test_user_1_" in page
+
+    def test_the_object_leads_to_its_page(self, portal: Any, siteadmin: Visitor) -> None:
+        api.content.create(portal, "Document", "wall", title="The north wall")
+        job = paint.put("red")
+        job.where = "/plone/wall"
+        transaction.commit()
+        assert f'<a href="{portal.absolute_url()}/wall">The north wall</a>' in page_of(siteadmin, job)
 
     def test_a_user_who_is_gone_is_named_without_a_link(self, portal: Any, siteadmin: Visitor) -> None:
         job = paint.put("red")

@@ -226,6 +226,24 @@ def test_callbacks_and_their_callbacks_are_told_as_a_tree(queue: Any) -> None:
     assert [(one.kind, one.id) for one in jobtree.tree(second)] == [("main", job.id)]
 
 
+def hand_on() -> Any:
+    return Job(enginejobs.wait, "b")
+
+
+def test_a_job_and_the_one_for_which_it_waits_are_told_of_each_other(queue: Any, dispatch: Any) -> None:
+    dispatch()
+    outer = queue.put(Job(hand_on))
+    transaction.commit()
+    assert enginejobs.started["b"].wait(20)
+    wait_until(queue, lambda: list(queue.awaiting()), what="a job that waits")
+    (found,) = jobtree.tree(outer)
+    assert (found.kind, found.depth) == ("awaited", 1)
+    inner = joblists.find(queue._p_jar, found.id)
+    assert [(one.kind, one.id) for one in jobtree.tree(inner)] == [("waiter", outer.id)]
+    enginejobs.released["b"].set()
+    wait_for_result(outer)
+
+
 def test_the_parts_of_a_parallel_job_are_told_with_how_they_ended(queue: Any, dispatch: Any) -> None:
     dispatch()
     job = queue.put(parallel(Job(enginejobs.add, 1, 2), Job(enginejobs.change_and_raise)))

@@ -6,6 +6,7 @@ from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.lookup import main_of
 from collective.zcasync.sequences import run_parallel
 from collective.zcasync.sequences import run_serial
+from collective.zcasync.waiting import key_of
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,7 +23,7 @@ class Branch:
 
     id: str
     title: str
-    #: "callback", "awaited" or "part"; "main" and "sequence": the job stands below this one.
+    #: "callback", "awaited" or "part"; "main", "sequence" and "waiter": the job stands below this one.
     kind: str
     depth: int
     #: Its status as zc.async names it, and its error.
@@ -44,6 +45,11 @@ def _above(job: Any) -> Iterator[Branch]:
         yield _branch(main, "main", 0)
     if job.sequence is not None:
         yield _branch(job.sequence, "sequence", 0)
+    queue = job.queue
+    for one in queue.parent.values() if queue is not None and queue.parent is not None else ():
+        for outer in one.waiting_for.get(key_of(job), ()):
+            if outer is not job.sequence and not is_broken(outer):
+                yield _branch(outer, "waiter", 0)
 
 
 def _below(job: Any, depth: int, seen: set[int]) -> Iterator[Branch]:

@@ -17,6 +17,7 @@ CANCEL_ANSWERS = {
 KINDS = {
     "main": _("kind_main", default="Belongs to"),
     "sequence": _("kind_sequence", default="Part of"),
+    "waiter": _("kind_waiter", default="Awaited by"),
     "part": _("kind_part", default="Part"),
     "awaited": _("kind_awaited", default="Waits for"),
     "callback": _("kind_callback", default="Callback"),
