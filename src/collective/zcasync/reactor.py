@@ -172,7 +172,7 @@ def prepare(
     """
     manager = transaction.TransactionManager(explicit=True)
     connection = db.open(manager)
-    conflicts = 0
+    conflicts = aways = 0
     try:
         while True:
             try:
@@ -183,7 +183,8 @@ def prepare(
             except Exception as error:
                 manager.abort()
                 if transactions.is_disconnect(error):
-                    transactions.wait_for_database(db, before=conflicts)
+                    transactions.wait_for_database(db, before=aways)
+                    aways += 1
                 elif not transactions.is_conflict(error):
                     raise
                 conflicts += 1

@@ -159,7 +159,7 @@ def never_fail(call: Callable[[], Any], identifier: str, tm: Any, stop: Event | 
 
 def surely(call: Callable[[], None], what: str, manager: Any, database: Any, stopping: Event) -> None:
     """Call and commit until it is stored. Conflicts are tried again at once, other trouble after growing waits."""
-    tries = 0
+    tries = aways = 0
     while True:
         try:
             manager.begin()
@@ -173,7 +173,8 @@ def surely(call: Callable[[], None], what: str, manager: Any, database: Any, sto
             abort(manager)
             tries += 1
             if is_disconnect(error):
-                sit_out(database, stopping, tries - 1)
+                sit_out(database, stopping, aways)
+                aways += 1
             elif is_conflict(error):
                 stopping.wait(random.random() * min(0.5, 0.002 * 2 ** min(tries, 8)))
             else:
