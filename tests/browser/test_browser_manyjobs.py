@@ -78,8 +78,14 @@ class TestSearch:
         page = siteadmin.open("@@zcasync-jobs?state=waiting&task=FEED")
         assert page.count("Feed an animal</a>") == 2 and "Wash an animal" not in page
         assert "2 found among the entries 1 to 3" in " ".join(page.split())
-        assert "No job waits" in siteadmin.open("@@zcasync-jobs?state=waiting&user=nobody")
+        assert "No job of this list matches" in siteadmin.open("@@zcasync-jobs?state=waiting&user=nobody")
         assert "Feed an animal" in siteadmin.open("@@zcasync-jobs?state=waiting&user=test_user")
+
+    def test_a_search_that_finds_nothing_says_so_and_not_that_no_job_is_in_that_state(
+        self, portal: Any, siteadmin: Visitor
+    ) -> None:
+        found = siteadmin.open("@@zcasync-jobs?state=failed&task=nothing-of-that-name")
+        assert "No job of this list matches the search" in found and "state=finished&amp;task=nothing" in found
 
     def test_jobs_are_found_by_time_in_the_readers_zone(self, portal: Any, siteadmin: Visitor) -> None:
         put(feed, "cat")

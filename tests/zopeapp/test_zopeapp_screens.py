@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from serverprocess import ServerProcess
 from urllib.error import HTTPError
@@ -60,6 +61,26 @@ def test_the_root_shows_overview_jobs_queues_and_dispatchers_without_plone(
     assert "wait_for_file" in page and "zcasync cancel" in page and "Its page in its site" not in page
     assert "<strong>Put</strong>" in page.partition('id="zcasync-timeline"')[2]
     assert '<a class="nav-link active" href="@@zcasync-overview" >Background jobs</a>' in page
+
+
+def test_jobs_are_found_by_what_is_known_of_them_and_failures_are_told_by_their_cause(
+    instance: Instance, server: ServerProcess, visit: Callable[..., str]
+) -> None:
+    job = instance.put(server, "fail", "bread")
+    for _try in range(50):
+        page = visit("@@zcasync-jobs?state=failed")
+        if job in page:
+            break
+    assert "What failed" in page and "data-zcasync-refresh" in page
+    address = re.search(r'href="[^"]*/(@@zcasync-jobs\?state=failed&amp;cause=[^"]*)"', page)
+    assert address
+    page = visit(unescape(address[1]))
+    assert job in page and "What failed" not in page and "data-zcasync-refresh" not in page
+    assert job in visit("@@zcasync-jobs?state=failed&task=FAIL")
+    page = visit("@@zcasync-jobs?state=failed&task=nothing")
+    assert "No job of this list matches the search" in page and job not in page
+    assert "state=finished&amp;task=nothing" in page
+    assert 'value="&lt;b&gt;"' in visit("@@zcasync-jobs?state=failed&task=%3Cb%3E&error=%ff%00")
 
 
 def test_times_are_written_as_the_readers_language_does_with_the_exact_one_on_hover(

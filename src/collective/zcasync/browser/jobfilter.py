@@ -6,24 +6,12 @@ from collective.zcasync.interfaces import _
 from collective.zcasync.jobsearch import LONGEST
 from collective.zcasync.jobsearch import Search
 from collective.zcasync.queues import stored_queue
+from collective.zcasync.zopeapp.searchfields import FIELDS
+from collective.zcasync.zopeapp.searchfields import typed
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
-
-#: Label and explanation of each field of the form, in their order.
-FIELDS = {
-    "task": (
-        _("search_task", default="Task"),
-        _("search_task_help", default="A part of its name or title, or a pattern with * and ?"),
-    ),
-    "user": (_("search_user", default="User"), _("search_user_help", default="A part of the user's id")),
-    "object": (
-        _("search_object", default="Object"),
-        _("search_object_help", default="Address or path of a page, or of a folder that it is in"),
-    ),
-    "error": (_("search_error", default="Error"), _("search_error_help", default="A part of the error's text")),
-}
 
 TIMES = {"since": _("search_since", default="From"), "until": _("search_until", default="Until")}
 
@@ -52,10 +40,7 @@ class Filter:
 
     def text(self, name: str) -> str:
         """One field as it was typed; tampered ones are empty."""
-        value = self.form.get(name, "")
-        if not isinstance(value, str):
-            return ""
-        return value.encode("utf-8", "replace").decode().replace("\0", "").strip()  # half characters are in no text
+        return typed(self.form, name)
 
     @cached_property
     def query(self) -> dict[str, str]:

@@ -25,6 +25,7 @@ from collective.zcasync.readable import span_text
 from collective.zcasync.zopeapp.overview import count_text
 from collective.zcasync.zopeapp.overview import number_in
 from collective.zcasync.zopeapp.overview import too_far_text
+from collective.zcasync.zopeapp.searchfields import NONE_MATCH
 from dataclasses import dataclass
 from functools import cached_property
 from plone.base.batch import Batch
@@ -277,7 +278,7 @@ class Jobs(PanelView):
     @property
     def empty_text(self) -> Any:
         """What to say if there is no job in the open tab."""
-        return EMPTY_TEXTS[self.state]
+        return NONE_MATCH if self.filter.active else EMPTY_TEXTS[self.state]
 
     @cached_property
     def start(self) -> int:

@@ -4,6 +4,8 @@ from collective.zcasync import clock
 from collective.zcasync import joblists
 from collective.zcasync.alarms import is_served
 from collective.zcasync.interfaces import _
+from collective.zcasync.jobsearch import LONGEST
+from collective.zcasync.jobsearch import Search
 from collective.zcasync.monitorrows import JobRow
 from collective.zcasync.queue import get_queues
 from collective.zcasync.zopeapp import heldpages
@@ -14,6 +16,9 @@ from collective.zcasync.zopeapp.connection import of_content
 from collective.zcasync.zopeapp.database import with_queues_beside
 from collective.zcasync.zopeapp.processlines import Moment
 from collective.zcasync.zopeapp.reasons import reason_text
+from collective.zcasync.zopeapp.searchfields import FIELDS
+from collective.zcasync.zopeapp.searchfields import NONE_MATCH
+from collective.zcasync.zopeapp.searchfields import typed
 from collective.zcasync.zopeapp.tab import TAB
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +39,9 @@ PAGES = (
 
 #: Jobs on one page.
 PAGE_SIZE = 50
+
+#: Causes of failures that are shown.
+MOST_CAUSES = 10
 
 #: Seconds after which a page asks for itself again.
 REFRESH_EVERY = 10
@@ -61,6 +69,27 @@ class JobLine:
     note: str
     #: The same in one text, for narrow screens.
     summary: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the search."""
+
+    name: str
+    label: str
+    help: str
+    value: str
+
+
+@dataclass(frozen=True)
+class CauseLine:
+    """What jobs failed with. ``url``: of the list of these."""
+
+    url: str
+    label: str
+    task: str
+    number: int
+    last: Moment | None
 
 
 @dataclass(frozen=True)
@@ -257,13 +286,48 @@ class JobsScreen(Screen):
         asked = self.request.form.get("state")
         return asked if asked in joblists.LISTS else joblists.RUNNING
 
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """What is looked for, as addresses that lead to it have it."""
+        found = {name: typed(self.request.form, name)[:LONGEST] for name in (*FIELDS, "cause")}
+        return {name: text for name, text in found.items() if text}
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields of the search."""
+        return [
+            Field(name, self.translate(label), self.translate(help), self.query.get(name, ""))
+            for name, (label, help) in FIELDS.items()
+        ]
+
+    @property
+    def none_match(self) -> str:
+        """What to say if the search finds nothing."""
+        return self.translate(NONE_MATCH)
+
+    @property
+    def causes(self) -> list[CauseLine]:
+        """What jobs failed with, the latest first; where failed jobs are shown, and not searched."""
+        if self.state != joblists.FAILED or self.query or self.skip:
+            return []
+        return [
+            CauseLine(
+                self.page_url(self.name, state=self.state, cause=row.cause, task=row.task),
+                row.cause or self.translate(_("cause_unknown", default="Unknown")),
+                row.task,
+                row.number,
+                self.moment(row.last),
+            )
+            for row in joblists.failures(self.queues)[:MOST_CAUSES]
+        ]
+
     @property
     def tabs(self) -> list[Link]:
         """A link to each state, with its count."""
         counts = joblists.list_counts(self.queues)
         return [
             Link(
-                self.page_url(self.name, state=state),
+                self.page_url(self.name, state=state, **self.query),
                 f"{self.translate(label)} ({overview.count_text(counts[state])})",
                 state == self.state,
             )
@@ -277,13 +341,13 @@ class JobsScreen(Screen):
 
     @property
     def refresh_every(self) -> int | None:
-        """See Screen: where the list begins."""
-        return None if self.skip else REFRESH_EVERY
+        """See Screen: where the list begins, and nobody looks for something in it."""
+        return None if self.skip or self.query else REFRESH_EVERY
 
     @cached_property
     def page(self) -> joblists.Page:
         """The rows that are shown."""
-        return joblists.jobs(self.queues, self.state, skip=self.skip, limit=PAGE_SIZE)
+        return joblists.jobs(self.queues, self.state, search=Search(**self.query), skip=self.skip, limit=PAGE_SIZE)
 
     @property
     def too_far_text(self) -> str:
@@ -314,8 +378,9 @@ class JobsScreen(Screen):
         links = []
         if self.skip:
             label = self.translate(_("back_to_beginning", default="Back to the beginning"))
-            links.append(Link(self.page_url(self.name, state=self.state), label))
+            links.append(Link(self.page_url(self.name, state=self.state, **self.query), label))
         if self.page.next is not None:
             label = self.translate(_("page_behind", default="Next jobs"))
-            links.append(Link(self.page_url(self.name, state=self.state, skip=self.page.next), label))
+            url = self.page_url(self.name, state=self.state, **self.query, skip=self.page.next)
+            links.append(Link(url, label))
         return links
