@@ -142,7 +142,7 @@ def _ask_again(job: Any, manager: Any, around: Surroundings) -> str:
 def surely_interrupted(database: Any, oid: bytes, token: str, around: Surroundings) -> str:
     """The same as ``interrupted_here``, however often it takes until the dispatcher stops: while that lives nobody else
     sees to the job."""
-    tries = 0
+    tries = aways = 0
     while True:
         try:
             return interrupted_here(database, oid, token, around)
@@ -150,7 +150,8 @@ def surely_interrupted(database: Any, oid: bytes, token: str, around: Surroundin
             tries += 1
             logger.critical("Giving job %s back failed, try %d; it is tried again", oid.hex(), tries, exc_info=True)
             if transactions.is_disconnect(error):
-                transactions.wait_for_database(database, around.stopping, before=tries - 1)
+                transactions.wait_for_database(database, around.stopping, before=aways)
+                aways += 1
             else:
                 transactions.pause(transactions.backoff(tries), around.stopping)
             if around.stopping.is_set():
