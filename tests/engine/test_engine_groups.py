@@ -33,6 +33,7 @@ from contextlib import contextmanager
 from twisted.internet.defer import Deferred
 from types import SimpleNamespace
 from typing import Any
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 from zope.component import getGlobalSiteManager
 from zope.interface import implementer
@@ -611,6 +612,25 @@ def test_a_coroutine_runs_to_its_end_among_others(scene: Scene) -> None:
 # Requests to stop
 
 
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_job_whose_record_cannot_be_read_just_then_runs_by_itself_as_all_of_them(
+    number: int, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.claim(*(jobs := counting(4)))
+    ghost_of = groups.ghost_of
+
+    def read(connection: Any, oid: bytes, cls: Any) -> Any:
+        if oid == jobs[number]._p_oid:
+            raise ClientDisconnected("the answer to a read is lost")
+        return ghost_of(connection, oid, cls)
+
+    monkeypatch.setattr(groups, "ghost_of", read)
+    given = [item.oid for item in scene.items]
+    assert scene.share().done.ended == [] and [item.oid for item in scene.items] == given
+
+    assert scene.run_alone() == [FINISHED] * 4 and root(scene)["count"] == 4
+
+
 def test_a_job_that_was_cancelled_before_its_turn_ends_by_itself(scene: Scene) -> None:
     class Mail:
         def enter(self, running: Any) -> None:
@@ -658,6 +678,7 @@ class Context:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.is_gone = False
 
     def capture(self, job: Any, run_as: str | None = None) -> tuple[str, str, tuple[Any, ...]]:
         return "site", "me", (("a", 1),)
@@ -665,6 +686,8 @@ class Context:
     @contextmanager
     def enter(self, job: Any, connection: Any) -> Iterator[None]:
         self.told.append("enter")
+        if self.is_gone:
+            raise LookupError("the site is gone")
         before = connection.db().lastTransaction()
         yield
         self.told.append("committed" if connection.db().lastTransaction() != before else "nothing")
@@ -697,6 +720,16 @@ def test_their_context_is_entered_once_and_left_after_the_commit(context: Contex
     scene.share()
 
     assert context.told == ["enter", "after", "after", "committed"]
+
+
+def test_if_their_context_cannot_be_entered_each_meets_that_by_itself(context: Context, scene: Scene) -> None:
+    scene.claim(*(jobs := counting(3)))
+    context.is_gone, given = True, [item.oid for item in scene.items]
+    scene.share()
+    assert [item.oid for item in scene.items] == given
+
+    scene.run_alone()
+    assert [job.outcome for job in jobs] == ["failed"] * 3 and "the site is gone" in jobs[0].error
 
 
 def test_what_fails_after_a_job_fails_in_its_stead(context: Context, scene: Scene) -> None:

@@ -102,6 +102,8 @@ class Group:
         self.most = most
         self.manager: Any = transaction.manager
         self.guard = GroupGuard()
+        #: All that it has taken up, in turn; those of them that have begun; and those that have to run by themselves.
+        self.taken: list[Item] = []
         self.runs: list[tuple[Item, Run]] = []
         self._spans: list[tuple[tracing.Span, Run]] = []
         self.alone: list[Item] = []
@@ -115,6 +117,7 @@ class Group:
 
     def _perform(self, first: Item) -> Done:
         self._connection = open_for(self.database, first.oid, self.around.stopping, first.cls)
+        self.taken.append(first)
         try:
             try:
                 stored = self._attempt(first)
@@ -123,9 +126,8 @@ class Group:
                     run.running.leave()
             for span, run in self._spans:
                 tracing.end(span, run.job) if stored else span.end(tracing.ALONE)
-            if not stored:
-                items = [item for item, _run in self.runs]
-                return Done([], [*items, *self.alone], self.runs[-1][1].task if self.guard.refused else "")
+            if not stored:  # not even begun may be one whose record could not be read, or all if the context has failed
+                return Done([], self.taken, self.runs[-1][1].task if self.guard.refused else "")
             return self._ended()
         finally:
             close(self._connection, self.manager)
@@ -139,7 +141,6 @@ class Group:
             try:
                 job = ghost_of(self._connection, first.oid, first.cls)
                 if job.token != first.token:
-                    self.alone.append(first)
                     return False
                 with entered(job):
                     self._call_and_commit(first, job)
@@ -160,6 +161,7 @@ class Group:
             while item is not None:
                 goes_on = self._run(item) and len(self.runs) < self.most and time.monotonic() < end
                 item = self.more() if goes_on else None
+                self.taken += [item] if item is not None else []
             self.guard.finishing = True
             for who, one in {item.who: run.job for item, run in self.runs}.items():
                 self.around.commits(who, one)
@@ -230,7 +232,8 @@ class Group:
         if kind == "conflict":
             for who in {item.who for item, _run in self.runs}:
                 self.around.learn(who, True, getattr(error, "class_name", None) or type(error).__name__)
-            self.runs = [(item._replace(conflicts=1), run) for item, run in self.runs]
+            met = {item.oid for item, _run in self.runs}
+            self.taken = [item._replace(conflicts=1) if item.oid in met else item for item in self.taken]
         return False
 
     def _is_stored(self) -> bool:
