@@ -12,6 +12,7 @@ from plone.protect.authenticator import createToken
 from plone.testing import zope
 from plone.testing.zope import Browser
 from restclient import basic
+from restjobs import failed
 from restjobs import makers
 from restjobs import prepare
 from typing import Any
@@ -284,6 +285,19 @@ def test_the_timeline_of_a_job_tells_who_has_changed_it(
 @pytest.mark.parametrize(("path", "letters"), AT_THE_ROOT)
 def test_the_pages_at_the_root_are_for_those_who_manage_it(site: Any, ask: Ask, path: str, letters: str) -> None:
     assert "".join(ask(who, f"{site.aq_parent.absolute_url()}/{path}", None) for who in WHO) == letters
+
+
+def test_who_sees_the_zmi_and_is_no_manager_reads_no_arguments_and_tracebacks(functional: Any, site: Any) -> None:
+    app = site.aq_parent
+    app.manage_permission("View management screens", ["Manager", "Authenticated"], acquire=0)
+    app.acl_users.userFolderAddUser("auditor", PASSWORD, [], [])
+    transaction.commit()
+    page = f"../@@zcasync-job?id={failed(site, path='/secret').id}"
+    told = Visitor(functional, SITE_OWNER_NAME, SITE_OWNER_PASSWORD).open(page)
+    assert "Traceback" in told and "'/secret'" in told
+    told = Visitor(functional, "auditor").open(page)
+    assert "my.site.fail" in told and "may hold confidential data" in told
+    assert "Traceback" not in told and "'/secret'" not in told
 
 
 def test_what_was_sent_without_the_token_of_our_forms_is_refused_to_everybody(site: Any, ask: Ask) -> None:

@@ -1,9 +1,12 @@
 """One job at the application root, in the frame of the ZMI."""
 
+from AccessControl import getSecurityManager
 from collective.zcasync import joblists
 from collective.zcasync.exceptions import JobNotFound
 from collective.zcasync.interfaces import _
+from collective.zcasync.jobdetail import brief_detail
 from collective.zcasync.jobdetail import EVENTS
+from collective.zcasync.jobdetail import job_detail
 from collective.zcasync.monitorrows import OUTCOME_OF_STATE
 from collective.zcasync.zopeapp.processlines import Moment
 from collective.zcasync.zopeapp.screens import REFRESH_EVERY
@@ -31,14 +34,20 @@ class JobScreen(Screen):
     name = "zcasync-jobs"
 
     @cached_property
+    def may_read(self) -> bool:
+        """Whether the user may read arguments, results and tracebacks: who sees the ZMI is not always a Manager."""
+        return bool(getSecurityManager().getUser().has_role("Manager", self.context))
+
+    @cached_property
     def detail(self) -> Any:
-        """All about the job; NotFound if there is none."""
+        """What the user may know of the job; NotFound if there is none."""
         if not self.installed:
             raise NotFound("this database has no queues")
         try:
-            return joblists.job(self.queues, str(self.request.form.get("id", "")))
+            found = joblists.find(self.queues, str(self.request.form.get("id", "")))
         except JobNotFound as error:
             raise NotFound(str(error)) from None
+        return (job_detail if self.may_read else brief_detail)(found, joblists.row(found))
 
     @property
     def label(self) -> str:
@@ -57,7 +66,7 @@ class JobScreen(Screen):
         facts = (
             (_("column_state", default="State"), self.translate(joblists.STATES.get(row.state, row.state))),
             (_("column_task", default="Task"), row.task),
-            (_("column_queue", default="Queue"), row.queue),
+            (_("column_queue", default="Queue"), self.queue_label(row.queue)),
             (_("column_site", default="Site"), self.site_path(row.group)),
             (_("column_user", default="User"), row.user),
             (_("time_put", default="Put"), self._time(row.put_at)),

@@ -201,6 +201,10 @@ class Screen(BrowserView):
         """Why a job does not run, or which agent runs it."""
         return reason_text(self.queues, row, self.translate) or (row.detail if row.state == joblists.RUNNING else "")
 
+    def queue_label(self, name: str) -> str:
+        """What a queue is called on the page."""
+        return name or self.translate(_("default_queue", default="Default queue"))
+
     def site_path(self, group: str) -> str:
         """Path of the site with the jobs of that group; the group itself if it is unknown."""
         return str(self.queues.site_path(group))
@@ -245,7 +249,7 @@ class QueuesScreen(Screen):
         waits = [f"{self.translate(_('column_oldest', default='Oldest waits'))} {oldest}"] if oldest else []
         unserved = "" if is_served(queue) else _("detail_no_dispatcher", default="No dispatcher takes its jobs")
         return QueueLine(
-            label=row.name or self.translate(_("default_queue", default="Default queue")),
+            label=self.queue_label(row.name),
             numbers=numbers,
             paused=row.paused,
             oldest=oldest,
@@ -360,16 +364,16 @@ class JobsScreen(Screen):
         return list(map(self._line, self.page.rows))
 
     def _line(self, row: JobRow) -> JobLine:
-        site, time = self.site_path(row.group), self.moment(row.time)
+        site, queue, time = self.site_path(row.group), self.queue_label(row.queue), self.moment(row.time)
         return JobLine(
             url=self.job_url(row),
             title=row.title or row.task,
             site=site,
             user=row.user,
-            queue=row.queue,
+            queue=queue,
             time=time,
             note=row.error or self.reason(row),
-            summary=" · ".join(text for text in (time and time.text, site, row.user, row.queue) if text),
+            summary=" · ".join(text for text in (time and time.text, site, row.user, queue) if text),
         )
 
     @property
