@@ -5,6 +5,7 @@ from collective.zcasync import monitorrows
 from collective.zcasync import ownjobs
 from collective.zcasync import tasks
 from collective.zcasync.deployment import Deployment
+from collective.zcasync.ploneapp.settings import settings_of
 from collective.zcasync.ploneapp.sites import group_of
 from collective.zcasync.ploneapp.testing import running_dispatcher
 from collective.zcasync.restapi import service
@@ -361,6 +362,23 @@ def test_a_change_of_many_that_makes_no_sense_is_refused(queues: Any, admin: Any
 def test_a_queue_of_jobs_that_are_meant_must_be_there(queues: Any, admin: Any) -> None:
     answer = admin("POST", "@background-jobs", {"action": "retry", "all": {"state": "failed", "queue": "mail"}})
     assert (answer.status, answer.message) == (404, "There is no queue 'mail'; there are: default.")
+
+
+def test_a_person_asks_for_a_mail_when_own_jobs_have_ended_where_the_site_sends_any(
+    portal: Any, queues: Any, client: Any
+) -> None:
+    member = client("member")
+    assert member("GET", "@background-jobs?own=1").json["mail"] is False
+    settings_of(portal).own_mail = False
+    transaction.commit()
+    refused = member("PATCH", "@background-jobs", {"mail": True})
+    assert refused.status == 409 and "sends no mails about own jobs" in refused.message
+    settings_of(portal).own_mail = True
+    transaction.commit()
+    assert member("PATCH", "@background-jobs", {"mail": True}).json["mail"] is True
+    assert member("GET", "@background-jobs?own=1").json["mail"] is True
+    assert client("editor")("GET", "@background-jobs?own=1").json["mail"] is False
+    assert member("PATCH", "@background-jobs", {"mail": 1}).status == 400
 
 
 def test_own_jobs_that_have_ended_are_dismissed(portal: Any, queues: Any, client: Any) -> None:

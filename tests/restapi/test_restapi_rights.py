@@ -48,6 +48,7 @@ ALLOWED = [
     ("POST", "@background-jobs", {"action": "cancel", "ids": ["{job}"]}, (401, 404, 404, 401, 200, 200, 200)),
     ("POST", "@background-jobs", {"action": "retry", "ids": ["{own}"]}, (401, 401, 401, 401, 409, 409, 409)),
     ("POST", "@background-jobs", {"action": "cancel", "ids": ["{own}"]}, (401, 200, 200, 200, 200, 200, 200)),
+    ("PATCH", "@background-jobs", {"mail": False}, (401, 200, 200, 200, 200, 200, 200)),
     ("POST", "@background-jobs", ALL_WAITING, (401, 401, 401, 401, 202, 202, 202)),
     ("POST", "@background-jobs/{failed}/delete", None, (404, 404, 404, 401, 204, 204, 204)),
     ("POST", "@background-jobs/{running}/stack", None, (404, 404, 404, 401, 200, 200, 200)),

@@ -1,4 +1,4 @@
-"""What can be done with jobs: ``POST @background-jobs``, ``@background-jobs/ID/ACTION`` and ``DELETE``."""
+"""What can be done with jobs: ``POST`` and ``PATCH @background-jobs``, ``@background-jobs/ID/ACTION``, ``DELETE``."""
 
 from collective.zcasync import actions
 from collective.zcasync import joblists
@@ -10,6 +10,7 @@ from collective.zcasync.jsonvalues import SHOWN
 from collective.zcasync.manyjobs import change_jobs
 from collective.zcasync.manyjobs import VERBS
 from collective.zcasync.ploneapp import desk
+from collective.zcasync.ploneapp import ownmail
 from collective.zcasync.ploneapp.users import id_in
 from collective.zcasync.readable import text_of
 from collective.zcasync.restapi.jobs import Jobs
@@ -119,6 +120,21 @@ class JobActions(Jobs):
             raise BadStatusError(f"Job {job.id} has not ended, so it cannot be dismissed.")
         desk.take(self.context, job.user).dismiss([job.id])
         return job
+
+
+class JobsPatch(JobActions):
+    """Say whether one wants a mail when a job of one's own has ended."""
+
+    def reply(self) -> Any:
+        """See Service."""
+        self.permit_writing()
+        self.demand(self.rights.owns, "have jobs of your own in this site")
+        self.refuse_others("mail")
+        wanted = self.take("mail", bool, required=True)
+        if wanted and not ownmail.offered(self.context):
+            raise BadStatusError("This site sends no mails about own jobs: a manager switches them on in the settings.")
+        desk.take(self.context, self.rights.user or "").mail = wanted
+        return {"@id": f"{self.url()}?own=1", "mail": wanted}
 
 
 class JobsPost(JobActions):

@@ -102,7 +102,15 @@ class JobsGet(Jobs):
         items = [{**self.line(one.row), "ahead": one.ahead} for one in (*found.active, *found.ended)]
         url = f"{self.url()}?own=1"
         older = {} if found.next is None else {"batching": {"@id": url, "next": f"{url}&skip={found.next}"}}
-        return {"@id": url, "items": items, "items_total": len(items), "complete": found.complete, **older}
+        mail = bool(desk.look_at(self.context, self.rights.user or "").mail)
+        return {
+            "@id": url,
+            "items": items,
+            "items_total": len(items),
+            "complete": found.complete,
+            "mail": mail,
+            **older,
+        }
 
     def _list(self) -> dict[str, Any]:
         wanted = self.query("state") or joblists.WAITING
