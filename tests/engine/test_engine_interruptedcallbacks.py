@@ -5,6 +5,7 @@ from collective.zcasync import decisions
 from collective.zcasync.clock import utcnow
 from collective.zcasync.dispatchers import DispatcherAgents
 from collective.zcasync.exceptions import AbortedError
+from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
@@ -13,6 +14,7 @@ from collective.zcasync.retry import RetryCommonForever
 from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
+from collective.zcasync.threadlocal import local
 from datetime import timedelta
 from typing import Any
 
@@ -195,3 +197,53 @@ def test_a_callback_whose_old_owner_ends_it_just_before_it_is_taken_over_does_no
     assert enginejobs.calls == calls
     assert ended == ("waiting" if inner else "finished")
     assert callback.result is waits_for if inner else callback.result == "the old owner's"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_former_owner_that_wakes_up_takes_up_no_callback_of_a_job_that_was_claimed_anew(
+    nested: bool, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(enginejobs.add, 3)
+    outer = callback = job.addCallback(enginejobs.note)
+    if nested:
+        callback = outer.addCallback(enginejobs.note)
+    queue._p_jar.add(job)
+    for one in (job, outer) if nested else (job,):
+        one._begin(utcnow())
+        one._finish(3, utcnow())
+    job.token = "former"
+    transaction.commit()
+    before = callbackruns.surely
+
+    def surely(call: Any, what: str, *rest: Any) -> None:
+        with queue._p_jar.db().transaction() as other:
+            other.get(job._p_oid).token = "new"
+        before(call, what, *rest)
+
+    monkeypatch.setattr(callbackruns, "surely", surely)
+    with pytest.raises(ReassignedError):
+        callbackruns.run_callbacks(job, transaction.manager, Surroundings(queue._p_jar.db()), resumed=True)
+    transaction.begin()
+
+    assert callback.token is None and callback.result is None and enginejobs.calls == []
+
+
+def be_taken_up_by_hand(value: Any) -> Any:
+    """The first time somebody else, who does not hold the job, makes the callback its own meanwhile."""
+    enginejobs.calls.append(value)
+    if len(enginejobs.calls) == 1:
+        me = local.getJob()
+        with me._p_jar.db().transaction() as other:
+            other.get(me._p_oid).token = "by hand"
+    return value
+
+
+def test_a_job_that_loses_but_a_callback_waits_again_and_goes_on_with_it(queue: Any, dispatch: Any) -> None:
+    dispatch()
+    job = queue.put(Job(enginejobs.add, 3))
+    callback = job.addCallback(be_taken_up_by_hand)
+    transaction.commit()
+
+    assert wait_for_result(callback) == 3 and enginejobs.calls == [3, 3]
+    wait_until(queue, lambda: list(queue.finished()) == [job], what="the job's filing")
+    assert queue.counts()["running"] == 0

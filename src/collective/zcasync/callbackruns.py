@@ -15,6 +15,7 @@ from collective.zcasync.callbacks import chosen
 from collective.zcasync.callbacks import is_proxy
 from collective.zcasync.callbacks import jobs_of
 from collective.zcasync.exceptions import AbortedError
+from collective.zcasync.exceptions import ReassignedError
 from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
@@ -67,22 +68,30 @@ def run(
     return ended
 
 
-def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = False) -> str:
+def run_callbacks(
+    job: Any, manager: Any, around: Surroundings, resumed: bool = False, outer: Callable[[], None] | None = None
+) -> str:
     """Run the callbacks that have not ended, one after the other; then the job is COMPLETED.
 
     ``resumed``: after a takeover. Each callback's record is then written before it is run or ended, so that the old
-    owner, if it still lives, conflicts on it.
+    owner, if it still lives, conflicts on it. ``outer``: of a callback's callbacks, raises ReassignedError if the job
+    to which all belong has another owner.
     """
     token = job.token
 
-    def complete() -> None:
+    def check() -> None:
+        if outer is not None:
+            outer()
         check_owner(job, token)
+
+    def complete() -> None:
+        check()
         if job._status_id == 2 and next_callback(job) is None:  # else another one was added as the last one ended
             job._complete(clock.utcnow())
 
     while True:
         manager.begin()
-        check_owner(job, token)
+        check()
         callback = next_callback(job)
         if callback is None:
             surely(complete, f"the end of {job.task}", manager, around.database or database_of(job), around.stopping)
@@ -90,16 +99,17 @@ def run_callbacks(job: Any, manager: Any, around: Surroundings, resumed: bool = 
                 return FINISHED
             continue
         try:
-            ended = _run_callback(job, callback, manager, around, resumed)
+            ended = _run_callback(job, callback, manager, around, resumed, check)
             if ended != FINISHED:
                 return ended
-        except MustWait as wait:
-            if job.is_callback:
+        except (MustWait, ReassignedError) as error:
+            if job.is_callback or isinstance(error, ReassignedError) and token is None:
                 raise  # to the main job, which is what can wait in the queue
 
-            def change(wait: MustWait = wait) -> None:
-                check_owner(job, token)
-                job.resume_at, job.needs_attention = wait.until, wait.attention
+            def change(error: MustWait | ReassignedError = error) -> None:
+                check()  # else it was but the callback that somebody else has taken up, by hand: it is resumed anew
+                if isinstance(error, MustWait):
+                    job.resume_at, job.needs_attention = error.until, error.attention
                 job.queue.give_back(job)
 
             surely(change, f"the callbacks of {job.task}", manager, around.database, around.stopping)
@@ -123,14 +133,20 @@ def _choose(main: Any, proxy: Any) -> Any:
         return proxy.fail_with(Failure.from_exception(error))
 
 
-def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool) -> str:
+def _run_callback(
+    main: Any, callback: Any, manager: Any, around: Surroundings, resumed: bool, check: Callable[[], None]
+) -> str:
     """Run one callback to its end, with its own callbacks: FINISHED; or for what it waits, WAITING or
-    DEFERRED."""
+    DEFERRED. ``check``: see ``outer`` of run_callbacks; asked in each transaction that is not an attempt's."""
     result = main.result
 
     if is_proxy(callback) and callback.asks and callback.job is None:
         # Committed by itself: conditions are asked once, however often the callback is tried.
-        surely(lambda: _choose(main, callback), f"a choice of {main.task}", manager, around.database, around.stopping)
+        def choose() -> None:
+            check()
+            _choose(main, callback)
+
+        surely(choose, f"a choice of {main.task}", manager, around.database, around.stopping)
         manager.begin()
 
     def find() -> Any:
@@ -142,11 +158,11 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
     if target._status_id == 1 and target.deferred and not resumed:
         return DEFERRED
     if target._status_id == 2:
-        return run_callbacks(target, manager, around, resumed)
+        return run_callbacks(target, manager, around, resumed, check)
     tracelog.debug("starting callback %r of %r", target, main)
-    if resumed and _resume(main, find, manager, around):
+    if resumed and _resume(main, find, manager, around, check):
         log_failure(find())
-        return run_callbacks(find(), manager, around, resumed) if find()._status_id == 2 else FINISHED
+        return run_callbacks(find(), manager, around, resumed, check) if find()._status_id == 2 else FINISHED
     target = find()
     if target._status_id >= 2 or has_left(target):
         return FINISHED  # as far as this run of it goes: the next look at the callbacks sees what is left
@@ -155,16 +171,17 @@ def _run_callback(main: Any, callback: Any, manager: Any, around: Surroundings, 
         logger.error("The callback %r of %r is late: it ends with a TimeoutError", target, main)
 
         def expire() -> None:
+            check()
             if find()._status_id < 2:  # else only the answer to a commit was lost
                 find()._finish(Failure.from_exception(TimeoutError()), clock.utcnow())
 
         surely(expire, f"the end of {target.task}", manager, around.database, around.stopping)
-        return run_callbacks(find(), manager, around, resumed) if find()._status_id == 2 else FINISHED
+        return run_callbacks(find(), manager, around, resumed, check) if find()._status_id == 2 else FINISHED
     ended = Run(find, manager, around, (result,)).go()
-    return run_callbacks(find(), manager, around) if find()._status_id == 2 else ended
+    return run_callbacks(find(), manager, around, outer=check) if find()._status_id == 2 else ended
 
 
-def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundings) -> bool:
+def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundings, check: Callable[[], None]) -> bool:
     """Take over a callback. Of one that was interrupted its policy is asked: whether it has ended, instead of running.
 
     Raises MustWait if the policy wants it to run later, or cannot be asked now.
@@ -172,6 +189,7 @@ def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundin
     outcome: list[Any] = []
 
     def take() -> None:
+        check()  # a former owner that wakes up now must not fence off the one that has resumed the callback
         callback, now = find(), clock.utcnow()
         outcome[:] = [True]
         if callback._status_id == 1 and callback.deferred:
