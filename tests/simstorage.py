@@ -307,7 +307,8 @@ class View:
 
     def _hear(self, tid: bytes, oids: Any) -> None:
         self.ltid = tid
-        self._wrapper.invalidate(tid, oids)
+        if self._wrapper is not None:  # else its database is just being opened, and holds nothing yet
+            self._wrapper.invalidate(tid, oids)
 
 
 def frozen_at_its_commit(core: Core, machine: Machine) -> None:
