@@ -103,7 +103,8 @@ class Screen:
 
     def picture(self, name: str) -> None:
         """Keep pictures of the page, with which nothing may be wrong."""
-        assert not self.look(name)
+        wrong = self.look(name)
+        assert not wrong, wrong
 
     def look(self, name: str) -> list[str]:
         """Keep a picture of the whole page at each width; what is wrong there: it does not fit, or keeps people out."""

@@ -228,7 +228,10 @@ def test_the_second_of_two_workers_with_one_uuid_says_so_in_one_line_and_takes_o
             assert "give each one of its own" in told.string
             second.wait_for("runs jobs")
             assert ask(health, "/live") == (200, "ok")
-            assert ask(health, "/ready") == (503, "not ok: unregistered")
+            answer, deadline = (503, "not ok: starting"), time.monotonic() + PATIENCE
+            while answer == (503, "not ok: starting") and time.monotonic() < deadline:
+                answer = ask(health, "/ready")
+            assert answer == (503, "not ok: unregistered")
             assert first.stop() == 0
             put(instance, ("greet", "heir"))
             second.wait_for("hello heir")

@@ -25,6 +25,9 @@ body_template = ViewPageTemplateFile("templates/overview.pt")
 #: The script that keeps parts of a page fresh, below any object.
 REFRESH = "++resource++zcasync-refresh.js"
 
+#: Columns of that table for which there is room on a phone.
+NARROW = 4
+
 #: The states in the order of the page.
 ORDER = (
     *(joblists.RUNNING, joblists.WAITING, joblists.SCHEDULED, joblists.QUARANTINED),
@@ -248,6 +251,10 @@ class Overview:
                 _("chart_latency_longest", default="Wait, longest"),
             )
         ]
+
+    def width(self, column: int) -> str:
+        """The class of its columns: on a phone there is room for the first ones, and the charts tell the rest."""
+        return "" if column < NARROW else "d-none d-md-table-cell"
 
     @cached_property
     def rows(self) -> list[tuple[str, ...]]:
