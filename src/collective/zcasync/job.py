@@ -76,8 +76,6 @@ class Job(Ending, Call):
     #: Where the put stands in a trace, if somebody followed it; see spans.
     trace_parent = ""
     active_start: Any = Moment()
-    #: When a claim took it for which no thread was free; else that is ``active_start``.
-    claimed_at: Any = Moment()
     #: Microseconds at which earlier attempts began that were given back to the queue, newest last.
     starts: tuple[int, ...] = ()
     #: When a job whose callbacks have to wait goes on.
@@ -305,11 +303,8 @@ class Job(Ending, Call):
         self.agent_name = agent.name
         self.token = token
         self.resume_at = None
-        if self._status_id == 0:
-            if active:
-                self._begin(now)
-            else:
-                self.claimed_at = now
+        if active and self._status_id == 0:
+            self._begin(now)
 
     def _begin(self, now: datetime) -> None:
         """A thread begins the job's first attempt since its claim."""
@@ -335,8 +330,6 @@ class Job(Ending, Call):
             began = clock.to_microseconds(self.active_start)
             self.starts = (*self.starts[1 - REMEMBERED_ATTEMPTS :], began)
             self.active_start = None
-        if self.claimed_at is not None:
-            self.claimed_at = None
 
     def _complete(self, now: datetime) -> None:
         """The last callback is done."""
