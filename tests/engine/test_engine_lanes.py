@@ -194,6 +194,34 @@ def test_no_job_is_moved_into_a_lane_while_its_holder_lets_go(
         connection.close()
 
 
+def test_no_job_is_moved_into_a_lane_while_its_holder_takes_the_last_and_lets_go(
+    queue: Any, agents: Any, db: Any
+) -> None:
+    first, second = agents
+    jobs = [queue.put(laned(number)) for number in range(3)]
+    transaction.commit()
+    claim(first)
+    Taker(queue, second.slot, only={jobs[1].key}).take(1)
+    transaction.commit()
+    mover, closer = [TransactionManager() for _number in range(2)]
+    moving, closing = get_queue(db.open(mover)), get_queue(db.open(closer))
+    slots = {slot.owner: slot for slot in moving.slots.values()}
+    Taker(moving, slots[second.parent.name], only={jobs[2].key}).take(1)
+    lane = closing.lanes.get(KEY)
+    del lane.tree[lane.first()]
+    lane.waiting.change(-1)
+    closing.lanes.let_go(KEY)
+    mover.commit()
+    with pytest.raises(ConflictError):
+        closer.commit()
+    closer.abort()
+    transaction.begin()
+
+    assert in_lane(queue) == jobs[1:]
+    for connection in (moving._p_jar, closing._p_jar):
+        connection.close()
+
+
 def test_two_that_move_jobs_into_a_lane_and_its_holder_who_takes_do_not_conflict(
     queue: Any, agents: Any, db: Any
 ) -> None:

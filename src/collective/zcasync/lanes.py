@@ -11,6 +11,7 @@ from BTrees.OOBTree import OOBTree
 from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync.persistence import SENTINEL
+from collective.zcasync.readchecks import keep_current
 from persistent import Persistent
 from typing import Any
 
@@ -87,8 +88,7 @@ class Lanes(Persistent):
         """Close the lane, or leave what waits in it to others."""
         lane = self.get(key)
         if lane.waiting._p_jar is not None:
-            lane.waiting()  # a ghost has no serial
-            lane.waiting._p_jar.readCurrent(lane.waiting)
+            keep_current(lane.waiting)  # also if jobs were taken out just now, with which others' would be merged
         lane.holder = None
         if lane.first() is None:
             del self._lanes[key]

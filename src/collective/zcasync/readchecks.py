@@ -19,8 +19,14 @@ def read_current(tree: Any) -> None:
     """Let the present transaction conflict with whoever adds an entry to a stored BTree, or takes one out, before its
     commit. Also if it does that itself, where two such changes would be merged."""
     for record in records_of(tree):
-        if record._p_serial != z64:  # else it is new
-            _checks_of(record._p_jar).serials[record._p_oid] = record._p_serial
+        keep_current(record)
+
+
+def keep_current(record: Any) -> None:
+    """The same for one stored record and whoever writes it, as a Length, which would be merged too."""
+    record._p_activate()  # a ghost has no serial
+    if record._p_serial != z64:  # else it is new
+        _checks_of(record._p_jar).serials[record._p_oid] = record._p_serial
 
 
 class ReadChecks:
