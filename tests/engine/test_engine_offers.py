@@ -444,6 +444,29 @@ def test_a_claimed_job_keeps_its_place_though_it_be_too_early_by_the_clock_of_an
     assert list(queue.quotas["one"]) == [due]
 
 
+def test_a_job_does_not_lose_its_place_to_a_machine_that_cleans_as_another_claims_it(queue: Any, db: Any) -> None:
+    queue.quotas.create("one")
+    agent, job, quota = _agent(queue), _job(queue, "one"), queue.quotas["one"]
+    begin = job._begin_after = utcnow()
+    set_now(begin + timedelta(minutes=1))
+    assert _claim(queue, agent) == [job]
+    queue.give_back(job, front=True)
+    transaction.commit()
+    manager = transaction.TransactionManager()
+    connection = db.open(manager)
+    set_now(begin - timedelta(minutes=5))
+    connection.get(quota._p_oid).clean()
+    assert len(connection.get(quota._p_oid)) == 0
+    set_now(begin + timedelta(minutes=1))
+    assert _claim(queue, agent) == [job]
+    with pytest.raises(ConflictError):
+        manager.commit()
+    manager.abort()
+    connection.close()
+
+    assert list(quota) == [job]
+
+
 def test_the_jobs_of_a_dispatcher_that_stops_keep_their_places_and_come_again_first(queue: Any) -> None:
     queue.quotas.create("one")
     agent, job, waits = _agent(queue), _job(queue, "one"), _job(queue, "one")

@@ -86,7 +86,11 @@ def _holds_nothing(job: Any) -> bool:
         if getattr(job, "status", COMPLETED) in (CALLBACKS, COMPLETED):
             return True
         # What is claimed has its place, though it be too early yet by this machine's clock.
-        return job.token is None and job.held_back
+        if job.token is not None or not job.held_back:
+            return False
+        if job._p_jar is not None:
+            job._p_jar.readCurrent(job)  # a claim that takes it now finds it in here, and so writes but the job
+        return True
     except POSKeyError:
         return True  # its record is gone
 
