@@ -306,7 +306,12 @@ class Lock:
             if not blocking:
                 return False
             self._waiting.append(me)
-            Kernel.here.park()
+            try:
+                Kernel.here.park()
+            except BaseException:  # its process is gone: perhaps it was woken for the lock
+                if self.owner is None:
+                    self._wake_next()
+                raise
         self.owner = me
         self.count += 1
         return True
@@ -315,11 +320,14 @@ class Lock:
         self.count -= 1
         if self.count <= 0:
             self.owner, self.count = None, 0
-            while self._waiting:
-                thread = self._waiting.popleft()
-                if not thread.machine.dead and not thread.over:
-                    Kernel.here.wake(thread)
-                    break
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        while self._waiting:
+            thread = self._waiting.popleft()
+            if not thread.machine.dead and not thread.over:
+                Kernel.here.wake(thread)
+                break
 
     def locked(self) -> bool:
         return self.owner is not None
