@@ -87,8 +87,7 @@ class Lanes(Persistent):
     def let_go(self, key: Key) -> None:
         """Close the lane, or leave what waits in it to others."""
         lane = self.get(key)
-        if lane.waiting._p_jar is not None:
-            keep_current(lane.waiting)  # also if jobs were taken out just now, with which others' would be merged
+        keep_current(lane.waiting)  # also if jobs were taken out just now, with which others' would be merged
         lane.holder = None
         if lane.first() is None:
             del self._lanes[key]

@@ -82,6 +82,7 @@ class Quota(Base):
 
 
 def _holds_nothing(job: Any) -> bool:
+    """Whether the job needs no place. The transaction then conflicts with whoever claims it meanwhile, if it waits."""
     try:
         if getattr(job, "status", COMPLETED) in (CALLBACKS, COMPLETED):
             return True
