@@ -24,7 +24,9 @@ from zope.component import getGlobalSiteManager
 import enginejobs
 import gc
 import pytest
+import sys
 import threading
+import traceback
 import transaction
 import ZEO
 import ZODB
@@ -58,9 +60,21 @@ def fresh_jobs() -> Iterator[None]:
     yield
     enginejobs.release_all()
     # Threads that stopped dispatchers have left to their jobs log what they meet: not in the middle of the next test.
-    for thread in threading.enumerate():
-        if thread.name.startswith("zcasync-main"):
-            thread.join(12)
+    left = {thread for thread in threading.enumerate() if thread.name.startswith("zcasync-main")} - stuck
+    for thread in left:
+        thread.join(12)
+    stuck.update(thread for thread in left if thread.is_alive())
+    told = [name_and_stack(thread) for thread in left & stuck]
+    assert not told, "this test leaves threads that do not end:\n" + "\n".join(told)
+
+
+#: Job threads that did not end after their test: it has failed, and the tests after it wait for them no more.
+stuck: set[threading.Thread] = set()
+
+
+def name_and_stack(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join([f"{thread.name}\n", *traceback.format_stack(frame)])
 
 
 @pytest.fixture(autouse=True)

@@ -468,11 +468,13 @@ def test_a_discard_removes_all_that_would_run_and_then_the_database_is_at_work(
 
     assert copy.look(ownership.waiting) == 0
     assert copy.look(lambda queues: [len(queues[""].deadlines), ownership.held(queues)]) == [0, None]
+    at_work = enginejobs.released["a"]
     enginejobs.fresh()
     poll_now(running.dispatcher)
     copy.put(enginejobs.note, "mine")
     wait_for_run(copy)
     assert enginejobs.calls == ["mine"]
+    at_work.set()
     transaction.abort()
 
 

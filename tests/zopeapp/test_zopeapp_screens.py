@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from serverprocess import PATIENCE
 from serverprocess import ServerProcess
 from urllib.error import HTTPError
 from urllib.request import Request
@@ -12,6 +13,8 @@ from zopeinstance import Instance
 
 import pytest
 import re
+import threading
+import time
 
 
 @pytest.fixture
@@ -37,6 +40,15 @@ def visit(instance: Instance, server: ServerProcess) -> Callable[..., str]:
     return visit
 
 
+def see(visit: Callable[..., str], path: str, text: str) -> str:
+    """Open the page again and again, a little apart so that jobs get their turn, until it shows the text."""
+    end, never = time.monotonic() + PATIENCE, threading.Event()
+    while text not in (page := visit(path)):
+        assert time.monotonic() < end, page
+        never.wait(0.1)
+    return page
+
+
 def test_the_root_shows_overview_jobs_queues_and_dispatchers_without_plone(
     instance: Instance, server: ServerProcess, visit: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -47,10 +59,7 @@ def test_the_root_shows_overview_jobs_queues_and_dispatchers_without_plone(
     assert '<a class="nav-link active" href="@@zcasync-overview" >Background jobs</a>' in page
     assert "All is well." in page and "Dispatchers at work: 1." in page
     assert "data:image/svg+xml" in page and "manage_main" in page
-    for _try in range(50):
-        page = visit("@@zcasync-jobs?state=running")
-        if job in page:
-            break
+    page = see(visit, "@@zcasync-jobs?state=running", job)
     assert "wait_for_file" in page and f"@@zcasync-job?id={job}" in page
     page = visit("@@zcasync-queues")
     assert "Default queue" in page and "Oldest waits" in page and "No dispatcher takes" not in page
@@ -67,10 +76,7 @@ def test_jobs_are_found_by_what_is_known_of_them_and_failures_are_told_by_their_
     instance: Instance, server: ServerProcess, visit: Callable[..., str]
 ) -> None:
     job = instance.put(server, "fail", "bread")
-    for _try in range(50):
-        page = visit("@@zcasync-jobs?state=failed")
-        if job in page:
-            break
+    page = see(visit, "@@zcasync-jobs?state=failed", job)
     assert "What failed" in page and "data-zcasync-refresh" in page
     address = re.search(r'href="[^"]*/(@@zcasync-jobs\?state=failed&amp;cause=[^"]*)"', page)
     assert address
