@@ -1,6 +1,7 @@
 """Letters to jobs that change hands at that very moment: none is lost, and none comes to the wrong owner."""
 
 from collections.abc import Iterator
+from collective.zcasync import spilling
 from datetime import timedelta
 from enginemodel import a_world
 from enginemodel import World
@@ -134,6 +135,43 @@ def test_a_callback_in_a_dead_dispatchers_mail_runs_though_its_job_has_ended_and
     world.bury(second, first).advance()
     finish_all(world, second)
     assert (status(world, number), status(world, told)) == ((3, "succeeded"), (3, "succeeded"))
+
+
+@pytest.mark.parametrize("way", ["paused", "spilled"])
+def test_a_callback_in_the_mail_of_a_job_that_lies_in_an_inbox_to_be_filed_away_runs(
+    world: World, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.start(1, 0), world.start(1, 0)
+    number = put(world)
+    claim(world, first)
+    thread = begin(world, first)
+    while thread.where != "call":
+        thread.advance(1)
+    told = add_callback(world, number)
+    put(world)
+    claim(world, second)
+    busy = begin(world, second)
+    thread.advance()
+    add_callback(world, number)  # it has run at once, and the job is to be filed away once more
+    if way == "paused":
+        busy.advance()
+        pause(world, True)
+        claim(world, second)
+        pause(world, False)
+    else:
+        monkeypatch.setattr(spilling, "SPILL", 0)
+        claim(world, second)
+        busy.advance()
+    finish_all(world, second)
+    finish_all(world, first)
+    assert (status(world, number), status(world, told)) == ((3, "succeeded"), (3, "succeeded"))
+
+
+def pause(world: World, paused: bool) -> None:
+    client = world.clients[0]
+    client.begin()
+    client.queue.paused = paused
+    assert client.commit()
 
 
 def test_a_callback_waits_in_no_mailbox_when_the_job_goes_on_elsewhere(world: World) -> None:

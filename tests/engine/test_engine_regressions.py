@@ -356,13 +356,18 @@ def test_a_deadline_that_was_moved_ends_no_job_before_it(queue: Any) -> None:
 
 
 def test_a_job_for_later_that_is_cancelled_never_keeps_its_key(queue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    draws = iter([5, 5, 5, 6])
+    draws = iter([5, 5, 5, 6, 6, 5, 7])
     monkeypatch.setattr(persistence, "random", SimpleNamespace(getrandbits=lambda bits: next(draws)))
     job = queue.put(Job(enginejobs.note, "never"), begin_after=utcnow() + timedelta(hours=1))
-    transaction.commit()
+    agent = make_agent(queue)
+    Taker(queue, agent.slot).take(1)
     key = job.key
     queue.cancel(job)
-    assert job.key != key, "what lies under the old key must not pass for the new entry"
+    cancelled = job.key
+    assert cancelled != key, "what lies under the old key must not pass for the new entry"
+    queue.give_back(job)
+    assert job.key not in (key, cancelled), "nor when it has a late callback, and waits once more"
+    assert next(draws, None) is None
 
 
 def test_a_job_for_later_that_is_cancelled_leaves_nothing_behind(queue: Any) -> None:

@@ -310,7 +310,7 @@ class Taker(Spilling):
                     if not loads(row.job):
                         continue
                     if row.job._status_id == 3:
-                        self.consider(row, None, None)
+                        self._file(row)
                     elif row.job._status_id == 0 and (row.job.deadline() or self.now) < self.now:
                         self._note_deadline(row.job)
 

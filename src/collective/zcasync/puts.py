@@ -120,10 +120,9 @@ class Puts(Places):
         if job._status_id >= 2 and job.parent is self:
             self._leave_entry(job)
         job._wait_in(self)
-        key = make_key(job.not_before(), job.priority, put_back=front)
-        while (
-            key == job.key
-        ):  # a time that is to come is the same at each draw, and what lies under the old key is stale
+        # A time that is to come is the same at each draw, and what lies under the old keys is stale.
+        key, old = job.key, (job.key, job.former_key)
+        while key in old:
             key = make_key(job.not_before(), job.priority, put_back=front)
         self._enter(job, key)
 

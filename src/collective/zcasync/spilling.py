@@ -1,6 +1,7 @@
 """How claims keep the inboxes small, and what lies in them visible: they move it to backlogs, one for each group."""
 
 from collections.abc import Iterable
+from collective.zcasync import letters
 from collective.zcasync import notify
 from collective.zcasync.entries import newest_keys
 from collective.zcasync.entries import Place
@@ -96,8 +97,7 @@ class Spilling(Moves):
     def _into_backlog(self, row: Row) -> Place | None:
         """Move the job out of an inbox or overflow; what has become of it may be found at that. Its new place."""
         job, readable = row.job, loads(row.job)
-        if readable and job._status_id == 3:
-            self.consider(row, None, None)
+        if readable and job._status_id == 3 and self._file(row):
             return None
         if readable and job.key == row.key and job._status_id == 0 and (job._begin_after or self.now) > self.now:
             self.postpone(row, job._begin_after)
@@ -117,6 +117,17 @@ class Spilling(Moves):
         if readable and job._begin_by is not None:
             self._note_deadline(job)
         return place
+
+    def _file(self, row: Row) -> bool:
+        """File away a job that has ended; false if the mail of who had run it brings another callback, for which it
+        goes on waiting."""
+        if row.job.key == row.key:
+            letters.collect(self.queue, row.job)
+            self.changed = True
+        if row.job._status_id != 3:
+            return False
+        self.consider(row, None, None)
+        return True
 
     def _deep_in_lane(self, row: Row) -> bool:
         """Move the job to its lane, if somebody holds that."""
