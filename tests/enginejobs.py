@@ -41,6 +41,22 @@ def release_all() -> None:
         event.set()
 
 
+#: Threads that were there before the test: of others, or of a test that has failed as they did not end.
+before: set[threading.Thread] = set()
+
+
+def end_threads() -> set[threading.Thread]:
+    """Let all jobs go on, and wait for the threads that stopped dispatchers have left to them; those that do not end.
+
+    Before their database is closed: its end leaves locks of commits behind, for which threads would wait for ever.
+    """
+    release_all()
+    left = {thread for thread in threading.enumerate() if thread.name.startswith("zcasync-main")} - before
+    for thread in left:
+        thread.join(12)
+    return {thread for thread in left if thread.is_alive()}
+
+
 def make_agent(queue: Any) -> Agent:
     """An agent of a dispatcher without threads, for claims by hand."""
     queue.dispatchers.register(name := uuid4())

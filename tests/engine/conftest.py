@@ -57,19 +57,11 @@ def nothing_but_the_engine() -> Iterator[None]:
 def fresh_jobs() -> Iterator[None]:
     """Jobs of the tests before are forgotten, and none waits for this test when it is over."""
     enginejobs.fresh()
+    enginejobs.before = set(threading.enumerate())
     yield
-    enginejobs.release_all()
-    # Threads that stopped dispatchers have left to their jobs log what they meet: not in the middle of the next test.
-    left = {thread for thread in threading.enumerate() if thread.name.startswith("zcasync-main")} - stuck
-    for thread in left:
-        thread.join(12)
-    stuck.update(thread for thread in left if thread.is_alive())
-    told = [name_and_stack(thread) for thread in left & stuck]
-    assert not told, "this test leaves threads that do not end:\n" + "\n".join(told)
-
-
-#: Job threads that did not end after their test: it has failed, and the tests after it wait for them no more.
-stuck: set[threading.Thread] = set()
+    # They log what they meet: not in the middle of the next test.
+    left = enginejobs.end_threads()
+    assert not left, "this test leaves threads that do not end:\n" + "\n".join(map(name_and_stack, left))
 
 
 def name_and_stack(thread: threading.Thread) -> str:
@@ -123,6 +115,7 @@ def open_database(tmp_path: Path) -> Iterator[Callable[[], Any]]:
         return databases[0]
 
     yield open_one
+    enginejobs.end_threads()
     for database in databases:
         database.close()
 
@@ -141,6 +134,7 @@ def zeo_database(tmp_path: Path) -> Iterator[Callable[[], Any]]:
         return databases[-1]
 
     yield open_one
+    enginejobs.end_threads()
     for database in databases:
         database.close()
     stop()
@@ -169,6 +163,7 @@ def relstorage_database(postgres: PostgresServer, postgres_database: str) -> Ite
         return databases[-1]
 
     yield open_one
+    enginejobs.end_threads()
     for database in databases:
         notify.switch_off(database)
         database.close()

@@ -122,6 +122,9 @@ def place(tmp_path: Path) -> Iterator[Callable[..., Place]]:
 
     yield make
     for one in made:
+        one.stop()
+    enginejobs.end_threads()
+    for one in made:
         one.close()
 
 
