@@ -167,19 +167,20 @@ class Queue(Puts):
             if waits and owned.parent is self:
                 self.give_back(owned, front=True)  # what it waited for will tell nobody of its end any more
             return "cancelled"
-        aside = self.quarantine_key(job) if self.quarantine and self._find(job) is None else None
-        if aside is not None:
-            self.leave_quarantine(aside)
         if not callbacks:
             job._callbacks = ()
         self.end(job, Failure.from_exception(CancelledError(CancelledError.__doc__)), "cancelled")
         return "cancelled"
 
     def end(self, job: Any, failure: Failure, outcome: str | None = None, resume_at: datetime | None = None) -> None:
-        """End a waiting job. It goes through an inbox once more, to have its callbacks run and be filed away.
+        """End a waiting job. It goes through an inbox once more, to have its callbacks run and be filed away. One that
+        was set aside leaves the quarantine by it.
 
         ``resume_at``: before that no claim runs its callbacks; the caller does.
         """
+        aside = self.quarantine_key(job) if self.quarantine and self._find(job) is None else None
+        if aside is not None:
+            self.leave_quarantine(aside)
         job._finish(failure, clock.utcnow(), outcome)
         job.resume_at = resume_at
         self.give_back(job)

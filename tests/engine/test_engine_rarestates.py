@@ -1,0 +1,43 @@
+"""Jobs in states that are rarely met, as two change them at once, or by hand: none is lost, or in two places."""
+
+from collective.zcasync import execution
+from collective.zcasync import sweeping
+from collective.zcasync.claims import Taker
+from collective.zcasync.job import Job
+from collective.zcasync.surroundings import Surroundings
+from enginejobs import make_agent
+from typing import Any
+
+import enginejobs
+import transaction
+
+
+def _put(queue: Any, job: Job) -> Job:
+    queue.put(job)
+    transaction.commit()
+    return job
+
+
+def _run(queue: Any, agent: Any) -> None:
+    """Claim and run what there is, and file it away."""
+    while taken := Taker(queue, agent.slot).take(1):
+        job = taken[0].job
+        agent.hold(job, False)
+        transaction.commit()
+        around = Surroundings(job._p_jar.db())
+        report = execution.perform(around.database, job._p_oid, "run", job.token, around)
+        transaction.begin()
+        sweeping.sweep(queue, agent.slot, [(job._p_oid, report)])
+        transaction.commit()
+    transaction.commit()
+
+
+def test_a_job_that_was_set_aside_is_in_one_place_when_it_is_failed(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add))
+    Taker(queue, agent.slot).set_aside(queue._find(job), "nobody knows its callable")
+    transaction.commit()
+    job.fail(ValueError("given up"))
+    _run(queue, agent)
+
+    assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
+    assert list(queue.finished()) == [job]
