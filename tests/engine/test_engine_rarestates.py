@@ -4,11 +4,14 @@ from collective.zcasync import execution
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
 from collective.zcasync.job import Job
+from collective.zcasync.queue import get_queue
 from collective.zcasync.surroundings import Surroundings
 from enginejobs import make_agent
 from typing import Any
+from ZODB.POSException import ConflictError
 
 import enginejobs
+import pytest
 import transaction
 
 
@@ -41,3 +44,20 @@ def test_a_job_that_was_set_aside_is_in_one_place_when_it_is_failed(queue: Any) 
 
     assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
     assert list(queue.finished()) == [job]
+
+
+def test_a_job_that_is_set_aside_as_somebody_cancels_it_is_in_one_place(queue: Any, db: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add))
+    queue.take_out(job)
+    agent.slot.backlog("")[job.key] = job
+    agent.slot.count("backlog", 1)
+    transaction.commit()
+    Taker(queue, agent.slot).set_aside(queue._find(job), "nobody knows its callable")
+    manager = transaction.TransactionManager()
+    other = db.open(manager)
+    assert get_queue(other).cancel(other.get(job._p_oid)) == "cancelled"
+    manager.commit()
+    other.close()
+    with pytest.raises(ConflictError):
+        transaction.commit()
+    transaction.abort()

@@ -108,8 +108,11 @@ class Moves:
                 self.changed = True
 
     def set_aside(self, row: Row, reason: str) -> None:
-        """Quarantine: move the reference, without writing the job (its class may be gone)."""
+        """Quarantine: move the reference, without writing the job (its class may be gone). Whoever ends it meanwhile
+        does not write the place where it lies, but the job."""
         self.leave(row)
+        if row.job._p_changed is not None:  # a ghost has no serial
+            row.job._p_jar.readCurrent(row.job)
         for quota in self.queue.quotas.values():
             quota.discard(row.job)
         insert(self.queue.quarantine, make_key(), (reason, row.job))
