@@ -3,6 +3,7 @@
 from collective.zcasync import execution
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
+from collective.zcasync.clock import utcnow
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.surroundings import Surroundings
@@ -44,6 +45,34 @@ def test_a_job_that_was_set_aside_is_in_one_place_when_it_is_failed(queue: Any) 
 
     assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
     assert list(queue.finished()) == [job]
+
+
+def test_a_callback_that_comes_to_stand_in_the_queue_itself_gets_the_mail_of_those_behind_it(queue: Any) -> None:
+    agent, job = make_agent(queue), Job(enginejobs.add, 5)
+    alone, other = job.addCallback(enginejobs.add), job.addCallback(enginejobs.add)
+    behind = alone.addCallback(enginejobs.add)
+    _put(queue, job)
+    assert agent.claimJob() is job
+    job._finish(5, utcnow())
+    for one in (alone, behind):
+        one._begin(utcnow())
+        one._finish(5, utcnow())
+    alone._complete(utcnow())
+    transaction.commit()
+    told = behind.addCallback(enginejobs.note)
+    transaction.commit()
+    assert len(agent.slot.mailbox) == 1
+    other._begin(utcnow())
+    other._finish(5, utcnow())
+    job._complete(utcnow())
+    transaction.commit()
+    alone.addCallback(enginejobs.add)  # the mail is not opened yet, and the job has ended
+    transaction.commit()
+    sweeping.sweep(queue, agent.slot, [(job._p_oid, "finished")])
+    transaction.commit()
+    _run(queue, agent)
+
+    assert told.result == 5 and len(agent.slot.mailbox) == 0
 
 
 def test_a_job_that_is_set_aside_as_somebody_cancels_it_is_in_one_place(queue: Any, db: Any) -> None:

@@ -43,12 +43,20 @@ def collect(queue: Any, job: Any) -> None:
     """
     for slot in queue.slots.values():
         held = job._p_oid in slot.running or job._p_oid in slot.deferreds
-        if held or stands_alone(job) and slot.has_mail(job._p_oid):
+        if held or stands_alone(job) and _has_mail(job, slot):
             slot.release(job._p_oid)
             told = deliver(job, slot)
             if "callback" in told and job._status_id == 3:
                 job._reopen()
             stop_if_asked(queue, job, told)
+
+
+def _has_mail(job: Any, slot: Any) -> bool:
+    """Whether a slot's mailbox holds a letter to a job, or to one of its callbacks."""
+    if not slot.mailbox:
+        return False
+    own = (callback for callback in job.all_callbacks() if not stands_alone(callback))
+    return slot.has_mail(job._p_oid) or any(_has_mail(callback, slot) for callback in own)
 
 
 def stop_if_asked(queue: Any, job: Any, told: set[str]) -> None:
