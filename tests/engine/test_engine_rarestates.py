@@ -1,13 +1,17 @@
 """Jobs in states that are rarely met, as two change them at once, or by hand: none is lost, or in two places."""
 
 from collective.zcasync import execution
+from collective.zcasync import persistence
+from collective.zcasync import places
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import utcnow
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.surroundings import Surroundings
+from datetime import timedelta
 from enginejobs import make_agent
+from types import SimpleNamespace
 from typing import Any
 from ZODB.POSException import ConflictError
 
@@ -90,3 +94,23 @@ def test_a_job_that_is_set_aside_as_somebody_cancels_it_is_in_one_place(queue: A
     with pytest.raises(ConflictError):
         transaction.commit()
     transaction.abort()
+
+
+def test_a_job_that_is_put_back_never_gets_a_key_under_which_something_of_it_lies(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = iter([5, 4, 4])
+    monkeypatch.setattr(
+        persistence, "random", SimpleNamespace(getrandbits=lambda bits: next(draws), randint=lambda first, last: last)
+    )
+    agent, moment = make_agent(queue), utcnow() + timedelta(hours=1)
+    job = queue.put(Job(enginejobs.note, "never"), begin_after=moment)
+    Taker(queue, agent.slot).take(1)
+    key = job.key
+    places._thread.left = 0
+    monkeypatch.setattr("collective.zcasync.puts.my_shard", lambda count: 0)
+    other = queue.put(Job(enginejobs.note, "later"), begin_after=moment)
+    assert other.key == key - 1
+    queue.cancel(job)
+
+    assert job.key != key

@@ -16,7 +16,7 @@ from collective.zcasync.interfaces import IJobContext
 from collective.zcasync.interfaces import IUUID
 from collective.zcasync.interfaces import NEW
 from collective.zcasync.job import Job
-from collective.zcasync.persistence import insert
+from collective.zcasync.persistence import free_key
 from collective.zcasync.persistence import make_key
 from collective.zcasync.persistence import size
 from collective.zcasync.places import my_shard
@@ -99,15 +99,17 @@ class Puts(Places):
             job.parent = job.key = job.put_at = None
             raise
 
-    def _enter(self, job: Any, key: int) -> Any:
-        """Enter the job into this thread's inbox, or its overflow when nobody empties it; return the place."""
+    def _enter(self, job: Any, key: int, old: tuple[int | None, ...] = ()) -> Any:
+        """Enter the job into this thread's inbox, or its overflow when nobody empties it; return the place. ``old``:
+        keys that it must not get."""
         shard = my_shard(len(self.inboxes))
         place = inbox = self.inboxes[shard]
         self._v_entered = True  # for the claim whose transaction this may be
         if size(place) > INBOX_FULL:
             place = self.overflows[shard]
             self.count_overflow(shard, 1)
-        job.key = insert(place, key, job)
+        job.key = free_key(key, lambda key: key in place or key in old)
+        place[job.key] = job
         job.shard = shard
         notify.tell_at_commit(self._p_jar, inbox if place is inbox else None)
         return place
@@ -120,11 +122,9 @@ class Puts(Places):
         if job._status_id >= 2 and job.parent is self:
             self._leave_entry(job)
         job._wait_in(self)
-        # A time that is to come is the same at each draw, and what lies under the old keys is stale.
-        key, old = job.key, (job.key, job.former_key)
-        while key in old:
-            key = make_key(job.not_before(), job.priority, put_back=front)
-        self._enter(job, key)
+        # What lies under the old keys is stale. A time that is to come has few keys, so an ended job gets one of now.
+        when = None if job._status_id == 3 else job.not_before()
+        self._enter(job, make_key(when, job.priority, put_back=front), (job.key, job.former_key))
 
     def move(self, job: Any, key: int, begin_after: datetime | None = None) -> None:
         """A person gives a waiting job another place in line; BadStatusError if it does not wait any more.
