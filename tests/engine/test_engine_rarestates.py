@@ -1,11 +1,14 @@
 """Jobs in states that are rarely met, as two change them at once, or by hand: none is lost, or in two places."""
 
+from collective.zcasync import actions
+from collective.zcasync import bulk
 from collective.zcasync import execution
 from collective.zcasync import persistence
 from collective.zcasync import places
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import utcnow
+from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.surroundings import Surroundings
@@ -38,6 +41,14 @@ def _run(queue: Any, agent: Any) -> None:
         sweeping.sweep(queue, agent.slot, [(job._p_oid, report)])
         transaction.commit()
     transaction.commit()
+
+
+def _filed(queue: Any, agent: Any) -> Job:
+    """A job that is in the history."""
+    job = _put(queue, Job(enginejobs.add, 5))
+    _run(queue, agent)
+    assert list(queue.finished()) == [job]
+    return job
 
 
 def test_a_job_that_was_set_aside_is_in_one_place_when_it_is_failed(queue: Any) -> None:
@@ -94,6 +105,39 @@ def test_a_job_that_is_set_aside_as_somebody_cancels_it_is_in_one_place(queue: A
     with pytest.raises(ConflictError):
         transaction.commit()
     transaction.abort()
+
+
+@pytest.mark.parametrize("where", ["waits", "runs"])
+def test_a_job_whose_late_callback_is_to_run_cannot_be_deleted(where: str, queue: Any) -> None:
+    agent = make_agent(queue)
+    job = _filed(queue, agent)
+    queue._p_jar.root()["mine"] = 1
+    late = job.addCallback(enginejobs.note)
+    transaction.commit()
+    if where == "runs":
+        assert agent.claimJob() is job
+        transaction.commit()
+    with pytest.raises(BadStatusError):
+        actions.delete(job)
+    assert bulk.delete_all(queue, ("finished",)) == {}
+    transaction.begin()
+    if where == "runs":
+        sweeping.put_back(queue, agent.slot, job)
+        transaction.commit()
+    _run(queue, agent)
+    assert late.result == 5 and list(queue.finished()) == [job]
+
+
+def test_a_job_that_is_deleted_after_its_late_callback_has_run_does_not_come_back(queue: Any) -> None:
+    agent = make_agent(queue)
+    job = _filed(queue, agent)
+    late = job.addCallback(enginejobs.note)  # runs here, and leaves the job in an inbox
+    assert late.result == 5 and queue.counts()["waiting"] == 1
+    actions.delete(job)
+    transaction.commit()
+    _run(queue, agent)
+
+    assert list(queue.finished()) == [] and queue.counts()["succeeded"] == queue.counts()["waiting"] == 0
 
 
 def test_a_job_that_is_put_back_never_gets_a_key_under_which_something_of_it_lies(

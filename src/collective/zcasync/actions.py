@@ -84,6 +84,8 @@ def delete(job: Any, by: str = "") -> None:
     if queue is None:
         discard(job, by)
         return
+    if job._status_id == 2:
+        raise BadStatusError(f"Job {job.id} has callbacks that have not ended yet, so it cannot be deleted.")
     if not queue.delete(job):
         raise BadStatusError(f"Job {job.id} has ended a moment ago, and is not in the history yet: try again.")
     job.parent = None

@@ -12,7 +12,8 @@ def file_away(queue: Any, slot: Any, job: Any) -> None:
     A callback that stood in the queue by itself, for a late callback of its own, belongs to its job and is only let go.
     """
     outcome = job.outcome or "failed"
-    if not job.is_callback and (not job.late or not queue.has_filed(job)):
+    known = job.late and (job.parent is None or queue.has_filed(job))  # without a parent: it was deleted since
+    if not job.is_callback and not known:
         home = slot if slot is not None else queue.any_slot()
         home.file(job, outcome, job.finished_at or clock.utcnow())
     if slot is not None and job._p_oid in slot.running:

@@ -184,8 +184,8 @@ class Places(Base):
         return joined(pair for slot in self.slots.values() for pair in slot.history.failures(group))
 
     def delete(self, job: Any) -> bool:
-        """Forget a finished job, for good; whether it was in the history."""
-        if not any(slot.history.remove(job) for slot in self.slots.values()):
+        """Forget a finished job, for good; whether it was in the history, and no late callback of it is to run."""
+        if job._status_id != 3 or not any(slot.history.remove(job) for slot in self.slots.values()):
             return False
         self.adjust(job.outcome or "failed", -1)
         return True
