@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import gc
 import logging
 import os
 import signal
@@ -78,6 +79,7 @@ def surely_open(kind: str, address: Any) -> Any:
         except Exception as error:
             if not is_expected(error):
                 raise
+            gc.collect()  # a FileStorage that could not be opened keeps the lock of its file until it is gone
             threading.Event().wait(0.1)
 
 
