@@ -7,10 +7,14 @@ from collective.zcasync import persistence
 from collective.zcasync import places
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
+from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
+from collective.zcasync.retry import NeverRetry
 from collective.zcasync.surroundings import Surroundings
 from datetime import timedelta
 from enginejobs import make_agent
@@ -21,6 +25,20 @@ from ZODB.POSException import ConflictError
 import enginejobs
 import pytest
 import transaction
+
+
+class Later(NeverRetry):
+    """A policy that wants another attempt in an hour."""
+
+    def jobError(self, failure: Any, data_cache: dict[str, Any]) -> Any:
+        return timedelta(hours=1)
+
+
+def fails_first(result: Any) -> str:
+    enginejobs.calls.append("tried")
+    if len(enginejobs.calls) == 1:
+        raise ValueError("not yet")
+    return f"after {result}"
 
 
 def _put(queue: Any, job: Job) -> Job:
@@ -60,6 +78,30 @@ def test_a_job_that_was_set_aside_is_in_one_place_when_it_is_failed(queue: Any) 
 
     assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
     assert list(queue.finished()) == [job]
+
+
+def _standing_alone(queue: Any, agent: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
+    """A callback that has ended, as has its job; and one behind it, for which it stands in the queue itself."""
+    job = Job(enginejobs.add, 5)
+    alone = job.addCallback(enginejobs.add)
+    _put(queue, job)
+    _run(queue, agent)
+    queue._p_jar.root()["mine"] = 1
+    late = alone.addCallback(*args, **options)
+    transaction.commit()
+    assert alone.parent is queue and job.status == COMPLETED
+    return alone, late
+
+
+def test_a_callback_that_wants_to_wait_lets_one_wait_that_stands_in_the_queue_itself(queue: Any) -> None:
+    agent = make_agent(queue)
+    alone, late = _standing_alone(queue, agent, fails_first, retry_policy_factory=Later)
+    _run(queue, agent)
+
+    assert enginejobs.calls == ["tried"] and alone.status == CALLBACKS and queue.counts()["later"] == 1
+    set_now(utcnow() + timedelta(hours=1, seconds=1))
+    _run(queue, agent)
+    assert late.result == "after 5" and alone.status == COMPLETED and enginejobs.calls == ["tried", "tried"]
 
 
 def test_a_callback_that_comes_to_stand_in_the_queue_itself_gets_the_mail_of_those_behind_it(queue: Any) -> None:

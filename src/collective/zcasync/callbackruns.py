@@ -20,6 +20,7 @@ from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.lookup import main_of
 from collective.zcasync.lookup import stands_alone
 from collective.zcasync.outcomes import DEFERRED
 from collective.zcasync.outcomes import FINISHED
@@ -103,7 +104,7 @@ def run_callbacks(
             if ended != FINISHED:
                 return ended
         except (MustWait, ReassignedError) as error:
-            if job.is_callback or isinstance(error, ReassignedError) and token is None:
+            if main_of(job) is not job or isinstance(error, ReassignedError) and token is None:
                 raise  # to the main job, which is what can wait in the queue
 
             def change(error: MustWait | ReassignedError = error) -> None:
