@@ -1,7 +1,9 @@
 """Jobs in states that are rarely met, as two change them at once, or by hand: none is lost, or in two places."""
 
+from collections.abc import Callable
 from collective.zcasync import actions
 from collective.zcasync import bulk
+from collective.zcasync import direct
 from collective.zcasync import execution
 from collective.zcasync import persistence
 from collective.zcasync import places
@@ -67,6 +69,29 @@ def _filed(queue: Any, agent: Any) -> Job:
     _run(queue, agent)
     assert list(queue.finished()) == [job]
     return job
+
+
+def test_a_failed_job_is_filed_once_though_a_claim_finds_it_as_its_last_callback_has_ended(
+    queue: Any, clients: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, job, run = make_agent(queue), Job(enginejobs.add), direct.run_callbacks
+    job.addCallback(enginejobs.note)
+    _put(queue, job)
+
+    def run_and_be_overtaken(*args: Any) -> str:
+        ended = run(*args)
+        with clients().transaction() as connection:
+            mine = get_queue(connection)
+            Taker(mine, mine.slots[agent.slot.number]).take(5)
+        return ended
+
+    monkeypatch.setattr(direct, "run_callbacks", run_and_be_overtaken)
+    job.fail()
+    transaction.begin()
+    Taker(queue, agent.slot).take(5)
+    transaction.commit()
+
+    assert list(queue.finished()) == [job] and queue.counts()["failed"] == 1
 
 
 def test_a_job_that_was_set_aside_is_in_one_place_when_it_is_failed(queue: Any) -> None:

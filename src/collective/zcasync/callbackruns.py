@@ -20,6 +20,7 @@ from collective.zcasync.exceptions import TimeoutError
 from collective.zcasync.failure import Failure
 from collective.zcasync.fence import check_owner
 from collective.zcasync.interfaces import COMPLETED
+from collective.zcasync.interfaces import IQueue
 from collective.zcasync.lookup import main_of
 from collective.zcasync.lookup import stands_alone
 from collective.zcasync.outcomes import DEFERRED
@@ -89,6 +90,8 @@ def run_callbacks(
         check()
         if job._status_id == 2 and next_callback(job) is None:  # else another one was added as the last one ended
             job._complete(clock.utcnow())
+            if IQueue.providedBy(job.parent):  # it runs outside of job threads: no claim must file it away before this
+                job.queue.give_back(job)
 
     while True:
         manager.begin()

@@ -176,8 +176,6 @@ def _run_callbacks_here(job: Any, manager: Any, resumed: bool = False) -> None:
         _wait_outside(job, manager)
     if ended in (WAITING, DEFERRED):
         return
-    if ended == FINISHED and _waits(job) and job.resume_at is not None:
-        surely(lambda: job.queue.give_back(job), f"the end of {job.task}", manager, around.database, around.stopping)
     _let_go(job, agent, manager, around)
 
 
