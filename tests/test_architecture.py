@@ -36,9 +36,10 @@ ENGINE_ORDER = """
     notify lookup lanes waiting coroutines outcomes sequences callables readable representation utils jobinfo door
     configuredpolicy retry fence neighbours politeness shares solitude
     tracing surroundings ending joblog running deferreds decisions attempts interruptions
-    callbacks callbackruns direct execution calls job quota history slot series letters filing entries rejections moves
+    letters filing sweeping
+    callbacks callbackruns direct execution calls job quota history slot series entries rejections moves
     spilling claims
-    sweeping takeover dispatchers places puts queues rightofway deployment
+    takeover dispatchers places puts queues rightofway deployment
     groups queue agent wakeup threadpool pollinfo introspection observer heartbeat mail seenfile
     ownership membership news
     laning agentclaims upkeep claiming claimthread dispatcher reactor signals subscribers adapters configure

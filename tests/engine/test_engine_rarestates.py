@@ -207,6 +207,25 @@ def test_a_job_that_is_deleted_after_its_late_callback_has_run_does_not_come_bac
     assert list(queue.finished()) == [] and queue.counts()["succeeded"] == queue.counts()["waiting"] == 0
 
 
+@pytest.mark.parametrize("way", ["called", "removed"])
+def test_a_callback_in_the_mail_of_a_job_that_is_taken_from_its_agent_by_hand_runs(way: str, queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert agent.claimJob() is job
+    transaction.commit()
+    told = job.addCallback(enginejobs.note)
+    transaction.commit()
+    assert len(agent.slot.mailbox) == 1
+    if way == "called":
+        assert job() == 5
+    else:
+        agent.remove(job)
+        queue.putBack(job)
+        transaction.commit()
+    _run(queue, agent)
+
+    assert told.result == 5 and len(agent.slot.mailbox) == 0 and list(queue.finished()) == [job]
+
+
 def test_a_job_that_is_put_back_never_gets_a_key_under_which_something_of_it_lies(
     queue: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

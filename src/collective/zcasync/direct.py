@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from collective.zcasync import clock
 from collective.zcasync import deferreds
 from collective.zcasync import interruptions
+from collective.zcasync import sweeping
 from collective.zcasync import waiting
 from collective.zcasync.attempts import database_of
 from collective.zcasync.attempts import log_failure
@@ -198,8 +199,7 @@ def _wait_outside(job: Any, manager: Any) -> None:
     """A job that was not run by a job thread has to wait for another one."""
     outer, agent, queue = waiting.waiter(job), job.agent, job.queue
     if agent is not None and agent.slot is not None:
-        agent.slot.release(job._p_oid)
-        waiting.begin(queue, agent.slot, job)
+        sweeping.sweep(queue, agent.slot, [(job._p_oid, WAITING)])
     elif queue is not None:
         queue.give_back(job, front=True)  # a claim finds it there, and lets it wait
     else:
@@ -216,10 +216,7 @@ def _let_go(job: Any, agent: Any, manager: Any, around: Surroundings) -> None:
         return
 
     def change() -> None:
-        if job._status_id == 3:
-            agent.jobCompleted(job)
-        else:
-            slot.release(job._p_oid)
+        sweeping.sweep(agent.queue, slot, [(job._p_oid, FINISHED if job._status_id == 3 else RETURNED)])
 
     surely(change, f"the end of {job.task}", manager, around.database, around.stopping)
 
