@@ -20,6 +20,7 @@ from collective.zcasync.retry import NeverRetry
 from collective.zcasync.surroundings import Surroundings
 from datetime import timedelta
 from enginejobs import make_agent
+from twisted.internet.defer import Deferred
 from types import SimpleNamespace
 from typing import Any
 from ZODB.POSException import ConflictError
@@ -36,11 +37,23 @@ class Later(NeverRetry):
         return timedelta(hours=1)
 
 
+deferreds: list[Deferred[Any]] = []
+
+
 def fails_first(result: Any) -> str:
     enginejobs.calls.append("tried")
     if len(enginejobs.calls) == 1:
         raise ValueError("not yet")
     return f"after {result}"
+
+
+def returns_a_job(result: Any) -> Job:
+    return Job(enginejobs.note, "inner")
+
+
+def returns_a_deferred(result: Any) -> Deferred[Any]:
+    deferreds[:] = [Deferred()]
+    return deferreds[0]
 
 
 def _put(queue: Any, job: Job) -> Job:
@@ -224,6 +237,23 @@ def test_a_callback_in_the_mail_of_a_job_that_is_taken_from_its_agent_by_hand_ru
     _run(queue, agent)
 
     assert told.result == 5 and len(agent.slot.mailbox) == 0 and list(queue.finished()) == [job]
+
+
+@pytest.mark.parametrize("kind", [returns_a_job, returns_a_deferred])
+def test_a_late_callback_that_waits_ends_with_what_it_waits_for_and_not_with_the_lease(
+    kind: Callable[[Any], Any], queue: Any
+) -> None:
+    agent = make_agent(queue)
+    job = _filed(queue, agent)
+    late, behind = job.addCallback(kind), job.addCallback(enginejobs.note)
+    transaction.commit()
+    assert (late.status, behind.result) == ("active-status", None)
+    if kind is returns_a_deferred:
+        deferreds[0].callback("inner")
+    transaction.begin()
+    _run(queue, agent)
+
+    assert late.result == "inner" and behind.result == 5 and job.status == COMPLETED
 
 
 def test_a_job_that_is_put_back_never_gets_a_key_under_which_something_of_it_lies(

@@ -137,6 +137,7 @@ def store(database: Any, kept: Kept, value: Any, stopping: threading.Event) -> s
             raise ReassignedError(f"the job {job.id} does not wait for this Deferred any more")
         reports.append(end(job, value, connection, kept.asked))
         if reports[-1] == outcomes.FINISHED and main._status_id == 2 and main.queue is not None:
+            main.resume_at = None  # if its callbacks ran outside of job threads, they are left to others now
             main.queue.give_back(main, front=True)
             reports.append("returned")
 

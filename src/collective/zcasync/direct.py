@@ -201,6 +201,7 @@ def _wait_outside(job: Any, manager: Any) -> None:
     if agent is not None and agent.slot is not None:
         sweeping.sweep(queue, agent.slot, [(job._p_oid, WAITING)])
     elif queue is not None:
+        job.resume_at = None  # nothing of it runs here any more
         queue.give_back(job, front=True)  # a claim finds it there, and lets it wait
     else:
         end = job.adapt(end_waiting)
