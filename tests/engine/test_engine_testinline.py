@@ -112,6 +112,13 @@ def test_finished_jobs_are_filed_in_the_history(inline: None, queue: Any) -> Non
     assert (counts["waiting"], counts["succeeded"], counts["failed"]) == (0, 1, 1)
 
 
+def test_a_job_with_callbacks_is_filed_once(inline: None, queue: Any) -> None:
+    job = queue.put(Job(enginejobs.add, 1))
+    job.addCallback(enginejobs.note)
+    transaction.commit()
+    assert list(queue.finished()) == [job] and queue.counts()["succeeded"] == 1
+
+
 def test_the_transaction_of_the_thread_is_its_own_again(inline: None, queue: Any) -> None:
     manager = transaction.manager.manager
     queue.put(Job(commit_and_abort))

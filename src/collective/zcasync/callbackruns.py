@@ -90,7 +90,8 @@ def run_callbacks(
         check()
         if job._status_id == 2 and next_callback(job) is None:  # else another one was added as the last one ended
             job._complete(clock.utcnow())
-            if IQueue.providedBy(job.parent):  # it runs outside of job threads: no claim must file it away before this
+            # It ran outside of job threads, and waited meanwhile: no claim must file it away before this.
+            if token is None and IQueue.providedBy(job.parent):
                 job.queue.give_back(job)
 
     while True:
