@@ -222,7 +222,7 @@ def test_a_job_that_is_deleted_after_its_late_callback_has_run_does_not_come_bac
 
 @pytest.mark.parametrize("way", ["called", "removed"])
 def test_a_callback_in_the_mail_of_a_job_that_is_taken_from_its_agent_by_hand_runs(way: str, queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    agent, other, job = make_agent(queue), make_agent(queue), _put(queue, Job(enginejobs.add, 5))
     assert agent.claimJob() is job
     transaction.commit()
     told = job.addCallback(enginejobs.note)
@@ -234,7 +234,7 @@ def test_a_callback_in_the_mail_of_a_job_that_is_taken_from_its_agent_by_hand_ru
         agent.remove(job)
         queue.putBack(job)
         transaction.commit()
-    _run(queue, agent)
+    _run(queue, other)
 
     assert told.result == 5 and len(agent.slot.mailbox) == 0 and list(queue.finished()) == [job]
 
@@ -274,3 +274,21 @@ def test_a_job_that_is_put_back_never_gets_a_key_under_which_something_of_it_lie
     queue.cancel(job)
 
     assert job.key != key
+
+
+def test_a_job_with_two_entries_that_cannot_be_loaded_is_set_aside_once(queue: Any) -> None:
+    agent = make_agent(queue)
+    job = queue.put(Job(enginejobs.add, 5), begin_after=utcnow() + timedelta(hours=1))
+    assert Taker(queue, agent.slot).take(1) == []
+    stale = queue._find(job)
+    queue.cancel(job)
+    transaction.commit()
+    for row in (queue._find(job), stale):  # a process that lacks its class does not know which of them is stale
+        Taker(queue, agent.slot).set_aside(row, "its class cannot be loaded")
+    transaction.commit()
+    assert len(list(queue.quarantined())) == queue.counts()["quarantined"] == 1
+    actions.release(job)
+    transaction.commit()
+    _run(queue, agent)
+
+    assert list(queue.quarantined()) == [] and list(queue.finished()) == [job]

@@ -115,6 +115,8 @@ class Moves:
             row.job._p_jar.readCurrent(row.job)
         for quota in self.queue.quotas.values():
             quota.discard(row.job)
+        if self.queue.quarantine_key(row.job) is not None:
+            return  # it had another entry: without its record nobody can tell which of them is stale
         insert(self.queue.quarantine, make_key(), (reason, row.job))
         self._count("quarantined", 1)
         waiting.ended(self.queue, self.slot, row.job, aside=True)
