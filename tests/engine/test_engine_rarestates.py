@@ -292,3 +292,23 @@ def test_a_job_with_two_entries_that_cannot_be_loaded_is_set_aside_once(queue: A
     _run(queue, agent)
 
     assert list(queue.quarantined()) == [] and list(queue.finished()) == [job]
+
+
+@pytest.mark.parametrize("told_when", ["before", "after"])
+def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_it_is_released(
+    told_when: str, queue: Any
+) -> None:
+    first, second, job = make_agent(queue), make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert first.claimJob() is job
+    transaction.commit()
+    told = job.addCallback(enginejobs.note) if told_when == "before" else None
+    transaction.commit()
+    sweeping.sweep(queue, first.slot, [(job._p_oid, "unreadable")])
+    transaction.commit()
+    told = told or job.addCallback(enginejobs.note)
+    transaction.commit()
+    actions.release(job)
+    transaction.commit()
+    _run(queue, second)
+
+    assert told.result == 5 and list(queue.finished()) == [job] and len(first.slot.mailbox) == 0

@@ -43,7 +43,7 @@ def collect(queue: Any, job: Any) -> None:
     """
     for slot in queue.slots.values():
         held = job._p_oid in slot.running or job._p_oid in slot.deferreds
-        if held or stands_alone(job) and _has_mail(job, slot):
+        if held or stands_alone(job) and has_mail(job, slot):
             slot.release(job._p_oid)
             told = deliver(job, slot)
             if "callback" in told and job._status_id == 3:
@@ -51,12 +51,12 @@ def collect(queue: Any, job: Any) -> None:
             stop_if_asked(queue, job, told)
 
 
-def _has_mail(job: Any, slot: Any) -> bool:
+def has_mail(job: Any, slot: Any) -> bool:
     """Whether a slot's mailbox holds a letter to a job, or to one of its callbacks."""
     if not slot.mailbox:
         return False
     own = (callback for callback in job.all_callbacks() if not stands_alone(callback))
-    return slot.has_mail(job._p_oid) or any(_has_mail(callback, slot) for callback in own)
+    return slot.has_mail(job._p_oid) or any(has_mail(callback, slot) for callback in own)
 
 
 def stop_if_asked(queue: Any, job: Any, told: set[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collective.zcasync import claims
 from collective.zcasync import clock
 from collective.zcasync import entries
+from collective.zcasync import letters
 from collective.zcasync import lookup
 from collective.zcasync.history import ALWAYS
 from collective.zcasync.history import joined
@@ -267,9 +268,13 @@ class Places(Base):
         return None
 
     def leave_quarantine(self, key: int) -> None:
-        """Take a job out of those that were set aside."""
-        del self.quarantine[key]
+        """Take a job out of those that were set aside. Who set it aside could perhaps not give it its letters."""
+        _reason, job = self.quarantine.pop(key)
         self.adjust("quarantined", -1)
+        if lookup.loads(job):
+            for slot in self.slots.values():
+                if letters.has_mail(job, slot):
+                    letters.deliver(job, slot)
 
     def count_overflow(self, shard: int, change: int) -> None:
         """So many jobs were entered into an overflow, or taken out."""
