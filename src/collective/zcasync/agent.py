@@ -7,6 +7,7 @@ from collective.zcasync import callables
 from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import filing
+from collective.zcasync import letters
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.history import Completed
 from collective.zcasync.interfaces import IAgent
@@ -137,6 +138,7 @@ class Agent(Base):
         """Let the job go; its parent becomes None."""
         self.index(item)
         self.slot.release(item._p_oid)
+        letters.deliver(item, self.slot)
         item.parent = None
 
     def pull(self, index: int = 0) -> Any:
