@@ -5,6 +5,7 @@ from collective.zcasync import actions
 from collective.zcasync import bulk
 from collective.zcasync import direct
 from collective.zcasync import execution
+from collective.zcasync import outcomes
 from collective.zcasync import persistence
 from collective.zcasync import places
 from collective.zcasync import sweeping
@@ -12,6 +13,7 @@ from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
@@ -312,3 +314,15 @@ def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_it_is_rele
     _run(queue, second)
 
     assert told.result == 5 and list(queue.finished()) == [job] and len(first.slot.mailbox) == 0
+
+
+def test_an_agent_whose_job_waits_for_a_deferred_cannot_be_removed(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert agent.claimJob() is job
+    job._begin(utcnow())
+    outcomes.keep(job, Deferred(), utcnow())
+    transaction.commit()
+    sweeping.sweep(queue, agent.slot, [(job._p_oid, "deferred")])
+    transaction.commit()
+    with pytest.raises(InvalidValueError, match="holds 1 job"):
+        del agent.parent["main"]

@@ -190,8 +190,10 @@ class DispatcherAgents(Base):
 
     def _without_jobs(self, name: str) -> None:
         agent = self._agents.get(name)
-        if agent is not None and len(agent):
-            raise InvalidValueError(f"the agent {name!r} holds {len(agent)} jobs; wait until they have ended")
+        waiting = () if self.slot is None else (held for _job, held in self.slot.deferreds.values() if held == name)
+        number = 0 if agent is None else len(agent) + sum(1 for _name in waiting)
+        if number:
+            raise InvalidValueError(f"the agent {name!r} holds {number} jobs; wait until they have ended")
         if agent is not None and self.slot is not None:
             self.slot._p_changed = True  # so that a claim for that agent at the same time conflicts
 
