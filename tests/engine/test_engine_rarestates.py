@@ -20,6 +20,7 @@ from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.retry import NeverRetry
 from collective.zcasync.surroundings import Surroundings
+from collective.zcasync.upkeep import Upkeep
 from datetime import timedelta
 from enginejobs import make_agent
 from twisted.internet.defer import Deferred
@@ -326,3 +327,21 @@ def test_an_agent_whose_job_waits_for_a_deferred_cannot_be_removed(queue: Any) -
     transaction.commit()
     with pytest.raises(InvalidValueError, match="holds 1 job"):
         del agent.parent["main"]
+
+
+def test_a_job_that_waits_and_was_claimed_by_a_claim_that_had_no_answer_is_given_back(queue: Any) -> None:
+    agent = make_agent(queue)
+    job = _filed(queue, agent)
+    late = job.addCallback(returns_a_job)
+    transaction.commit()
+    assert late.status == "active-status" and [one.job for one in Taker(queue, agent.slot).take(1)] == [job]
+    agent.hold(job, True)
+    transaction.commit()
+    claimer = SimpleNamespace(tokens={})
+    upkeep = Upkeep(SimpleNamespace(queues={}, claimer=claimer))
+    upkeep.doubtful.add("")
+    upkeep.see_to("", queue, agent.slot, False, set)
+    transaction.commit()
+    _run(queue, agent)
+
+    assert late.result == "inner" and job.status == COMPLETED

@@ -76,7 +76,8 @@ class Upkeep:
         rows = [(oid, job) for oid, (job, _agent) in slot.running.items() if loads(job)]
         rows = [(oid, job) for oid, job in rows if sweeping.is_of(job, slot)]
         lost = [job for oid, job in rows if oid not in known or job.token != tokens.get(oid)]
-        lost = [job for job in lost if job._status_id != 3 and not waiting.has_left(job)]
+        # What waits in a callback goes on with that; a job whose own code has run must not come to run again.
+        lost = [job for job in lost if job._status_id == 2 or job._status_id < 2 and not waiting.has_left(job)]
         for job in lost:
             logger.warning("Job %s was claimed as the database went away; it is given back", job.id)
             sweeping.put_back(queue, slot, job)
