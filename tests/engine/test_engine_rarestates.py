@@ -345,3 +345,40 @@ def test_a_job_that_waits_and_was_claimed_by_a_claim_that_had_no_answer_is_given
     _run(queue, agent)
 
     assert late.result == "inner" and job.status == COMPLETED
+
+
+def test_a_callback_that_came_by_mail_for_an_ended_one_runs_though_its_job_ends_as_the_mail_is_opened(
+    queue: Any, db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, job, complete = make_agent(queue), Job(enginejobs.add, 5), Job._complete
+    ended, other = job.addCallback(enginejobs.add), job.addCallback(enginejobs.add)
+    _put(queue, job)
+    assert agent.claimJob() is job
+    job._finish(5, utcnow())
+    ended._begin(utcnow())
+    ended._finish(5, utcnow())
+    transaction.commit()
+    told = ended.addCallback(enginejobs.note)
+    transaction.commit()
+    other._begin(utcnow())
+    other._finish(5, utcnow())
+    job._complete(utcnow())
+    transaction.commit()
+    assert len(agent.slot.mailbox) == 1
+    manager = transaction.TransactionManager()
+    connection = db.open(manager)
+
+    def sweep_meanwhile(self: Any, now: Any) -> None:
+        if self is job and get_queue(connection).slots[agent.slot.number].running:
+            manager.begin()
+            mine = get_queue(connection)
+            sweeping.sweep(mine, mine.slots[agent.slot.number], [(job._p_oid, "finished")])
+            manager.commit()
+        complete(self, now)
+
+    monkeypatch.setattr(Job, "_complete", sweep_meanwhile)
+    job.addCallback(enginejobs.add)  # it runs here, and then the job is to end once more
+    _run(queue, agent)
+    connection.close()
+
+    assert told.result == 5 and [one.status for one in (job, ended)] == [COMPLETED, COMPLETED]

@@ -32,6 +32,7 @@ def deliver(job: Any, slot: Any) -> set[str]:
         if "callback" in heard and callback._status_id == 3:
             callback._reopen()
             told.add("callback")
+            job._p_changed = True  # whoever ends it at this moment conflicts
     return told
 
 
