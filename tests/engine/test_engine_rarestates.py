@@ -382,3 +382,24 @@ def test_a_callback_that_came_by_mail_for_an_ended_one_runs_though_its_job_ends_
     connection.close()
 
     assert told.result == 5 and [one.status for one in (job, ended)] == [COMPLETED, COMPLETED]
+
+
+def test_who_ends_a_callback_as_one_behind_it_gets_a_late_one_conflicts(queue: Any, db: Any) -> None:
+    job = Job(enginejobs.add, 5)
+    callback = job.addCallback(enginejobs.add)
+    behind = callback.addCallback(enginejobs.add)
+    _put(queue, job)
+    for one in (job, callback, behind):
+        one._begin(utcnow()) if one is not job else None
+        one._finish(5, utcnow())
+    transaction.commit()
+    manager = transaction.TransactionManager()
+    other = db.open(manager)
+    other.get(callback._p_oid)._complete(utcnow())
+    behind.addCallback(enginejobs.note)
+    transaction.commit()
+    assert behind.status == CALLBACKS
+    with pytest.raises(ConflictError):
+        manager.commit()
+    manager.abort()
+    other.close()

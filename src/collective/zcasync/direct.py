@@ -99,10 +99,11 @@ def run_late(job: Any) -> None:
     callback of a job that goes on: with the other callbacks of that."""
     main = main_of(job)
     if main._status_id != 3:
-        main._p_changed = True  # whoever ends it at this moment conflicts
         for one in (job, *takewhile(lambda one: one is not main, job._climb())):
             if one._status_id == 3:
                 one._reopen()
+            one._p_changed = True  # whoever ends it at this moment conflicts, as does who ends the job
+        main._p_changed = True
         return
     job._reopen()
     connection, queue = job._p_jar, job.queue
