@@ -203,8 +203,10 @@ class Claimer:
             self.agents.mean = 0.9 * self.agents.mean + 0.1 * took if self.agents.mean else took
             self.upkeep.stored(name)
             if swept:
+                again = self._known(name)  # taken anew before its last run was reported: that token is of the new one
                 for report in reports:
-                    self.tokens.pop(report.oid, None)
+                    if report.oid not in again:
+                        self.tokens.pop(report.oid, None)
             else:
                 self._give_reports(name, reports)
             self.laning.committed()
@@ -296,7 +298,8 @@ class Claimer:
 
         tidied = self.upkeep.see_to(name, queue, slot, full, told)
         taken = {item.oid for _pool, items in given for item in items}
-        done = told() - taken  # what came back may be taken again
+        taken |= self._known(name)  # asked before the reports: who leaves a pool is told of after that
+        done = told() - taken  # what came back may be taken again, by this claim or by one before its report
         tidied = self.laning.end(slot, full, done, partial(self.agents.refused, name)) or tidied
         self.upkeep.note_due(name, queue, taker.now)
         if not given and not taker.changed and not (urgent and reports) and not tidied:
@@ -320,6 +323,10 @@ class Claimer:
             if report.end is not None and report.oid not in again and self.tokens.get(report.oid) == report.end.token
         }
         sweeping.sweep(queue, slot, [(report.oid, report.what) for report in reports], ends)
+
+    def _known(self, name: str) -> set[bytes]:
+        """oids of the jobs that threads have, or that wait for one."""
+        return {oid for pool in self._pools(name) for oid in pool.known()}
 
     def _pools(self, name: str) -> list[AgentThreadPool]:
         return list(self.dispatcher.queues.get(name, {}).values())
