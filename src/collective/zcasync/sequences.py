@@ -58,6 +58,7 @@ def _go_on(jobs: tuple[Any, ...], postprocess: Any, at_once: bool) -> Any:
     if main.queue is None:
         raise BadStatusError(f"{main!r} is in no queue, so it cannot put its jobs into one: queue.put(job)")
     main.extended = False
+    jobs = jobs[: len(main.args)]  # a callback is called with a result behind its own arguments
     awaited = _put_next(main, jobs, main._passed, at_once)
     if awaited is None and main._passed:  # jobs may have been inserted before those that have ended
         awaited = _put_next(main, jobs, 0, at_once)
