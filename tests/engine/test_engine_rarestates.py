@@ -9,6 +9,7 @@ from collective.zcasync import outcomes
 from collective.zcasync import persistence
 from collective.zcasync import places
 from collective.zcasync import sweeping
+from collective.zcasync import takeover
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
@@ -317,6 +318,25 @@ def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_it_is_rele
     assert told.result == 5 and list(queue.finished()) == [job] and len(first.slot.mailbox) == 0
 
 
+def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_that_is_cancelled(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, job = make_agent(queue), make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert first.claimJob() is job
+    transaction.commit()
+    told = job.addCallback(enginejobs.note)
+    transaction.commit()
+    with monkeypatch.context() as patch:
+        patch.setattr(takeover, "_status", lambda job: None)  # its class is missing where its dispatcher is buried
+        first.parent.deactivate(died=True)
+    transaction.commit()
+    assert queue.cancel(job) == "cancelled"
+    transaction.commit()
+    _run(queue, second)
+
+    assert told.status == COMPLETED and list(queue.finished()) == [job] and list(queue.quarantined()) == []
+
+
 def test_an_agent_whose_job_waits_for_a_deferred_cannot_be_removed(queue: Any) -> None:
     agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
     assert agent.claimJob() is job
@@ -403,3 +423,24 @@ def test_who_ends_a_callback_as_one_behind_it_gets_a_late_one_conflicts(queue: A
         manager.commit()
     manager.abort()
     other.close()
+
+
+@pytest.mark.parametrize("way", ["resumed by hand", "late callback"])
+def test_a_job_that_was_set_aside_after_its_end_is_in_one_place_when_its_callbacks_run_by_hand(
+    way: str, queue: Any
+) -> None:
+    agent, job = make_agent(queue), Job(enginejobs.add, 5)
+    callback = job.addCallback(enginejobs.note) if way == "resumed by hand" else None
+    _put(queue, job)
+    queue.cancel(job)
+    Taker(queue, agent.slot).set_aside(queue._find(job), "its class cannot be loaded")
+    transaction.commit()
+    if callback is not None:
+        job.resumeCallbacks()
+    else:
+        callback = job.addCallback(enginejobs.note)
+    transaction.begin()
+    _run(queue, agent)
+
+    assert callback.status == COMPLETED and list(queue.finished()) == [job]
+    assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0

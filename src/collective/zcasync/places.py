@@ -273,8 +273,8 @@ class Places(Base):
         self.adjust("quarantined", -1)
         if lookup.loads(job):
             for slot in self.slots.values():
-                if letters.has_mail(job, slot):
-                    letters.deliver(job, slot)
+                if letters.has_mail(job, slot) and "callback" in letters.deliver(job, slot) and job._status_id == 3:
+                    job._reopen()
 
     def count_overflow(self, shard: int, change: int) -> None:
         """So many jobs were entered into an overflow, or taken out."""

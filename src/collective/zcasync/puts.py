@@ -117,8 +117,12 @@ class Puts(Places):
     def give_back(self, job: Any, front: bool = False) -> None:
         """A claimed job waits again (or has callbacks left, or is to be filed away): through an inbox, like a put.
 
-        ``front``: before all others. Job threads and takeovers use it; a caller's tree is never written.
+        ``front``: before all others. Job threads and takeovers use it; a caller's tree is never written. One that has
+        ended, and was set aside, leaves the quarantine.
         """
+        aside = self.quarantine_key(job) if job._status_id >= 2 else None
+        if aside is not None:
+            self.leave_quarantine(aside)
         if job._status_id >= 2 and job.parent is self:
             self._leave_entry(job)
         job._wait_in(self)

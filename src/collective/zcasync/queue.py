@@ -173,14 +173,10 @@ class Queue(Puts):
         return "cancelled"
 
     def end(self, job: Any, failure: Failure, outcome: str | None = None, resume_at: datetime | None = None) -> None:
-        """End a waiting job. It goes through an inbox once more, to have its callbacks run and be filed away. One that
-        was set aside leaves the quarantine by it.
+        """End a waiting job. It goes through an inbox once more, to have its callbacks run and be filed away.
 
         ``resume_at``: before that no claim runs its callbacks; the caller does.
         """
-        aside = self.quarantine_key(job) if self.quarantine and self._find(job) is None else None
-        if aside is not None:
-            self.leave_quarantine(aside)
         job._finish(failure, clock.utcnow(), outcome)
         job.resume_at = resume_at
         self.give_back(job)
