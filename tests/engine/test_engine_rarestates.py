@@ -444,3 +444,17 @@ def test_a_job_that_was_set_aside_after_its_end_is_in_one_place_when_its_callbac
 
     assert callback.status == COMPLETED and list(queue.finished()) == [job]
     assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
+
+
+def test_a_callback_in_the_mail_of_a_job_that_is_filed_by_hand_runs(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert agent.claimJob() is job
+    transaction.commit()
+    told = job.addCallback(enginejobs.note)
+    transaction.commit()
+    job._finish(5, utcnow())
+    agent.completed.add(job)
+    transaction.commit()
+    _run(queue, agent)
+
+    assert told.result == 5 and list(queue.finished()) == [job] and len(agent.slot.mailbox) == 0

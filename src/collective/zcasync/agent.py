@@ -8,10 +8,12 @@ from collective.zcasync import clock
 from collective.zcasync import events
 from collective.zcasync import filing
 from collective.zcasync import letters
+from collective.zcasync import sweeping
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.history import Completed
 from collective.zcasync.interfaces import IAgent
 from collective.zcasync.interfaces import IFilterAgent
+from collective.zcasync.outcomes import FINISHED
 from collective.zcasync.persistence import Base
 from collective.zcasync.persistence import Checked
 from collective.zcasync.persistence import item_at
@@ -189,8 +191,11 @@ class Agent(Base):
             self.slot.hold(self.name, jobs)
 
     def jobCompleted(self, job: Any) -> None:
-        """Move a finished job to ``completed``."""
-        filing.file_away(self.queue, self.slot, job)
+        """Move a finished job to ``completed``; back to the queue, if its mail brings it another callback."""
+        if job._p_oid in self.slot.running:
+            sweeping.sweep(self.queue, self.slot, [(job._p_oid, FINISHED)])
+        else:
+            filing.file_away(self.queue, self.slot, job)
 
     @property
     def batches(self) -> bool:
