@@ -268,6 +268,7 @@ class Dispatchers(Base):
         if da.activated is not None:
             raise InvalidValueError(f"the dispatcher {uuid} is active; deactivate it first")
         del self._data[str(uuid)]
+        da._p_changed = True  # so that one that comes back at this moment conflicts
         # It keeps its parent: the jobs that it ran climb to their queue through it.
         zope.event.notify(events.DispatcherUnregistered(da))
         return da

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collective.zcasync import clock
 from collective.zcasync.persistence import SENTINEL
 from collective.zcasync.readchecks import keep_current
+from collective.zcasync.readchecks import read_current
 from persistent import Persistent
 from typing import Any
 
@@ -117,6 +118,18 @@ def holder_of(queue: Any, lane: Lane | None) -> str | None:
     return da.name if da is not None and da.activated is not None and da.leaving is None else None
 
 
+def keep_gone(queue: Any, lane: Lane | None) -> None:
+    """Let the present transaction, which takes a lane from a holder that is gone, conflict if that comes back before
+    its commit: it goes on taking from the lane, and does not write it."""
+    if lane is None or lane.holder is None:
+        return
+    da = queue.dispatchers.get(lane.holder)
+    if da is None:
+        read_current(queue.dispatchers._data)
+    else:
+        keep_current(da)
+
+
 class LaneView:
     """What one claim sees of the lanes of its queue. Not persistent.
 
@@ -150,5 +163,7 @@ class LaneView:
 
     def hold(self, key: Key) -> None:
         """A job of that lane is taken: from now on the dispatcher holds it."""
-        if self.lanes is not None and self.me is not None and self.mine(key) is None:
-            self.heard.append(self.lanes.hold(key, self.me).waiting)
+        if self.lanes is None or self.me is None or self.mine(key) is not None:
+            return
+        keep_gone(self.queue, self.lanes.get(key))
+        self.heard.append(self.lanes.hold(key, self.me).waiting)

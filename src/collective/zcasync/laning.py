@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collective.zcasync.lanes import holder_of
+from collective.zcasync.lanes import keep_gone
 from collective.zcasync.lanes import Key
 from collective.zcasync.lanes import LaneView
 from collective.zcasync.lanes import LEARNED_LANE
@@ -70,6 +71,7 @@ class Laning:
             first = lane.first() if full else None
             if lane.holder != view.me:
                 if full and first is None and holder_of(queue, lane) is None:
+                    keep_gone(queue, lane)
                     gone.append(key)  # what waited there was cancelled
                 continue
             if held is None:

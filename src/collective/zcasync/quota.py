@@ -47,6 +47,8 @@ class Quota(Base):
         if not IJob.providedBy(job):
             raise InvalidValueError(f"quota {self.name!r} takes jobs, not {job!r}")
         if job in self:
+            if self._p_jar is not None:
+                self._p_jar.readCurrent(self)  # whoever cleans it just now takes the job for one that waits for later
             return
         if self.name not in job.quota_names:
             raise InvalidValueError(f"{job!r} does not name the quota {self.name!r}")
