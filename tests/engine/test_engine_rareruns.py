@@ -1,4 +1,4 @@
-"""Runs that are cut off, or given up, in rare states: what follows is what their policies want, and nothing runs twice."""
+"""Runs that are cut off, or given up, in rare states: what follows is as their policies want, and none is lost."""
 
 from collective.zcasync import execution
 from collective.zcasync import sweeping

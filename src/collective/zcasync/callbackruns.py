@@ -206,7 +206,7 @@ def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundin
             return  # the old owner's last commit came a moment ago: what it has stored must not be done again
         callback.token = f"resumed-{random.getrandbits(64):x}"
         if callback._status_id != 1 or callback.goes_on:
-            return  # what a ``serial`` or ``parallel`` one does can be begun anew at any time, and here it mostly goes on
+            return  # a ``serial`` or ``parallel`` one can be called anew at any time, and mostly was not cut off
         if not callback.interrupted_by:
             callback.interrupted_by = _cause(main)
         answer = decisions.after_interruption(callback)
