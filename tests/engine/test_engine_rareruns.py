@@ -1,8 +1,10 @@
 """Runs that are cut off, or given up, in rare states: what follows is as their policies want, and none is lost."""
 
+from collective.zcasync import actions
 from collective.zcasync import execution
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
+from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.job import serial
@@ -17,6 +19,11 @@ import transaction
 
 def all_of(*jobs: Any) -> int:
     return len(jobs)
+
+
+def returns_a_job() -> Job:
+    enginejobs.calls.append("outer")
+    return Job(enginejobs.note, "inner")
 
 
 def _put(queue: Any, job: Job) -> Job:
@@ -48,3 +55,40 @@ def test_a_serial_job_that_is_a_callback_goes_on_whatever_its_policy_says_of_int
 
     assert (enginejobs.calls, callback.error) == (["a", "b"], "")
     assert job.status == COMPLETED
+
+
+def test_a_job_that_was_set_aside_as_it_ran_is_not_run_again_if_its_policy_says_so(queue: Any) -> None:
+    agent = make_agent(queue)
+    job = _put(queue, Job(enginejobs.note, "once"))
+    job.retry_policy_factory = NeverRetry
+    taken = Taker(queue, agent.slot).take(1)[0].job
+    agent.hold(taken, True)
+    transaction.commit()
+    assert job.status == ACTIVE
+    sweeping.set_aside(queue, agent.slot, job, "its class or record cannot be loaded")
+    transaction.commit()
+    actions.release(job)
+    transaction.commit()
+    _run(queue, agent)
+
+    assert (enginejobs.calls, job.outcome) == ([], "failed")
+    assert list(queue.finished()) == [job]
+
+
+def test_a_job_that_was_set_aside_as_it_came_to_wait_for_another_waits_and_is_not_run_again(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(returns_a_job))
+    taken = Taker(queue, agent.slot).take(1)[0].job
+    agent.hold(taken, True)
+    transaction.commit()
+    around = Surroundings(job._p_jar.db())
+    assert execution.perform(around.database, job._p_oid, "run", job.token, around) == "waiting"
+    transaction.begin()
+    sweeping.set_aside(queue, agent.slot, job, "its class or record cannot be loaded")
+    transaction.commit()
+    actions.release(job)
+    transaction.commit()
+    _run(queue, agent)
+    _run(queue, agent)
+
+    assert (enginejobs.calls, job.result) == (["outer", "inner"], "inner")
+    assert queue.counts()["awaiting"] == 0

@@ -7,9 +7,13 @@ itself.
 
 from collections.abc import Callable
 from collective.zcasync import clock
+from collective.zcasync import deferreds
+from collective.zcasync import interruptions
 from collective.zcasync import joblists
 from collective.zcasync import schema
 from collective.zcasync import transactions
+from collective.zcasync import waiting
+from collective.zcasync.attempts import RETURNED
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
@@ -262,6 +266,22 @@ def _release(queue: Any, job: Any, by: str) -> Any:
     job.held_reason = ""
     job.deaths = 0
     job.remember("by_release", by, clock.utcnow())
-    queue.give_back(job, front=True)
+    _let_go_on(queue, job)
     _tell(job, "released", by)
     return job
+
+
+def _let_go_on(queue: Any, job: Any) -> None:
+    """A job waits again that was set aside, perhaps while it ran, since whoever found it then could not load it: what
+    has run, or what its policy does not want to run twice, must not run again."""
+    deferred = waiting.waits_for_deferred(job)
+    if deferred is not None:
+        deferreds.abort(deferred)
+    if waiting.waiter(job) is not None:
+        waiting.begin(queue, None, job)
+        return
+    if job._status_id == 1:
+        job._leave_thread(queue)
+        if interruptions.interrupt(job, interruptions.UNKNOWN) == RETURNED:
+            return
+    queue.give_back(job, front=True)
