@@ -258,6 +258,35 @@ def test_a_job_that_is_cancelled_while_it_is_on_its_way_does_not_run_there(
     assert notes(two.begin()[1]) == ["goes"] and job.outcome == "cancelled" and other.parent is None
 
 
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_callback_that_a_job_gets_while_it_is_on_its_way_goes_with_it(
+    killed: bool, behind: bool, two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, told = Job(enginejobs.note, "goes"), []
+    callback = job.addCallback(enginejobs.note)
+    two.put(job)
+
+    def settle(move: Any) -> None:
+        if get_queue(two.new).arriving and not told:
+            told.append((callback if behind else job).addCallback(enginejobs.note))
+            two.managers["main"].commit()
+            if killed:
+                raise Killed
+        real(move)
+
+    real = queuemoves._Move._settle
+    monkeypatch.setattr(queuemoves._Move, "_settle", settle)
+    if killed:
+        with pytest.raises(Killed):
+            move_queue(two.old, two.new)
+    assert move_queue(two.old, two.new).number == 1
+    old, new = two.begin()
+    (copy,) = new
+    assert told and len((copy.callbacks[0] if behind else copy).callbacks) == (1 if behind else 2)
+    assert list(old) == [] and not new.arriving
+
+
 def test_a_queue_with_jobs_on_their_way_is_not_removed(two: Two) -> None:
     queue = queueactions.create_queue(two.new, "mail")
     queue.arriving = {"a": 1}

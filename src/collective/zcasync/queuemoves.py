@@ -2,7 +2,8 @@
 
 Two databases commit one after the other. So each batch takes three commits, each in one database: copies *arrive* in
 the other queue, where nobody claims them; the jobs leave the old queue, which remembers their copies; the copies wait.
-Whoever is interrupted in between calls it again: what has arrived is then settled first.
+Whoever is interrupted in between calls it again: what has left is then settled first, and what had but arrived is
+copied anew, as is a job that somebody has changed since.
 """
 
 from BTrees.OOBTree import OOBTree
@@ -63,6 +64,8 @@ class _Move:
     def __init__(self, old: Any, new: Any, name: str) -> None:
         self.old, self.new, self.name = old, new, name
         self.moved = Moved()
+        #: id of a job that was copied -> (oid, serial) of its records then.
+        self.copied: dict[str, list[tuple[bytes, bytes]]] = {}
 
     def do(self) -> Moved:
         self._in_old(lambda queue: None)
@@ -104,8 +107,10 @@ class _Move:
         batch = list(islice((job for job in old if job.id not in self.moved.left), BATCH))
         for job in batch:
             try:
-                new.arriving[job.id] = copy = _Copier(old, new).of(job)
+                copier = _Copier(old, new)
+                new.arriving[job.id] = copy = copier.of(job)
                 self.new.add(copy)
+                self.copied[job.id] = copier.copied()
             except Exception as error:
                 if transactions.is_conflict(error) or transactions.is_disconnect(error):
                     raise
@@ -122,7 +127,7 @@ class _Move:
             if queue.departed is None:
                 queue.departed = OOBTree()
             for id, new in copies.items():
-                if queue.departed.get(id) != new and _leaves(queue, id):
+                if queue.departed.get(id) != new and self._is_as_copied(id) and _leaves(queue, id):
                     queue.departed[id] = new
             return dict(queue.departed)
 
@@ -130,13 +135,23 @@ class _Move:
             queue = get_queue(self.new, self.name)
             for id, new in copies.items():
                 copy = queue.arriving.pop(id)
-                if gone.get(id) == new:  # else somebody has cancelled it meanwhile
+                if gone.get(id) == new:  # else somebody has cancelled or changed it meanwhile
                     queue.give_back(copy)
 
         gone = self._in_old(leave)
         actions.commit(self.new, partial(wait, gone))
         self._in_old(lambda queue: queue.departed.clear())
         self.moved.number += sum(gone.get(id) == new for id, new in copies.items())
+
+    def _is_as_copied(self, id: str) -> bool:
+        """Whether nobody has changed the job since it was copied; the transaction conflicts with who does it now."""
+        for oid, serial in self.copied.get(id, ()):
+            record = self.old.get(oid)
+            record._p_activate()
+            if record._p_serial != serial:
+                return False
+            self.old.readCurrent(record)
+        return id in self.copied
 
 
 def _leaves(queue: Any, id: str) -> bool:
@@ -170,6 +185,10 @@ class _Copier:
     def __init__(self, old: Any, new: Any) -> None:
         #: Each with its copy, by its id in memory; it stays there meanwhile.
         self._copies: dict[int, tuple[Any, Any]] = {id(old): (old, new)}
+
+    def copied(self) -> list[tuple[bytes, bytes]]:
+        """(oid, serial) of the records that it has copied."""
+        return [(one._p_oid, one._p_serial) for one, _copy in self._copies.values() if not IQueue.providedBy(one)]
 
     def of(self, record: Any) -> Any:
         """The copy of a record, with all that belongs to it; InvalidValueError for what belongs to the database."""
