@@ -4,17 +4,26 @@ from collective.zcasync import actions
 from collective.zcasync import execution
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
+from collective.zcasync.clock import utcnow
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.job import serial
 from collective.zcasync.retry import NeverRetry
 from collective.zcasync.surroundings import Surroundings
+from datetime import timedelta
 from enginejobs import make_agent
 from typing import Any
 
 import enginejobs
 import transaction
+
+
+class InAnHour(NeverRetry):
+    """Interrupted, it goes on in an hour."""
+
+    def interrupted(self) -> Any:
+        return timedelta(hours=1)
 
 
 def all_of(*jobs: Any) -> int:
@@ -92,3 +101,22 @@ def test_a_job_that_was_set_aside_as_it_came_to_wait_for_another_waits_and_is_no
 
     assert (enginejobs.calls, job.result) == (["outer", "inner"], "inner")
     assert queue.counts()["awaiting"] == 0
+
+
+def test_an_interrupted_callback_waits_as_long_as_its_policy_wants_though_an_answer_is_lost(
+    queue: Any, lose_answer: Any
+) -> None:
+    agent, job = make_agent(queue), Job(enginejobs.add, 5)
+    callback = job.addCallback(enginejobs.note, retry_policy_factory=InAnHour)
+    _put(queue, job)
+    agent.hold(Taker(queue, agent.slot).take(1)[0].job, True)
+    job._finish(5, utcnow())
+    callback._begin(utcnow())
+    transaction.commit()
+    lost = lose_answer("MainThread")
+    around = Surroundings(job._p_jar.db())
+    assert execution.perform(around.database, job._p_oid, "resume", job.token, around) == "returned"
+    transaction.begin()
+
+    assert lost.is_set() and enginejobs.calls == []
+    assert job.resume_at > utcnow() + timedelta(minutes=50)

@@ -192,19 +192,22 @@ def _resume(main: Any, find: Callable[[], Any], manager: Any, around: Surroundin
     Raises MustWait if the policy wants it to run later, or cannot be asked now.
     """
     outcome: list[Any] = []
+    token = f"resumed-{random.getrandbits(64):x}"
 
     def take() -> None:
         check()  # a former owner that wakes up now must not fence off the one that has resumed the callback
         callback, now = find(), clock.utcnow()
+        if callback.token == token:
+            return  # only the answer to a commit was lost, and what was decided in it holds
         outcome[:] = [True]
         if callback._status_id == 1 and callback.deferred:
             # Its old owner was still at it when the job was taken over, and what fires there is not stored any more.
-            callback.token = f"resumed-{random.getrandbits(64):x}"
+            callback.token = token
             deferreds.abort(callback)
             outcome[:] = [callback._status_id < 2]
         if callback._status_id >= 2 or has_left(callback):
             return  # the old owner's last commit came a moment ago: what it has stored must not be done again
-        callback.token = f"resumed-{random.getrandbits(64):x}"
+        callback.token = token
         if callback._status_id != 1 or callback.goes_on:
             return  # a ``serial`` or ``parallel`` one can be called anew at any time, and mostly was not cut off
         if not callback.interrupted_by:
