@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from collective.zcasync import doctor
 from collective.zcasync import queueactions
 from collective.zcasync import queuemoves
+from collective.zcasync import waiting
 from collective.zcasync.clock import utcnow
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InUse
 from collective.zcasync.exceptions import InvalidValueError
+from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import CALLBACKS
+from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
+from collective.zcasync.job import parallel
 from collective.zcasync.job import serial
 from collective.zcasync.queue import get_queue
 from collective.zcasync.queue import install
@@ -189,6 +193,35 @@ def test_a_job_that_has_run_or_whose_code_is_missing_stays_and_is_told_of(two: T
     moved = move_queue(two.old, two.new)
     assert (moved.number, sorted(moved.left)) == (1, sorted(ids))
     assert "its code is missing here" in moved.left[ids[0]] and "its callbacks end it" in moved.left[ids[1]]
+
+
+def test_a_serial_job_that_goes_on_stays_with_those_of_its_jobs_that_wait(two: Two) -> None:
+    first, second = Job(enginejobs.note, "first"), Job(enginejobs.note, "second")
+    (main,) = two.put(parallel(first, second))
+    main._status_id, main.goes_on = STORED[ACTIVE], True  # it has put both, the first has ended, and it comes again
+    first._status_id, second.sequence = STORED[COMPLETED], main
+    two.put(second, Job(enginejobs.note, "goes"))
+
+    moved = move_queue(two.old, two.new)
+    assert (moved.number, sorted(moved.left)) == (1, sorted([main.id, second.id]))
+    assert "goes on in this database" in moved.left[main.id] and "goes on in this database" in moved.left[second.id]
+    old, new = two.begin()
+    assert (notes(new), list(old), main.queue, second.queue) == (["goes"], [second], old, old)
+
+
+def test_a_job_for_which_one_of_another_queue_waits_stays(two: Two) -> None:
+    awaited, _other = two.put(Job(enginejobs.note, "stays"), Job(enginejobs.note, "goes"))
+    other = install(two.old, ("other",))["other"]
+    outer = other.put(Job(enginejobs.note, "waits"))
+    other.take_out(outer)
+    outer._status_id, outer.waiting_for = STORED[ACTIVE], awaited
+    waiting.begin(other, None, outer)
+    two.managers["main"].commit()
+
+    moved = move_queue(two.old, two.new)
+    assert (moved.number, moved.left) == (1, {awaited.id: "a job of this database waits for it"})
+    old, new = two.begin()
+    assert (notes(new), list(old), outer._status_id) == (["goes"], [awaited], STORED[ACTIVE])
 
 
 class Killed(BaseException):

@@ -14,9 +14,11 @@ from collective.zcasync import door
 from collective.zcasync import filing
 from collective.zcasync import lookup
 from collective.zcasync import transactions
+from collective.zcasync import waiting
 from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.exceptions import InvalidValueError
 from collective.zcasync.exceptions import JobNotFound
+from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import CALLBACKS
 from collective.zcasync.interfaces import IJob
 from collective.zcasync.interfaces import IQueue
@@ -37,6 +39,9 @@ logger = logging.getLogger("collective.zcasync.events")
 #: Jobs of one batch.
 BATCH = 500
 
+#: Why such a job stays, and with it those of its jobs that wait.
+GOES_ON = "it is, or belongs to, a serial or parallel job that has begun and goes on in this database"
+
 
 @dataclass
 class Moved:
@@ -52,8 +57,9 @@ def move_queue(old: Any, new: Any, name: str = "") -> Moved:
     ``old``, ``new``: connections, each with a transaction manager of its own, on which this begins and ends
     transactions. The other queue is made if it is missing, and its quotas. History stays where it is. BadStatusError
     unless the queue is paused and holds nothing that runs or waits for another job; InvalidValueError for the same
-    database. Jobs that hold objects of the old database stay, and so do those that have
-    run but for their callbacks, whose code is missing, or that were set aside.
+    database. Jobs that hold objects of the old database stay, and so do those that have run but for their callbacks,
+    for which others wait, which belong to a serial or parallel job that has begun, whose code is missing, or that were
+    set aside.
     """
     if old.db() is new.db():
         raise InvalidValueError(f"the queue {name!r} is in the database {old.db().database_name!r} already")
@@ -80,6 +86,8 @@ class _Move:
                 self.moved.left[oid_text(row.job)] = "its code is missing here: install it, or discard the job"
             elif row.job.status == CALLBACKS and row.job.key == row.key:
                 self.moved.left[row.job.id] = "its code has run, and its callbacks end it in this database"
+            elif row.job.status == ACTIVE and row.job.key == row.key:
+                self.moved.left[row.job.id] = GOES_ON
         return self.moved
 
     def _in_old(self, change: Callable[[Any], Any]) -> Any:
@@ -105,7 +113,14 @@ class _Move:
         self.old.transaction_manager.begin()
         old, new = get_queue(self.old, self.name), get_queue(self.new, self.name)
         batch = list(islice((job for job in old if job.id not in self.moved.left), BATCH))
+        trees = waiting.trees(old)
         for job in batch:
+            if job.sequence is not None and job.sequence._status_id < 2:
+                self.moved.left[job.id] = GOES_ON
+                continue
+            if waiting.key_in(job._p_oid, trees):
+                self.moved.left[job.id] = "a job of this database waits for it"
+                continue
             try:
                 copier = _Copier(old, new)
                 new.arriving[job.id] = copy = copier.of(job)
@@ -160,6 +175,8 @@ def _leaves(queue: Any, id: str) -> bool:
         job = lookup.find(queue._p_jar, id)
     except JobNotFound:
         return False
+    if waiting.key_in(job._p_oid, waiting.trees(queue)):
+        return False  # somebody has come to wait for it since it was copied
     if job._status_id != 0 or job.parent is not queue or not queue.take_out(job):
         return False
     filing.leave_quotas(queue, job)
