@@ -1,6 +1,7 @@
 """Runs that are cut off, or given up, in rare states: what follows is as their policies want, and none is lost."""
 
 from collective.zcasync import actions
+from collective.zcasync import api
 from collective.zcasync import execution
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
@@ -24,6 +25,16 @@ class InAnHour(NeverRetry):
 
     def interrupted(self) -> Any:
         return timedelta(hours=1)
+
+
+class Thrice(NeverRetry):
+    """It counts by itself, as policies may."""
+
+    times = 0
+
+    def interrupted(self) -> Any:
+        self.times += 1
+        return self.times < 3
 
 
 def all_of(*jobs: Any) -> int:
@@ -120,3 +131,59 @@ def test_an_interrupted_callback_waits_as_long_as_its_policy_wants_though_an_ans
 
     assert lost.is_set() and enginejobs.calls == []
     assert job.resume_at > utcnow() + timedelta(minutes=50)
+
+
+class Stops:
+    """The mail of a dispatcher that stops, and asks each job to do so."""
+
+    def enter(self, running: Any) -> None:
+        self.running = running
+
+    def leave(self, running: Any) -> None:
+        """Nobody asks it any more."""
+
+    def said(self, running: Any) -> None:
+        """Nobody writes it."""
+
+
+mail = Stops()
+
+
+def is_stopped() -> None:
+    enginejobs.calls.append("begun")
+    mail.running.ask("shutdown")
+    api.checkpoint()
+
+
+def test_a_job_that_stops_with_its_dispatcher_waits_as_long_as_its_policy_wants(queue: Any) -> None:
+    agent, job = make_agent(queue), Job(is_stopped)
+    _put(queue, job)
+    job.retry_policy_factory = InAnHour
+    taken = Taker(queue, agent.slot).take(1)[0].job
+    agent.hold(taken, True)
+    transaction.commit()
+    around = Surroundings(job._p_jar.db(), mail=mail)
+    assert execution.perform(around.database, job._p_oid, "run", job.token, around) == "returned"
+    transaction.begin()
+
+    assert job.not_before() > utcnow() + timedelta(minutes=50)
+
+
+def test_a_policy_counts_the_stops_of_a_dispatcher_with_which_its_job_stops(queue: Any) -> None:
+    agent, job = make_agent(queue), Job(is_stopped)
+    _put(queue, job)
+    job.retry_policy_factory = Thrice
+    transaction.commit()
+    for _time in range(4):
+        taken = Taker(queue, agent.slot).take(1)[0].job
+        agent.hold(taken, True)
+        transaction.commit()
+        around = Surroundings(job._p_jar.db(), mail=mail)
+        report = execution.perform(around.database, job._p_oid, "run", job.token, around)
+        transaction.begin()
+        sweeping.sweep(queue, agent.slot, [(job._p_oid, report)])
+        transaction.commit()
+        if report == "finished":
+            break
+
+    assert (len(enginejobs.calls), job.outcome) == (3, "failed")

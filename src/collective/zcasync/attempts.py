@@ -348,24 +348,23 @@ class Run:
 
     def _leave(self) -> str:
         """It was asked to stop: end it, or give it back, as the reason for that wants."""
-        returned = [False]
+        delay: list[timedelta | None] = []
+        cache = self.cache
 
         def change() -> None:
             job, why = self.job, str(self.running.asked)
-            returned[:] = [False]
-            returns = why == running.SHUTDOWN and job.queue is not None  # else somebody has taken it from its agent
-            if returns and (not self.begun or decisions.goes_on_after_stop(job)):
-                if self.begun:
-                    job.remember("interruption", "its dispatcher stopped, and so did the job", clock.utcnow())
-                self._return(job, front=True)
-                returned[:] = [True]
+            self.cache, delay[:] = dict(cache), [None]
+            if why == running.SHUTDOWN and job.queue is not None:  # else somebody has taken it from its agent
+                delay[:] = [decisions.after_stop(job, self.cache) if self.begun else timedelta(0)]
+            if delay[0] is not None:
+                self._return(job, front=not delay[0])
                 return
             error, outcome = running.ending(job, why)
             self._store(Failure.from_exception(error), outcome)
 
         self._surely(change)
-        if returned[0]:
-            self._returned(clock.utcnow())
+        if delay and delay[0] is not None:
+            self._returned(clock.utcnow() + delay[0])
             return RETURNED
         return self.ended
 

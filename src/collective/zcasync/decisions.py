@@ -63,10 +63,11 @@ def after_error(job: Any, failure: Any, at_commit: bool, cache: dict[str, Any]) 
         return POLICY_TROUBLE
 
 
-def after_interruption(job: Any) -> bool | timedelta | None:
-    """What the policy answers to an interruption; None if it cannot be asked."""
+def after_interruption(job: Any, counted: dict[str, Any] | None = None) -> bool | timedelta | None:
+    """What the policy answers to an interruption; None if it cannot be asked. ``counted``: what its run has counted,
+    which the caller keeps."""
     try:
-        cache = dict(job._retry_cache)
+        cache = dict(job._retry_cache) if counted is None else counted
         policy = _policy(job, cache)
         decide = getattr(policy, "interrupted", None)
         if decide is None:
@@ -74,7 +75,7 @@ def after_interruption(job: Any) -> bool | timedelta | None:
             return False
         answer = as_delay(decide())
         _keep_own(policy, job, cache)
-        if cache.get(OWN, ()) != dict(job._retry_cache).get(OWN, ()):
+        if counted is None and cache.get(OWN, ()) != dict(job._retry_cache).get(OWN, ()):
             keep_cache(job, cache)
         return answer
     except Exception:
@@ -87,20 +88,27 @@ def after_interruption(job: Any) -> bool | timedelta | None:
         return None
 
 
-def goes_on_after_stop(job: Any) -> bool:
-    """Whether a job that stopped because its dispatcher did runs again. Only a policy of unknown ways is asked."""
-    if job.goes_on:
-        return True
-    deadline = job.deadline()
-    if deadline is not None and clock.utcnow() > deadline:
-        return False
-    if retry.retries_interruptions(job):
-        return True
-    job.interrupted_by = "stop"
-    answer = after_interruption(job)
-    if answer is not None:  # else it is asked before the job runs again
-        job.interrupted_by = ""
-    return answer is not False
+def after_stop(job: Any, cache: dict[str, Any]) -> timedelta | None:
+    """In what time a job runs again that stopped because its dispatcher did; None: it does not. Only a policy of
+    unknown ways is asked. ``cache``: what the run has counted."""
+    now, answer = clock.utcnow(), timedelta(0)
+    if not job.goes_on:
+        deadline = job.deadline()
+        if deadline is not None and now > deadline:
+            return None
+        if not retry.retries_interruptions(job):
+            job.interrupted_by = "stop"
+            told = after_interruption(job, cache)
+            if told is not None:  # else it is asked before the job runs again
+                job.interrupted_by = ""
+            if told is False:
+                return None
+            if isinstance(told, timedelta) and told > answer:
+                answer = told
+    job.remember("interruption", "its dispatcher stopped, and so did the job", now)
+    if answer and not job.is_callback:
+        job.postpone(now + answer)
+    return answer
 
 
 def store_counts(job: Any, cache: dict[str, Any]) -> None:
