@@ -458,3 +458,14 @@ def test_a_callback_in_the_mail_of_a_job_that_is_filed_by_hand_runs(queue: Any) 
     _run(queue, agent)
 
     assert told.result == 5 and list(queue.finished()) == [job] and len(agent.slot.mailbox) == 0
+
+
+def test_a_job_that_was_set_aside_after_its_end_can_be_deleted(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    job.addCallback(enginejobs.note)
+    queue.cancel(job)
+    Taker(queue, agent.slot).set_aside(queue._find(job), "its class cannot be loaded")
+    transaction.commit()
+    actions.delete(job)
+
+    assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0

@@ -85,7 +85,7 @@ def change_priority(job: Any, priority: int, by: str = "") -> None:
 def delete(job: Any, by: str = "") -> None:
     """Forget a job that has ended, or was set aside, for good; BadStatusError for any other."""
     queue = None if is_broken(job) or job.outcome is None else _queue_of(job)
-    if queue is None:
+    if queue is None or queue.quarantine_key(job) is not None:
         discard(job, by)
         return
     if job._status_id == 2:
