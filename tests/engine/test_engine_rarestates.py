@@ -469,3 +469,18 @@ def test_a_job_that_was_set_aside_after_its_end_can_be_deleted(queue: Any) -> No
     actions.delete(job)
 
     assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
+
+
+def test_a_job_that_was_claimed_again_and_has_not_begun_counts_no_death(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    assert agent.claimJob() is job
+    agent.slot.started = frozenset([job._p_oid])
+    transaction.commit()
+    queue.give_back(job)  # as its thread does; the claim that takes it again comes before the report
+    transaction.commit()
+    assert agent.claimJob() is job
+    transaction.commit()
+    agent.parent.deactivate(died=True)
+    transaction.commit()
+
+    assert (job.deaths, job.attempt_log, list(queue)) == (0, (), [job])

@@ -122,6 +122,8 @@ class Slot(Persistent):
         self.running = {other: row for other, row in self.running.items() if other not in oids}
         if any(oid in self.deferreds for oid in oids):
             self.deferreds = {other: row for other, row in self.deferreds.items() if other not in oids}
+        if not self.started.isdisjoint(oids):
+            self.started = self.started.difference(oids)
 
     def send(self, job: Any, subject: tuple[str, str], value: Any) -> None:
         """Put a letter for a running job into the mailbox.
