@@ -3,9 +3,12 @@
 from collective.zcasync import actions
 from collective.zcasync import api
 from collective.zcasync import execution
+from collective.zcasync import joblog
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
+from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
+from collective.zcasync.configuredpolicy import ConfiguredPolicy
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
@@ -17,6 +20,8 @@ from enginejobs import make_agent
 from typing import Any
 
 import enginejobs
+import logging
+import time
 import transaction
 
 
@@ -187,3 +192,34 @@ def test_a_policy_counts_the_stops_of_a_dispatcher_with_which_its_job_stops(queu
             break
 
     assert (len(enginejobs.calls), job.outcome) == (3, "failed")
+
+
+def fails() -> None:
+    raise ValueError("it does so always")
+
+
+def test_retries_that_wait_in_the_queue_do_not_make_a_job_young_again(queue: Any) -> None:
+    agent, start = make_agent(queue), utcnow()
+    queue.parent.policies["steady"] = ConfiguredPolicy("steady", attempts=None, first_wait=1800.0, age_limit=3600.0)
+    job = Job(fails)
+    job.policy = "steady"
+    _put(queue, job)
+    for hours in range(6):
+        set_now(start + timedelta(hours=hours))
+        _run(queue, agent)
+
+    assert (job.outcome, job.attempts) == ("failed", 3)
+
+
+def logs() -> None:
+    logging.getLogger("rareruns").warning("now")
+
+
+def test_what_an_attempt_has_logged_on_a_machine_whose_clock_was_ahead_is_kept(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(logs))
+    ahead = time.time() + 300
+    job.logs = ((ahead, joblog.Log(((ahead, logging.WARNING, "rareruns", "before"),))),)
+    transaction.commit()
+    _run(queue, agent)
+
+    assert [line[3] for _began, log in job.logs for line in log.lines] == ["before", "now"]

@@ -294,7 +294,9 @@ class BoundPolicy:
 
     def _too_old(self) -> bool:
         limit = self.policy.age_limit
-        times = [getattr(self.parent, name, None) for name in ("put_at", "begin_after")]
+        # Retries that wait in the queue move begin_after, and must not make the job young again.
+        first = "_first_begin" if getattr(self.parent, "_first_begin", None) is not None else "begin_after"
+        times = [getattr(self.parent, name, None) for name in ("put_at", first)]
         since = max((time for time in times if isinstance(time, datetime)), default=None)
         return limit is not None and since is not None and utcnow() - since > timedelta(seconds=limit)
 
