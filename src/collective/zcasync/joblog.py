@@ -62,7 +62,9 @@ def keep(job: Any, attempts: Iterable[Lines]) -> None:
     """Store with the job what these attempts have logged. What was stored of them before, at a checkpoint, goes."""
     mine = [(lines.began, lines.log()) for lines in attempts]
     if mine:
-        before = [kept for kept in job.logs if kept[0] < mine[0][0]]
+        # By their moments, not before them: another machine's clock may have been ahead.
+        stored = {began for began, _log in mine}
+        before = [kept for kept in job.logs if kept[0] not in stored]
         job.logs = tuple([*before, *mine][-ATTEMPTS:])
 
 
