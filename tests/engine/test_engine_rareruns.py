@@ -3,12 +3,14 @@
 from collective.zcasync import actions
 from collective.zcasync import api
 from collective.zcasync import execution
+from collective.zcasync import foreground
 from collective.zcasync import joblog
 from collective.zcasync import sweeping
 from collective.zcasync.claims import Taker
 from collective.zcasync.clock import set_now
 from collective.zcasync.clock import utcnow
 from collective.zcasync.configuredpolicy import ConfiguredPolicy
+from collective.zcasync.exceptions import BadStatusError
 from collective.zcasync.interfaces import ACTIVE
 from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
@@ -21,6 +23,7 @@ from typing import Any
 
 import enginejobs
 import logging
+import pytest
 import time
 import transaction
 
@@ -223,3 +226,20 @@ def test_what_an_attempt_has_logged_on_a_machine_whose_clock_was_ahead_is_kept(q
     _run(queue, agent)
 
     assert [line[3] for _began, log in job.logs for line in log.lines] == ["before", "now"]
+
+
+def test_a_job_that_was_asked_to_stop_as_it_came_back_does_not_run_in_the_foreground(queue: Any) -> None:
+    agent, job = make_agent(queue), _put(queue, Job(enginejobs.note, "runs"))
+    agent.hold(Taker(queue, agent.slot).take(1)[0].job, True)
+    transaction.commit()
+    assert queue.cancel(job) == "stopping"
+    queue.give_back(job)
+    transaction.commit()
+    with pytest.raises(BadStatusError):
+        foreground.run(job._p_jar.db(), job.id)
+    transaction.begin()
+    sweeping.sweep(queue, agent.slot, [(job._p_oid, "returned")])
+    transaction.commit()
+    _run(queue, agent)
+
+    assert (enginejobs.calls, job.outcome) == ([], "cancelled")

@@ -6,6 +6,7 @@ from collective.zcasync import clock
 from collective.zcasync import execution
 from collective.zcasync import instanceuuid
 from collective.zcasync import joblists
+from collective.zcasync import letters
 from collective.zcasync import schema
 from collective.zcasync import sweeping
 from collective.zcasync import transactions
@@ -64,6 +65,8 @@ def _claim(connection: Any, id: str) -> tuple[Any, bytes, str]:
     if is_broken(job):
         raise BadStatusError(f"The code of job {oid_text(job)} is missing: install it, or discard the job.")
     queue = job.queue
+    if queue is not None and job.status == PENDING:
+        letters.collect(queue, job)  # perhaps it was asked to stop before it came back
     if job.status != PENDING or queue is None or not queue.take_out(job):
         raise BadStatusError(f"Job {id} does not wait ({joblists.state_of(job)}), so it cannot be run here.")
     schema.check(queue.parent)
