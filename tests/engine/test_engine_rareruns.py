@@ -243,3 +243,27 @@ def test_a_job_that_was_asked_to_stop_as_it_came_back_does_not_run_in_the_foregr
     _run(queue, agent)
 
     assert (enginejobs.calls, job.outcome) == ([], "cancelled")
+
+
+def fails_with(result: Any) -> None:
+    enginejobs.calls.append(result)
+    raise ValueError("it does so always")
+
+
+def is_given_nothing(number: int) -> None:
+    raise KeyError(number)
+
+
+def test_a_callback_that_is_retried_is_called_with_the_result_of_its_job_again(queue: Any) -> None:
+    agent, good, bad = make_agent(queue), Job(enginejobs.add, 5), Job(is_given_nothing, 7)
+    for job in (good, bad):
+        job.addCallback(fails_with)
+        _put(queue, job)
+        _run(queue, agent)
+        assert actions.retry(job.callbacks[0]).error == ""
+        transaction.commit()
+        _run(queue, agent)
+
+    first, second, third, fourth = enginejobs.calls
+    assert (first, second) == (5, 5)
+    assert third.check(KeyError) and fourth.check(KeyError)

@@ -15,6 +15,7 @@ from collective.zcasync import transactions
 from collective.zcasync import waiting
 from collective.zcasync.attempts import RETURNED
 from collective.zcasync.exceptions import BadStatusError
+from collective.zcasync.interfaces import IJob
 from collective.zcasync.jobdetail import is_broken
 from collective.zcasync.jobdetail import oid_text
 from collective.zcasync.lookup import main_of
@@ -141,7 +142,10 @@ def _check_retriable(job: Any) -> None:
 
 def put_again(queue: Any, job: Any, by: str = "") -> Any:
     """Put a finished job once more into its queue: the new job. Raises what a put raises, before anything is stored."""
-    new = queue.put(job.again())
+    again = job.again()
+    if job.is_callback and IJob.providedBy(job.parent):
+        again.args.append(job.parent.result)  # with it the callback was called
+    new = queue.put(again)
     job.retried_as = new.id
     for one in (job, new) if by else ():
         one.remember("by_retry", by, clock.utcnow())
