@@ -5,6 +5,7 @@ from collective.zcasync.claims import Taker
 from collective.zcasync.entries import place_rows
 from collective.zcasync.job import Job
 from collective.zcasync.lanes import Lanes
+from collective.zcasync.laning import Laning
 from collective.zcasync.neighbours import Neighbours
 from collective.zcasync.queue import get_queue
 from collective.zcasync.retry import RetryCommonForever
@@ -13,6 +14,7 @@ from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from transaction import TransactionManager
 from typing import Any
+from unittest.mock import MagicMock
 from ZODB.POSException import ConflictError
 
 import enginejobs
@@ -450,3 +452,37 @@ def test_the_class_that_collided_is_noted_for_the_panels(what: Any, told: str, q
     enginejobs.perform(agent, neighbours=neighbours)
 
     assert (job.attempts, neighbours.collisions) == (2, {job.neighbours: told})
+
+
+def test_a_holder_leaves_the_lane_to_others_only_when_none_of_its_jobs_runs_there_any_more(
+    queue: Any, agents: Any
+) -> None:
+    first, second = agents
+    jobs = [queue.put(laned(number)) for number in range(3)]
+    transaction.commit()
+    assert claim(first) == jobs[:1]
+    assert claim(second, 2) == [], "they are moved into the lane"
+    laning = Laning(MagicMock())
+
+    def end(full: bool, done: set[bytes]) -> list[Any]:
+        """A claim of the holder, none of whose agents takes the second job; what it takes."""
+        view = laning.begin(queue, first.slot)
+        taken = Taker(queue, first.slot, lanes=view).take(1, lambda job: job is not jobs[1])
+        first.hold_all((job, True) for job, _kind in taken)
+        laning.end(first.slot, full, done, lambda key: key == jobs[1].key)
+        transaction.commit()
+        return [job for job, _kind in taken]
+
+    laning._stuck[""] = {KEY: jobs[1].key}  # as the last poll has seen it
+    view = laning.begin(queue, first.slot)
+    laning.end(first.slot, True, set(), lambda key: key == jobs[1].key)
+    transaction.commit()
+    assert queue.lanes.get(KEY).holder == first.parent.name and view.me == first.parent.name
+    assert claim(second, 2) == [], "the first job of the lane runs"
+    assert end(True, set()) == [] and end(False, set()) == [], (
+        "no more of the lane begins, or the others never come to it"
+    )
+    assert laning.due() == [] and queue.lanes.get(KEY).holder == first.parent.name
+    assert end(False, {jobs[0]._p_oid}) == [] and queue.lanes.get(KEY).holder is None
+    assert len(laning.due()) == 1
+    assert claim(second) == jobs[1:2]

@@ -19,6 +19,9 @@ logger = logging.getLogger("collective.zcasync.events")
 #: Seconds that others get to take up a lane whose first job no agent of this dispatcher takes.
 LEFT_ALONE = 2.0
 
+#: Later than all monotonic times: the lane is left when none of its jobs runs here any more.
+UNTIL_THEN = float("inf")
+
 
 class Laning:
     """The lanes of one dispatcher. Used by the claim thread only."""
@@ -26,7 +29,7 @@ class Laning:
     def __init__(self, dispatcher: Any) -> None:
         self.dispatcher = dispatcher
         dispatcher.neighbours.suspicion = dispatcher.look_soon
-        #: queue name -> lane -> monotonic time until which it is left to others.
+        #: queue name -> lane -> monotonic time until which it is left to others; UNTIL_THEN: it will be.
         self._left: dict[str, dict[Key, float]] = {}
         #: queue name -> lane -> key of its first job, if no agent here took that at the last poll.
         self._stuck: dict[str, dict[Key, int]] = {}
@@ -42,7 +45,7 @@ class Laning:
 
     def due(self) -> list[float]:
         """Monotonic times at which it may take again from lanes that were left to others."""
-        return [until for left in self._left.values() for until in left.values()]
+        return [until for left in self._left.values() for until in left.values() if until < UNTIL_THEN]
 
     def queues_due(self, now: float) -> set[str]:
         """The queues in which it may."""
@@ -58,13 +61,17 @@ class Laning:
         return view
 
     def end(self, slot: Any, full: bool, done: set[bytes], refused: Callable[[int], bool]) -> bool:
-        """Before the claim's commit, let go of the lanes of which nothing is left here, and of those whose first job
-        waits for others; whether anything has changed. ``full``: at a poll. ``done``: oids of the jobs that have left
-        their threads. ``refused``: whether no agent takes the job of that key."""
+        """Before the claim's commit, let go of the lanes of which nothing is left here. Of one whose first job waits
+        for others nothing more is taken, until it is let go of. Whether anything has changed.
+
+        ``full``: at a poll. ``done``: oids of the jobs that have left their threads. ``refused``: whether no agent
+        takes the job of that key.
+        """
         view = self.view
         if view is None or view.lanes is None:
             return False
         queue, lanes, name = view.queue, view.lanes, view.queue.name
+        left = self._left[name]
         stuck: dict[Key, int] = {}
         gone, held = [], None
         for key, lane in lanes.items():
@@ -79,14 +86,17 @@ class Laning:
                 held = {lanes.of(job) for oid, (job, _agent) in rows if oid not in done and loads(job)}
             if first is not None and refused(first) and len(queue.dispatchers.active()) > 1:
                 stuck[key] = first
-            if key not in held or key in stuck and self._stuck.get(name, {}).get(key) == stuck[key]:
+            if key in stuck and self._stuck.get(name, {}).get(key) == stuck[key]:
+                left[key] = UNTIL_THEN  # it takes no more of the lane, and leaves it with the last that runs here
+            if key not in held:
                 gone.append(key)
         for key in gone:
             lanes.let_go(key)
-            if key in stuck:
-                self._left[name][key] = time.monotonic() + LEFT_ALONE
+            if key in stuck or left.get(key) == UNTIL_THEN:
+                left[key] = time.monotonic() + LEFT_ALONE
         if full:
             self._stuck[name] = stuck
+            self._left[name] = {key: until for key, until in left.items() if until < UNTIL_THEN or key in stuck}
         return bool(gone) or bool(self._new) or full and lanes.forget_old()
 
     def committed(self) -> None:
