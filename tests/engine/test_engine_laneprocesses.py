@@ -81,7 +81,7 @@ def test_jobs_that_change_one_object_are_done_once_and_quickly_by_two_processes(
         more = put_counting(queue, 40, lane)
         assert counted(more) == list(range(41, 81))
         transaction.begin()
-        assert max(job.attempts for job in more) <= 3
+        assert sum(job.attempts - 1 for job in more) <= 8, "until one of the two holds it again"
 
 
 def test_the_other_process_goes_on_with_the_lane_of_one_that_is_killed(
