@@ -3,6 +3,7 @@
 from collective.zcasync import actions
 from collective.zcasync import solitude
 from collective.zcasync.agent import Agent
+from collective.zcasync.agent import chooseFirst
 from collective.zcasync.claims import Taker
 from collective.zcasync.exceptions import AbortedError
 from collective.zcasync.interfaces import CALLBACKS
@@ -80,6 +81,25 @@ def test_jobs_that_run_for_hours_do_not_keep_all_others_waiting(
 
     wait_until(queue, lambda: poll_now(running.dispatcher) and behind.status == COMPLETED, 10, "the job behind")
     assert suspect.status == PENDING and not enginejobs.started["b"].is_set()
+
+
+def test_nothing_begins_beside_such_a_job_that_a_chooser_has_taken(queue: Any, dispatch: Any) -> None:
+    running = dispatch(threads=3)
+    transaction.begin()
+    queue.dispatchers[running.dispatcher.UUID]["main"].chooser = chooseFirst
+    transaction.commit()
+    poll_now(running.dispatcher)
+    suspect = _put(queue, Job(enginejobs.wait, "b"), deaths=2)
+    assert enginejobs.started["b"].wait(10)
+    behind = [_put(queue, Job(enginejobs.note, number)) for number in range(5)]
+    poll_now(running.dispatcher)
+    poll_now(running.dispatcher)
+    transaction.begin()
+    assert enginejobs.calls == ["b"] and {job.status for job in behind} == {PENDING}
+
+    enginejobs.released["b"].set()
+    assert wait_for_result(suspect) == "b"
+    assert [wait_for_result(job) for job in behind] == list(range(5))
 
 
 def test_in_an_embedded_dispatcher_it_does_not_run_while_there_is_a_worker(queue: Any, dispatch: Any) -> None:

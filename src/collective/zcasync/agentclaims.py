@@ -206,13 +206,14 @@ class AgentClaims:
     def _choose(self, name: str, agent: Any, free: int) -> list[Any]:
         """For agents with a chooser, or a _choose of their own: one job after the other."""
         items: list[Any] = []
-        while len(items) < free:
+        while len(items) < free and not self._solitude.closed:
             job = agent.choose()
             if job is None:
                 break
             late = execution.expired(job) if job.parent is None else None
             taken = entries.Taken(job, "run") if late is None else entries.Taken(late, "expire")
             agent.hold(taken.job, False)
+            self._solitude.chosen(taken.job)
             items += execution_items([taken], False, name)
         return items
 

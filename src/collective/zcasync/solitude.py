@@ -58,6 +58,13 @@ class Solitude:
 
         return admit
 
+    def chosen(self, job: Any) -> None:
+        """A chooser has taken a job, and nobody was asked: nothing else begins beside such a one from now on."""
+        self._busy = True
+        if job.deaths >= ALONE_FROM:
+            self._found = True
+            self._mine.add(job._p_oid)
+
     def end(self) -> bool:
         """A claim ends; whether to claim again at once, as nothing has to be waited for any more."""
         if self._draining is None or self._busy and not self._found:
