@@ -57,6 +57,15 @@ def _connect(network: Network, name: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", network.ports[name]), PATIENCE)
 
 
+def _first_answer(network: Network, name: str) -> bytes | None:
+    """What comes over a new connection, see _answer. One that is reset may be so before it is made."""
+    try:
+        with closing(_connect(network, name)) as connection:
+            return _answer(connection)
+    except ConnectionError:
+        return b""
+
+
 def _answer(connection: socket.socket, seconds: float = PATIENCE) -> bytes | None:
     """What comes; None if nothing does, b"" if the connection is over."""
     connection.settimeout(seconds)
@@ -117,8 +126,7 @@ def test_a_line_that_is_reset_breaks_what_there_is_and_takes_nothing_new_until_i
         _ask(connection)
         network.become("one", proxy.RESET)
         assert _answer(connection) == b""
-    with closing(_connect(network, "one")) as connection:
-        assert _answer(connection) == b""
+    assert _first_answer(network, "one") == b""
     network.become("one", proxy.PASS)
     with closing(_connect(network, "two")) as other:
         _ask(other)
