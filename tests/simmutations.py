@@ -76,8 +76,8 @@ def letters_to_callbacks_are_left(patch: Patch) -> None:
     patch.setattr(letters, "stands_alone", lambda job: True)
 
 
-def a_callback_that_stands_alone_is_run_by_two(patch: Patch) -> None:
-    patch.setattr(callbackruns, "stands_alone", lambda job: False)
+def callbacks_run_on_though_their_job_has_another_owner(patch: Patch) -> None:
+    patch.setattr(callbackruns, "check_owner", lambda job, token: None)
 
 
 #: Worlds in which a fault is looked for.
@@ -100,7 +100,7 @@ MUTATIONS: dict[str, tuple[Callable[[Patch], None], set[str]]] = {
         (reports_are_lost_where_a_claim_fails, {"reachable"}),
         (nobody_looks_for_jobs_of_a_claim_that_had_no_answer, {"reachable"}),
         (letters_to_callbacks_are_left, {"callbacks", "stop", "reachable"}),
-        (a_callback_that_stands_alone_is_run_by_two, {"callbacks", "reachable"}),
+        (callbacks_run_on_though_their_job_has_another_owner, {"one place", "callbacks", "reachable"}),
     )
 }
 for name in (
@@ -119,7 +119,7 @@ for name in (
     MUTATIONS[name] = model.MUTATIONS[name]
 
 #: Faults that take clients who have much to tell: only worlds with such are looked at.
-CHATTY = {letters_to_callbacks_are_left.__name__, a_callback_that_stands_alone_is_run_by_two.__name__}
+CHATTY = {letters_to_callbacks_are_left.__name__, callbacks_run_on_though_their_job_has_another_owner.__name__}
 
 
 def look_for(name: str, worlds: int = WORLDS) -> dict[str, Any]:
