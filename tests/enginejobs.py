@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from collective.zcasync import execution
 from collective.zcasync import local
+from collective.zcasync import sweeping
 from collective.zcasync.agent import Agent
+from collective.zcasync.claims import Taker
 from collective.zcasync.failure import Failure
 from collective.zcasync.job import Job
 from collective.zcasync.jobinfo import JobInfo
@@ -77,6 +79,26 @@ def perform(agent: Agent, info: JobInfo | None = None, **around: Any) -> str:
     return report
 
 
+def put_and_commit(queue: Any, job: Job) -> Job:
+    queue.put(job)
+    transaction.commit()
+    return job
+
+
+def run_and_file(queue: Any, agent: Any) -> None:
+    """Claim and run what there is, and file it away."""
+    while taken := Taker(queue, agent.slot).take(1):
+        job = taken[0].job
+        agent.hold(job, False)
+        transaction.commit()
+        around = Surroundings(job._p_jar.db())
+        report = execution.perform(around.database, job._p_oid, taken[0].kind, job.token, around)
+        transaction.begin()
+        sweeping.sweep(queue, agent.slot, [(job._p_oid, report)])
+        transaction.commit()
+    transaction.commit()
+
+
 def root() -> Any:
     return local.getJob()._p_jar.root()
 
@@ -94,6 +116,13 @@ def count(key: str = "count") -> int:
     data = root()
     data[key] = data.get(key, 0) + 1
     return data[key]
+
+
+def fails_first(result: Any) -> str:
+    calls.append("tried")
+    if len(calls) == 1:
+        raise ValueError("not yet")
+    return f"after {result}"
 
 
 def put_one() -> None:

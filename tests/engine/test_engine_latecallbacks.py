@@ -23,6 +23,7 @@ from collective.zcasync.testing import wait_for_result
 from collective.zcasync.testing import wait_until
 from datetime import timedelta
 from enginejobs import make_agent
+from enginejobs import put_and_commit
 from typing import Any
 from ZODB.POSException import ConflictError
 
@@ -43,24 +44,11 @@ class Later(NeverRetry):
         return timedelta(hours=1)
 
 
-def fails_first(result: Any) -> str:
-    enginejobs.calls.append("tried")
-    if len(enginejobs.calls) == 1:
-        raise ValueError("not yet")
-    return f"after {result}"
-
-
 def exits_first(result: Any) -> str:
     enginejobs.calls.append("tried")
     if len(enginejobs.calls) == 1:
         raise SystemExit
     return "resumed"
-
-
-def _put(queue: Any, job: Job) -> Job:
-    queue.put(job)
-    transaction.commit()
-    return job
 
 
 def test_a_process_that_dies_in_the_callbacks_of_a_failed_job_leaves_them_to_a_dispatcher(
@@ -69,7 +57,7 @@ def test_a_process_that_dies_in_the_callbacks_of_a_failed_job_leaves_them_to_a_d
     job = Job(enginejobs.add)
     first, second = job.addCallback(exits_first), job.addCallback(Job(enginejobs.count, "second"))
     second.args[:] = []
-    _put(queue, job)
+    put_and_commit(queue, job)
     with pytest.raises(SystemExit):
         job.fail()
     transaction.abort()
@@ -85,7 +73,7 @@ def test_a_process_that_dies_in_the_callbacks_of_a_failed_job_leaves_them_to_a_d
 def test_the_callbacks_of_a_failed_job_are_left_to_its_caller_while_he_may_live(queue: Any) -> None:
     agent, job = make_agent(queue), Job(enginejobs.add)
     job.addCallback(exits_first)
-    _put(queue, job)
+    put_and_commit(queue, job)
     with pytest.raises(SystemExit):
         job.fail()
     transaction.abort()
@@ -103,7 +91,7 @@ def test_a_caller_who_takes_too_long_over_callbacks_loses_them_to_a_dispatcher(
     job.addCallback(enginejobs.wait)
     job.addCallback(enginejobs.note)
     job.callbacks[0].args[:] = []
-    _put(queue, job)
+    put_and_commit(queue, job)
     enginejobs.calls.append("a")
 
     def take_over() -> None:
@@ -169,7 +157,7 @@ def test_a_failed_job_is_out_of_its_queue_and_filed_once(later: bool, queue: Any
 
 
 def test_fail_takes_an_exception_or_a_failure_and_nothing_else(queue: Any) -> None:
-    job = _put(queue, Job(enginejobs.add))
+    job = put_and_commit(queue, Job(enginejobs.add))
     with pytest.raises(InvalidValueError, match="with an exception or a Failure, not with 'no reason'"):
         job.fail("no reason")
     assert job.status == PENDING and list(queue) == [job]
@@ -178,7 +166,7 @@ def test_fail_takes_an_exception_or_a_failure_and_nothing_else(queue: Any) -> No
 def test_a_callback_that_stands_in_a_queue_by_its_job_only_can_be_failed(queue: Any, dispatch: Any) -> None:
     job = Job(enginejobs.add, 1)
     callback, other = job.addCallback(enginejobs.note), job.addCallback(enginejobs.note)
-    _put(queue, job)
+    put_and_commit(queue, job)
     assert callback.status == PENDING
     callback.fail(KeyError("not this one"))
     assert callback.result.check(KeyError) and list(queue) == [job]
@@ -189,7 +177,7 @@ def test_a_callback_that_stands_in_a_queue_by_its_job_only_can_be_failed(queue: 
 @pytest.mark.parametrize("busy", [False, True], ids=["at once", "as a job"])
 def test_a_job_that_gets_callbacks_after_its_end_stays_one_finished_job(busy: bool, queue: Any, dispatch: Any) -> None:
     dispatch()
-    job = _put(queue, Job(enginejobs.add, 5))
+    job = put_and_commit(queue, Job(enginejobs.add, 5))
     wait_for_result(job)
     wait_until(queue, lambda: list(queue.finished()) == [job], what="the job's filing")
     ended = job.finished_at
@@ -255,7 +243,7 @@ def test_a_callback_that_wants_to_wait_where_no_queue_is_ends_its_job_without_an
     connection: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = connection.root()["job"] = Job(enginejobs.add, 3)
-    callback = job.addCallback(fails_first, retry_policy_factory=Later)
+    callback = job.addCallback(enginejobs.fails_first, retry_policy_factory=Later)
     after = job.addCallback(enginejobs.note)
     transaction.commit()
     with caplog.at_level(logging.CRITICAL, "collective.zcasync"):
@@ -269,9 +257,9 @@ def test_a_late_callback_that_wants_to_wait_lets_its_job_wait_in_the_queue(
     queue: Any, dispatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     running = dispatch()
-    job = _put(queue, Job(enginejobs.add, 3))
+    job = put_and_commit(queue, Job(enginejobs.add, 3))
     wait_for_result(job)
-    callback = job.addCallback(fails_first, retry_policy_factory=Later)
+    callback = job.addCallback(enginejobs.fails_first, retry_policy_factory=Later)
     after = job.addCallback(enginejobs.note)
     transaction.commit()
 
@@ -286,7 +274,7 @@ def test_a_late_callback_that_has_to_run_as_a_job_does_not_wait_for_the_lease_of
     queue: Any, dispatch: Any
 ) -> None:
     running = dispatch()
-    job = _put(queue, Job(enginejobs.add, 3))
+    job = put_and_commit(queue, Job(enginejobs.add, 3))
     wait_for_result(job)
     wait_until(queue, lambda: list(queue.finished()) == [job], what="the job's filing")
     running.stop()
@@ -306,8 +294,8 @@ def test_a_late_callback_that_has_to_run_as_a_job_does_not_wait_for_the_lease_of
 def test_a_callback_called_by_hand_that_wants_to_wait_goes_on_with_its_job(queue: Any, dispatch: Any) -> None:
     agent = make_agent(queue)
     job = Job(enginejobs.add, 3)
-    callback = job.addCallback(fails_first, retry_policy_factory=Later)
-    _put(queue, job)
+    callback = job.addCallback(enginejobs.fails_first, retry_policy_factory=Later)
+    put_and_commit(queue, job)
     assert agent.claimJob() is job
     transaction.commit()
 
@@ -358,7 +346,7 @@ def test_resuming_skips_what_has_ended_and_goes_on_inside_what_had_ended_but_for
 
 
 def test_a_job_that_is_called_by_hand_leaves_the_agent_that_holds_it(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 1))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 1))
     assert agent.claimJob() is job
     transaction.commit()
     assert job() == 1
@@ -369,7 +357,7 @@ def test_a_job_that_is_called_by_hand_leaves_the_agent_that_holds_it(queue: Any)
 def test_a_late_callback_runs_though_another_dispatcher_ended_the_job_before_the_first_looked_again(
     queue: Any, dispatch: Any
 ) -> None:
-    first, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    first, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert first.claimJob() is job
     transaction.commit()
     late = job.addCallback(enginejobs.note)
@@ -388,7 +376,7 @@ def test_a_late_callback_runs_though_another_dispatcher_ended_the_job_before_the
 
 
 def test_who_takes_a_job_whose_deferred_has_fired_takes_its_letters_and_files_it_alone(queue: Any) -> None:
-    first, second, job = make_agent(queue), make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    first, second, job = make_agent(queue), make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert first.claimJob() is job
     row = first.slot.running[job._p_oid]
     first.slot.release(job._p_oid)
@@ -441,7 +429,7 @@ def test_two_callbacks_can_be_added_at_once_to_a_callback_that_has_ended(queue: 
 def test_a_callback_that_came_by_mail_for_a_resumed_callback_runs(how: str, queue: Any, dispatch: Any) -> None:
     agent, job = make_agent(queue), Job(enginejobs.add, 5)
     resumed = job.addCallback(enginejobs.note)
-    _put(queue, job)
+    put_and_commit(queue, job)
     assert agent.claimJob() is job
     job._finish(5, utcnow())
     resumed.token = "resumed"
@@ -515,7 +503,7 @@ def _with_an_ended_callback(queue: Any, agent: Any, chained: bool = False) -> tu
     ended = job.addCallback(enginejobs.note)
     job.addCallback(enginejobs.note)
     behind = ended.addCallback(enginejobs.note) if chained else None
-    _put(queue, job)
+    put_and_commit(queue, job)
     assert agent.claimJob() is job
     job._finish(5, utcnow())
     ended._begin(utcnow())
@@ -576,7 +564,7 @@ def test_a_callback_that_stands_in_the_queue_itself_is_left_to_who_took_it_there
     first, second = make_agent(queue), make_agent(queue)
     job = Job(enginejobs.add, 5)
     alone = job.addCallback(enginejobs.note)
-    _put(queue, job)
+    put_and_commit(queue, job)
     sweeping.sweep(queue, first.slot, [(job._p_oid, enginejobs.perform(first))])
     transaction.commit()
     queue.put(Job(enginejobs.add))  # something else, so that the callback cannot run at once

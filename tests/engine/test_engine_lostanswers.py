@@ -43,15 +43,6 @@ def put(world: World, policy: str | None = None) -> int:
     return int(job.args[0])
 
 
-def take(world: World, one: Any) -> Any:
-    """The thread that begins the one job that waits."""
-    for _time in range(4):  # what lies in the inboxes of others is taken at the second look
-        world.claim(one, True, True).advance()
-        if world.startable():
-            return world.begin(*world.startable()[0])
-    raise AssertionError("no job can begin")
-
-
 def deferred_job(*_result: Any) -> Any:
     made.append(defer.Deferred())
     return made[-1]
@@ -91,7 +82,7 @@ def test_what_threads_have_reported_is_kept_when_the_server_is_gone_as_a_claim_b
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, number = world.start(1, 0), put(world)
-    take(world, one).advance()
+    world.take(one).advance()
     with monkeypatch.context() as patch:
 
         def sync(force: bool = True) -> None:
@@ -108,7 +99,7 @@ def test_what_threads_have_reported_is_kept_when_the_server_is_gone_as_a_claim_b
 
 def test_a_job_that_came_back_and_was_claimed_anew_without_an_answer_runs(world: World, lose_answer: Any) -> None:
     one, number = world.start(1, 0), put(world, "enginemodel:Scripted")
-    take(world, one).advance(outcome="raise", answer=timedelta(0))  # it waits again, which its thread has reported
+    world.take(one).advance(outcome="raise", answer=timedelta(0))  # it waits again, which its thread has reported
     while world.committed_token(world.oids[number]) is None:
         lost = lose_answer("MainThread")
         try:
@@ -116,7 +107,7 @@ def test_a_job_that_came_back_and_was_claimed_anew_without_an_answer_runs(world:
         except ClientDisconnected:
             assert lost.is_set()
     assert world.committed_token(world.oids[number]) is not None and not world.startable()
-    take(world, one).advance()
+    world.take(one).advance()
     world.look()
     assert world.observer.job(number).outcome == "succeeded"
 
@@ -125,7 +116,7 @@ def test_a_late_callback_of_a_job_that_was_claimed_anew_for_it_without_an_answer
     world: World, lose_answer: Any
 ) -> None:
     one, number = world.start(1, 0), put(world)
-    take(world, one).advance()  # its thread has reported that it ended, and how
+    world.take(one).advance()  # its thread has reported that it ended, and how
     client = world.clients[0]
     client.begin()
     late = world.new_job()
@@ -137,7 +128,7 @@ def test_a_late_callback_of_a_job_that_was_claimed_anew_for_it_without_an_answer
     with pytest.raises(ClientDisconnected):
         one.claimer.claim("", True, True, 1)
     assert world.committed_token(world.oids[number]) is not None and not world.startable()
-    take(world, one).advance()
+    world.take(one).advance()
     world.look()
     assert world.observer.job(int(late.args[0]))._status_id == 3 == world.observer.job(number)._status_id
 

@@ -19,6 +19,8 @@ from collective.zcasync.retry import NeverRetry
 from collective.zcasync.surroundings import Surroundings
 from datetime import timedelta
 from enginejobs import make_agent
+from enginejobs import put_and_commit
+from enginejobs import run_and_file
 from typing import Any
 
 import enginejobs
@@ -54,32 +56,12 @@ def returns_a_job() -> Job:
     return Job(enginejobs.note, "inner")
 
 
-def _put(queue: Any, job: Job) -> Job:
-    queue.put(job)
-    transaction.commit()
-    return job
-
-
-def _run(queue: Any, agent: Any) -> None:
-    """Claim and run what there is, and file it away."""
-    while taken := Taker(queue, agent.slot).take(1):
-        job = taken[0].job
-        agent.hold(job, False)
-        transaction.commit()
-        around = Surroundings(job._p_jar.db())
-        report = execution.perform(around.database, job._p_oid, taken[0].kind, job.token, around)
-        transaction.begin()
-        sweeping.sweep(queue, agent.slot, [(job._p_oid, report)])
-        transaction.commit()
-    transaction.commit()
-
-
 def test_a_serial_job_that_is_a_callback_goes_on_whatever_its_policy_says_of_interruptions(queue: Any) -> None:
     agent, job = make_agent(queue), Job(enginejobs.add, 5)
     callback = serial(Job(enginejobs.note, "a"), Job(enginejobs.note, "b"), postprocess=all_of)
     job.addCallback(callback, retry_policy_factory=NeverRetry)
-    _put(queue, job)
-    _run(queue, agent)
+    put_and_commit(queue, job)
+    run_and_file(queue, agent)
 
     assert (enginejobs.calls, callback.error) == (["a", "b"], "")
     assert job.status == COMPLETED
@@ -87,7 +69,7 @@ def test_a_serial_job_that_is_a_callback_goes_on_whatever_its_policy_says_of_int
 
 def test_a_job_that_was_set_aside_as_it_ran_is_not_run_again_if_its_policy_says_so(queue: Any) -> None:
     agent = make_agent(queue)
-    job = _put(queue, Job(enginejobs.note, "once"))
+    job = put_and_commit(queue, Job(enginejobs.note, "once"))
     job.retry_policy_factory = NeverRetry
     taken = Taker(queue, agent.slot).take(1)[0].job
     agent.hold(taken, True)
@@ -97,14 +79,14 @@ def test_a_job_that_was_set_aside_as_it_ran_is_not_run_again_if_its_policy_says_
     transaction.commit()
     actions.release(job)
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert (enginejobs.calls, job.outcome) == ([], "failed")
     assert list(queue.finished()) == [job]
 
 
 def test_a_job_that_was_set_aside_as_it_came_to_wait_for_another_waits_and_is_not_run_again(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(returns_a_job))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(returns_a_job))
     taken = Taker(queue, agent.slot).take(1)[0].job
     agent.hold(taken, True)
     transaction.commit()
@@ -115,8 +97,8 @@ def test_a_job_that_was_set_aside_as_it_came_to_wait_for_another_waits_and_is_no
     transaction.commit()
     actions.release(job)
     transaction.commit()
-    _run(queue, agent)
-    _run(queue, agent)
+    run_and_file(queue, agent)
+    run_and_file(queue, agent)
 
     assert (enginejobs.calls, job.result) == (["outer", "inner"], "inner")
     assert queue.counts()["awaiting"] == 0
@@ -127,7 +109,7 @@ def test_an_interrupted_callback_waits_as_long_as_its_policy_wants_though_an_ans
 ) -> None:
     agent, job = make_agent(queue), Job(enginejobs.add, 5)
     callback = job.addCallback(enginejobs.note, retry_policy_factory=InAnHour)
-    _put(queue, job)
+    put_and_commit(queue, job)
     agent.hold(Taker(queue, agent.slot).take(1)[0].job, True)
     job._finish(5, utcnow())
     callback._begin(utcnow())
@@ -165,7 +147,7 @@ def is_stopped() -> None:
 
 def test_a_job_that_stops_with_its_dispatcher_waits_as_long_as_its_policy_wants(queue: Any) -> None:
     agent, job = make_agent(queue), Job(is_stopped)
-    _put(queue, job)
+    put_and_commit(queue, job)
     job.retry_policy_factory = InAnHour
     taken = Taker(queue, agent.slot).take(1)[0].job
     agent.hold(taken, True)
@@ -179,7 +161,7 @@ def test_a_job_that_stops_with_its_dispatcher_waits_as_long_as_its_policy_wants(
 
 def test_a_policy_counts_the_stops_of_a_dispatcher_with_which_its_job_stops(queue: Any) -> None:
     agent, job = make_agent(queue), Job(is_stopped)
-    _put(queue, job)
+    put_and_commit(queue, job)
     job.retry_policy_factory = Thrice
     transaction.commit()
     for _time in range(4):
@@ -206,10 +188,10 @@ def test_retries_that_wait_in_the_queue_do_not_make_a_job_young_again(queue: Any
     queue.parent.policies["steady"] = ConfiguredPolicy("steady", attempts=None, first_wait=1800.0, age_limit=3600.0)
     job = Job(fails)
     job.policy = "steady"
-    _put(queue, job)
+    put_and_commit(queue, job)
     for hours in range(6):
         set_now(start + timedelta(hours=hours))
-        _run(queue, agent)
+        run_and_file(queue, agent)
 
     assert (job.outcome, job.attempts) == ("failed", 3)
 
@@ -219,17 +201,17 @@ def logs() -> None:
 
 
 def test_what_an_attempt_has_logged_on_a_machine_whose_clock_was_ahead_is_kept(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(logs))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(logs))
     ahead = time.time() + 300
     job.logs = ((ahead, joblog.Log(((ahead, logging.WARNING, "rareruns", "before"),))),)
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert [line[3] for _began, log in job.logs for line in log.lines] == ["before", "now"]
 
 
 def test_a_job_that_was_asked_to_stop_as_it_came_back_does_not_run_in_the_foreground(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.note, "runs"))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.note, "runs"))
     agent.hold(Taker(queue, agent.slot).take(1)[0].job, True)
     transaction.commit()
     assert queue.cancel(job) == "stopping"
@@ -240,7 +222,7 @@ def test_a_job_that_was_asked_to_stop_as_it_came_back_does_not_run_in_the_foregr
     transaction.begin()
     sweeping.sweep(queue, agent.slot, [(job._p_oid, "returned")])
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert (enginejobs.calls, job.outcome) == ([], "cancelled")
 
@@ -258,11 +240,11 @@ def test_a_callback_that_is_retried_is_called_with_the_result_of_its_job_again(q
     agent, good, bad = make_agent(queue), Job(enginejobs.add, 5), Job(is_given_nothing, 7)
     for job in (good, bad):
         job.addCallback(fails_with)
-        _put(queue, job)
-        _run(queue, agent)
+        put_and_commit(queue, job)
+        run_and_file(queue, agent)
         assert actions.retry(job.callbacks[0]).error == ""
         transaction.commit()
-        _run(queue, agent)
+        run_and_file(queue, agent)
 
     first, second, third, fourth = enginejobs.calls
     assert (first, second) == (5, 5)

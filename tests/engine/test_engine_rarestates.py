@@ -4,7 +4,6 @@ from collections.abc import Callable
 from collective.zcasync import actions
 from collective.zcasync import bulk
 from collective.zcasync import direct
-from collective.zcasync import execution
 from collective.zcasync import outcomes
 from collective.zcasync import persistence
 from collective.zcasync import places
@@ -20,10 +19,11 @@ from collective.zcasync.interfaces import COMPLETED
 from collective.zcasync.job import Job
 from collective.zcasync.queue import get_queue
 from collective.zcasync.retry import NeverRetry
-from collective.zcasync.surroundings import Surroundings
 from collective.zcasync.upkeep import Upkeep
 from datetime import timedelta
 from enginejobs import make_agent
+from enginejobs import put_and_commit
+from enginejobs import run_and_file
 from twisted.internet.defer import Deferred
 from types import SimpleNamespace
 from typing import Any
@@ -44,13 +44,6 @@ class Later(NeverRetry):
 deferreds: list[Deferred[Any]] = []
 
 
-def fails_first(result: Any) -> str:
-    enginejobs.calls.append("tried")
-    if len(enginejobs.calls) == 1:
-        raise ValueError("not yet")
-    return f"after {result}"
-
-
 def returns_a_job(result: Any) -> Job:
     return Job(enginejobs.note, "inner")
 
@@ -60,30 +53,10 @@ def returns_a_deferred(result: Any) -> Deferred[Any]:
     return deferreds[0]
 
 
-def _put(queue: Any, job: Job) -> Job:
-    queue.put(job)
-    transaction.commit()
-    return job
-
-
-def _run(queue: Any, agent: Any) -> None:
-    """Claim and run what there is, and file it away."""
-    while taken := Taker(queue, agent.slot).take(1):
-        job = taken[0].job
-        agent.hold(job, False)
-        transaction.commit()
-        around = Surroundings(job._p_jar.db())
-        report = execution.perform(around.database, job._p_oid, "run", job.token, around)
-        transaction.begin()
-        sweeping.sweep(queue, agent.slot, [(job._p_oid, report)])
-        transaction.commit()
-    transaction.commit()
-
-
 def _filed(queue: Any, agent: Any) -> Job:
     """A job that is in the history."""
-    job = _put(queue, Job(enginejobs.add, 5))
-    _run(queue, agent)
+    job = put_and_commit(queue, Job(enginejobs.add, 5))
+    run_and_file(queue, agent)
     assert list(queue.finished()) == [job]
     return job
 
@@ -93,7 +66,7 @@ def test_a_failed_job_is_filed_once_though_a_claim_finds_it_as_its_last_callback
 ) -> None:
     agent, job, run = make_agent(queue), Job(enginejobs.add), direct.run_callbacks
     job.addCallback(enginejobs.note)
-    _put(queue, job)
+    put_and_commit(queue, job)
 
     def run_and_be_overtaken(*args: Any) -> str:
         ended = run(*args)
@@ -112,11 +85,11 @@ def test_a_failed_job_is_filed_once_though_a_claim_finds_it_as_its_last_callback
 
 
 def test_a_job_that_was_set_aside_is_in_one_place_when_it_is_failed(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add))
     Taker(queue, agent.slot).set_aside(queue._find(job), "nobody knows its callable")
     transaction.commit()
     job.fail(ValueError("given up"))
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
     assert list(queue.finished()) == [job]
@@ -126,8 +99,8 @@ def _standing_alone(queue: Any, agent: Any, *args: Any, **options: Any) -> tuple
     """A callback that has ended, as has its job; and one behind it, for which it stands in the queue itself."""
     job = Job(enginejobs.add, 5)
     alone = job.addCallback(enginejobs.add)
-    _put(queue, job)
-    _run(queue, agent)
+    put_and_commit(queue, job)
+    run_and_file(queue, agent)
     queue._p_jar.root()["mine"] = 1
     late = alone.addCallback(*args, **options)
     transaction.commit()
@@ -137,12 +110,12 @@ def _standing_alone(queue: Any, agent: Any, *args: Any, **options: Any) -> tuple
 
 def test_a_callback_that_wants_to_wait_lets_one_wait_that_stands_in_the_queue_itself(queue: Any) -> None:
     agent = make_agent(queue)
-    alone, late = _standing_alone(queue, agent, fails_first, retry_policy_factory=Later)
-    _run(queue, agent)
+    alone, late = _standing_alone(queue, agent, enginejobs.fails_first, retry_policy_factory=Later)
+    run_and_file(queue, agent)
 
     assert enginejobs.calls == ["tried"] and alone.status == CALLBACKS and queue.counts()["later"] == 1
     set_now(utcnow() + timedelta(hours=1, seconds=1))
-    _run(queue, agent)
+    run_and_file(queue, agent)
     assert late.result == "after 5" and alone.status == COMPLETED and enginejobs.calls == ["tried", "tried"]
 
 
@@ -150,7 +123,7 @@ def test_a_callback_that_comes_to_stand_in_the_queue_itself_gets_the_mail_of_tho
     agent, job = make_agent(queue), Job(enginejobs.add, 5)
     alone, other = job.addCallback(enginejobs.add), job.addCallback(enginejobs.add)
     behind = alone.addCallback(enginejobs.add)
-    _put(queue, job)
+    put_and_commit(queue, job)
     assert agent.claimJob() is job
     job._finish(5, utcnow())
     for one in (alone, behind):
@@ -169,13 +142,13 @@ def test_a_callback_that_comes_to_stand_in_the_queue_itself_gets_the_mail_of_tho
     transaction.commit()
     sweeping.sweep(queue, agent.slot, [(job._p_oid, "finished")])
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert told.result == 5 and len(agent.slot.mailbox) == 0
 
 
 def test_a_job_that_is_set_aside_as_somebody_cancels_it_is_in_one_place(queue: Any, db: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add))
     queue.take_out(job)
     agent.slot.backlog("")[job.key] = job
     agent.slot.count("backlog", 1)
@@ -208,7 +181,7 @@ def test_a_job_whose_late_callback_is_to_run_cannot_be_deleted(where: str, queue
     if where == "runs":
         sweeping.put_back(queue, agent.slot, job)
         transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
     assert late.result == 5 and list(queue.finished()) == [job]
 
 
@@ -219,14 +192,14 @@ def test_a_job_that_is_deleted_after_its_late_callback_has_run_does_not_come_bac
     assert late.result == 5 and queue.counts()["waiting"] == 1
     actions.delete(job)
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert list(queue.finished()) == [] and queue.counts()["succeeded"] == queue.counts()["waiting"] == 0
 
 
 @pytest.mark.parametrize("way", ["called", "removed"])
 def test_a_callback_in_the_mail_of_a_job_that_is_taken_from_its_agent_by_hand_runs(way: str, queue: Any) -> None:
-    agent, other, job = make_agent(queue), make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    agent, other, job = make_agent(queue), make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert agent.claimJob() is job
     transaction.commit()
     told = job.addCallback(enginejobs.note)
@@ -238,7 +211,7 @@ def test_a_callback_in_the_mail_of_a_job_that_is_taken_from_its_agent_by_hand_ru
         agent.remove(job)
         queue.putBack(job)
         transaction.commit()
-    _run(queue, other)
+    run_and_file(queue, other)
 
     assert told.result == 5 and len(agent.slot.mailbox) == 0 and list(queue.finished()) == [job]
 
@@ -255,7 +228,7 @@ def test_a_late_callback_that_waits_ends_with_what_it_waits_for_and_not_with_the
     if kind is returns_a_deferred:
         deferreds[0].callback("inner")
     transaction.begin()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert late.result == "inner" and behind.result == 5 and job.status == COMPLETED
 
@@ -293,7 +266,7 @@ def test_a_job_with_two_entries_that_cannot_be_loaded_is_set_aside_once(queue: A
     assert len(list(queue.quarantined())) == queue.counts()["quarantined"] == 1
     actions.release(job)
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert list(queue.quarantined()) == [] and list(queue.finished()) == [job]
 
@@ -302,7 +275,7 @@ def test_a_job_with_two_entries_that_cannot_be_loaded_is_set_aside_once(queue: A
 def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_it_is_released(
     told_when: str, queue: Any
 ) -> None:
-    first, second, job = make_agent(queue), make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    first, second, job = make_agent(queue), make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert first.claimJob() is job
     transaction.commit()
     told = job.addCallback(enginejobs.note) if told_when == "before" else None
@@ -313,7 +286,7 @@ def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_it_is_rele
     transaction.commit()
     actions.release(job)
     transaction.commit()
-    _run(queue, second)
+    run_and_file(queue, second)
 
     assert told.result == 5 and list(queue.finished()) == [job] and len(first.slot.mailbox) == 0
 
@@ -321,7 +294,7 @@ def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_it_is_rele
 def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_that_is_cancelled(
     queue: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, job = make_agent(queue), make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    first, second, job = make_agent(queue), make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert first.claimJob() is job
     transaction.commit()
     told = job.addCallback(enginejobs.note)
@@ -332,13 +305,13 @@ def test_a_callback_in_the_mail_of_a_job_that_was_set_aside_runs_when_that_is_ca
     transaction.commit()
     assert queue.cancel(job) == "cancelled"
     transaction.commit()
-    _run(queue, second)
+    run_and_file(queue, second)
 
     assert told.status == COMPLETED and list(queue.finished()) == [job] and list(queue.quarantined()) == []
 
 
 def test_an_agent_whose_job_waits_for_a_deferred_cannot_be_removed(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert agent.claimJob() is job
     job._begin(utcnow())
     outcomes.keep(job, Deferred(), utcnow())
@@ -362,7 +335,7 @@ def test_a_job_that_waits_and_was_claimed_by_a_claim_that_had_no_answer_is_given
     upkeep.doubtful.add("")
     upkeep.see_to("", queue, agent.slot, False, set)
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert late.result == "inner" and job.status == COMPLETED
 
@@ -372,7 +345,7 @@ def test_a_callback_that_came_by_mail_for_an_ended_one_runs_though_its_job_ends_
 ) -> None:
     agent, job, complete = make_agent(queue), Job(enginejobs.add, 5), Job._complete
     ended, other = job.addCallback(enginejobs.add), job.addCallback(enginejobs.add)
-    _put(queue, job)
+    put_and_commit(queue, job)
     assert agent.claimJob() is job
     job._finish(5, utcnow())
     ended._begin(utcnow())
@@ -398,7 +371,7 @@ def test_a_callback_that_came_by_mail_for_an_ended_one_runs_though_its_job_ends_
 
     monkeypatch.setattr(Job, "_complete", sweep_meanwhile)
     job.addCallback(enginejobs.add)  # it runs here, and then the job is to end once more
-    _run(queue, agent)
+    run_and_file(queue, agent)
     connection.close()
 
     assert told.result == 5 and [one.status for one in (job, ended)] == [COMPLETED, COMPLETED]
@@ -408,7 +381,7 @@ def test_who_ends_a_callback_as_one_behind_it_gets_a_late_one_conflicts(queue: A
     job = Job(enginejobs.add, 5)
     callback = job.addCallback(enginejobs.add)
     behind = callback.addCallback(enginejobs.add)
-    _put(queue, job)
+    put_and_commit(queue, job)
     for one in (job, callback, behind):
         one._begin(utcnow()) if one is not job else None
         one._finish(5, utcnow())
@@ -431,7 +404,7 @@ def test_a_job_that_was_set_aside_after_its_end_is_in_one_place_when_its_callbac
 ) -> None:
     agent, job = make_agent(queue), Job(enginejobs.add, 5)
     callback = job.addCallback(enginejobs.note) if way == "resumed by hand" else None
-    _put(queue, job)
+    put_and_commit(queue, job)
     queue.cancel(job)
     Taker(queue, agent.slot).set_aside(queue._find(job), "its class cannot be loaded")
     transaction.commit()
@@ -440,14 +413,14 @@ def test_a_job_that_was_set_aside_after_its_end_is_in_one_place_when_its_callbac
     else:
         callback = job.addCallback(enginejobs.note)
     transaction.begin()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert callback.status == COMPLETED and list(queue.finished()) == [job]
     assert list(queue.quarantined()) == [] and queue.counts()["quarantined"] == 0
 
 
 def test_a_callback_in_the_mail_of_a_job_that_is_filed_by_hand_runs(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert agent.claimJob() is job
     transaction.commit()
     told = job.addCallback(enginejobs.note)
@@ -455,13 +428,13 @@ def test_a_callback_in_the_mail_of_a_job_that_is_filed_by_hand_runs(queue: Any) 
     job._finish(5, utcnow())
     agent.completed.add(job)
     transaction.commit()
-    _run(queue, agent)
+    run_and_file(queue, agent)
 
     assert told.result == 5 and list(queue.finished()) == [job] and len(agent.slot.mailbox) == 0
 
 
 def test_a_job_that_was_set_aside_after_its_end_can_be_deleted(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     job.addCallback(enginejobs.note)
     queue.cancel(job)
     Taker(queue, agent.slot).set_aside(queue._find(job), "its class cannot be loaded")
@@ -472,7 +445,7 @@ def test_a_job_that_was_set_aside_after_its_end_can_be_deleted(queue: Any) -> No
 
 
 def test_a_job_that_was_claimed_again_and_has_not_begun_counts_no_death(queue: Any) -> None:
-    agent, job = make_agent(queue), _put(queue, Job(enginejobs.add, 5))
+    agent, job = make_agent(queue), put_and_commit(queue, Job(enginejobs.add, 5))
     assert agent.claimJob() is job
     agent.slot.started = frozenset([job._p_oid])
     transaction.commit()

@@ -25,23 +25,14 @@ def put(world: World, **options: Any) -> int:
     return int(job.args[0])
 
 
-def take(world: World, one: Any) -> Any:
-    """The thread that begins the one job that waits."""
-    for _time in range(4):  # what lies in the inboxes of others is taken at the second look
-        world.claim(one, True, True).advance()
-        if world.startable():
-            return world.begin(*world.startable()[0])
-    raise AssertionError("no job can begin")
-
-
 def run_twice(world: World, one: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The thread that is in the midst of the second run of a job, whose first one is reported only then."""
     late: list[Any] = []
     with monkeypatch.context() as patch:
         patch.setattr(one.claimer, "report", lambda *report, **more: late.append((report, more)))
-        take(world, one).advance(outcome="raise", answer=timedelta(0))  # it waits again
+        world.take(one).advance(outcome="raise", answer=timedelta(0))  # it waits again
         ((report, more),) = late
-    thread = take(world, one)
+    thread = world.take(one)
     while thread.where != "call":
         thread.advance(1)
     one.claimer.report(*report, **more)
